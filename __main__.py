@@ -1,0 +1,5 @@
+"""`python -m ingot` is the `ingot` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,189 @@
+"""The `ingot` command. Bodies live where the work is done; here are options, errors and output.
+
+Machine-readable output goes to stdout behind --json, all else that is not the result to stderr. Bad
+input is one sentence and exit code 2. Nothing here imports torch but `export`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+
+PACKAGE = click.argument("package", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+THREADS = click.option(
+    "--threads", default=0, help="Threads of a step; 0: the cores this process may use."
+)
+
+
+class Group(click.Group):
+    """Turns what the user can mend into one sentence and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not _is_for_the_user(error):
+                raise
+            click.echo(f"ingot: {error}", err=True)
+            ctx.exit(2)
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"IngotError", "ExportError", "CheckpointError"})
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ingot")
+def main() -> None:
+    """Cast PyTorch transformers into packages that run without torch.
+
+    \b
+    ingot export path/to/checkpoint -o model.pt2
+    ingot run model.pt2 --prompt "def fibonacci(n):"
+    """
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    help="Of the KV cache; auto: as --dtype.",
+)
+@click.option("--max-seq-len", type=int, help="Longest sequence; default: as config.json says.")
+@click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
+@JSON
+def export(checkpoint: Path, output: Path, as_json: bool, **options: Any) -> None:
+    """Cast a checkpoint folder (Hugging Face layout) into one package.
+
+    \b
+    ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16
+    ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
+    """
+    try:
+        from .export import export_checkpoint
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed; export needs it: pip install 'ingot[export]'")
+    with _progress() as progress:
+        record = export_checkpoint(checkpoint, output, progress=progress, **options)
+    if as_json:
+        click.echo(json.dumps(record))
+    else:
+        click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB", err=True)
+        _print_phases(record)
+
+
+class _progress:
+    """A line on stderr that says the phase; plain lines where stderr is no terminal."""
+
+    def __enter__(self) -> Callable[[str], None]:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            return lambda phase: click.echo(f"{phase} ...", err=True)
+        self._status = console.status("export")
+        self._status.start()
+        return self._status.update
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self, "_status"):
+            self._status.stop()
+
+
+def _print_phases(record: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("phase", "seconds", title=f"compile record: {record['wall_s']:.1f} s in all")
+
+    def rows(events: list[dict[str, Any]], indent: str) -> None:
+        for event in events:
+            table.add_row(indent + event["name"], f"{event['duration_s']:.2f}")
+            rows(event["children"], indent + "  ")
+
+    rows(record["events"], "")
+    Console(stderr=True).print(table)
+
+
+@main.command()
+@PACKAGE
+@click.option("--prompt", help="Text to continue.")
+@click.option("--tokens", help="Token ids to continue: 1,2,3")
+@click.option("--max-new-tokens", default=64, show_default=True)
+@click.option("--temperature", type=float, help="0: greedy. Default: as the package says.")
+@click.option("--top-k", type=int, help="Sample from the k likeliest; 0: off.")
+@click.option("--top-p", type=float, help="Sample from the likeliest that hold this mass; 1: off.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--ignore-eos", is_flag=True, help="Do not stop at stop ids.")
+@THREADS
+@click.option("--trace", type=click.Path(path_type=Path), help="Write a Chrome trace here.")
+@JSON
+def run(package: Path, **options: Any) -> None:
+    """Generate from a package.
+
+    \b
+    ingot run model.pt2 --prompt "def fibonacci(n):" --max-new-tokens 100
+    ingot run model.pt2 --tokens 1,2,3 --temperature 0.8 --top-p 0.9 --seed 7 --json
+    """
+    from .runtime import generate_command
+
+    generate_command.run(package, **options)
+
+
+@main.command()
+@PACKAGE
+@click.option("--prompt-tokens", default=128, show_default=True)
+@click.option("--new-tokens", default=64, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+@THREADS
+@JSON
+def bench(package: Path, **options: Any) -> None:
+    """Measure a package's speed against what this machine's memory gives.
+
+    \b
+    ingot bench model.pt2 --prompt-tokens 512 --new-tokens 64 --threads 4
+    """
+    from .runtime import bench_command
+
+    bench_command.run(package, **options)
+
+
+@main.command()
+@PACKAGE
+@JSON
+def inspect(package: Path, as_json: bool) -> None:
+    """Show what is inside a package, and what its compilation cost.
+
+    \b
+    ingot inspect model.pt2
+    """
+    from .runtime import inspect_command
+
+    inspect_command.run(package, as_json)
+
+
+@main.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do: CPU level, libraries, compiler, torch."""
+    from .runtime import doctor_command
+
+    doctor_command.run(as_json)
+
+
+def _fail(sentence: str) -> None:
+    click.echo(f"ingot: {sentence}", err=True)
+    sys.exit(2)

@@ -1,0 +1,103 @@
+"""Cases of paged_attention: ragged batches over a shuffled paged cache that holds a past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .declare import Case
+from .kv_layout import BLOCK, bytes_per_block
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences as (past tokens, new tokens); those in `empty` get seq_lens 0 and slots -1.
+
+    `padding` tokens follow the last sequence, with slot -1; `strided` leaves gaps in q, k and v.
+    """
+
+    name: str
+    sequences: Sequence[tuple[int, int]]
+    q_heads: int = 4
+    kv_heads: int = 2
+    dim: int = 64
+    kv_dtype: str = "float32"
+    window: int | None = None
+    padding: int = 0
+    empty: tuple[int, ...] = ()
+    strided: bool = False
+
+    def make(self, generator: torch.Generator) -> tuple[Any, ...]:
+        """The op's arguments, the cache filled with a random past."""
+        lengths = [0 if b in self.empty else sum(s) for b, s in enumerate(self.sequences)]
+        pages = max(1, *(-(-n // BLOCK) for n in lengths))
+        blocks = sum(-(-n // BLOCK) for n in lengths) + 2
+        table = self._block_table(lengths, pages, blocks, generator)
+        news = torch.tensor([new for _, new in self.sequences])
+        tokens = int(news.sum()) + self.padding
+        heads = self.q_heads + 2 * self.kv_heads
+        gap = 3 if self.strided else 0
+        qkv = torch.randn(tokens, heads, self.dim + gap, generator=generator)[..., : self.dim]
+        q, k, v = torch.split(qkv, [self.q_heads, self.kv_heads, self.kv_heads], 1)
+        if not self.strided:
+            q, k, v = (x.clone(memory_format=torch.contiguous_format) for x in (q, k, v))
+        query_start = torch.cat([torch.zeros(1, dtype=torch.int64), news.cumsum(0)])
+        slots = self._slots(lengths, table, tokens)
+        cache = self._cache(blocks, generator)
+        seq_lens = torch.tensor(lengths)
+        numbers = (self.dim**-0.5, self.window, self.kv_dtype)
+        return q, k, v, cache, slots, query_start, seq_lens, table, *numbers
+
+    def _block_table(
+        self, lengths: list[int], pages: int, blocks: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        table = torch.full((len(lengths), pages), -1)  # unused entries must not be read
+        free = torch.randperm(blocks, generator=generator).tolist()
+        for b, length in enumerate(lengths):
+            for page in range(-(-length // BLOCK)):
+                table[b, page] = free.pop()
+        return table
+
+    def _slots(self, lengths: list[int], table: torch.Tensor, tokens: int) -> torch.Tensor:
+        slots = []
+        for b, (past, new) in enumerate(self.sequences):
+            for position in range(past, past + new):
+                used = position < lengths[b]
+                block = int(table[b, position // BLOCK]) if used else -1
+                slots.append(block * BLOCK + position % BLOCK if used else -1)
+        return torch.tensor(slots + [-1] * (tokens - len(slots)), dtype=torch.int64)
+
+    def _cache(self, blocks: int, generator: torch.Generator) -> torch.Tensor:
+        dtype = getattr(torch, self.kv_dtype)
+        size = bytes_per_block(self.kv_heads, self.dim, self.kv_dtype) // dtype.itemsize
+        return torch.randn(blocks, size, generator=generator).to(dtype).view(torch.uint8)
+
+
+_RAGGED = Batch("ragged", [(0, 37), (20, 1), (15, 1), (16, 5), (0, 1), (100, 40)])
+_BATCHES = [
+    Batch("prefill", [(0, 33)]),
+    Batch("decode", [(70, 1)]),
+    Batch("one", [(0, 1)], q_heads=1, kv_heads=1, dim=1),
+    Batch("mha-dim40", [(3, 20), (31, 2)], q_heads=3, kv_heads=3, dim=40),
+    Batch("mqa-dim80", [(0, 18), (64, 1)], q_heads=7, kv_heads=1, dim=80),
+    Batch("gqa-dim128", [(17, 9), (5, 1)], q_heads=24, kv_heads=2, dim=128),
+    Batch("dim256", [(0, 17), (40, 3)], q_heads=2, kv_heads=1, dim=256),
+    Batch("dim7", [(0, 17), (40, 3)], q_heads=5, kv_heads=5, dim=7),
+    _RAGGED,
+    replace(_RAGGED, name="padded", padding=5, empty=(1, 4)),
+    replace(_RAGGED, name="window1", window=1),
+    replace(_RAGGED, name="window20", window=20),
+    replace(_RAGGED, name="window-larger", window=1000),
+    replace(_RAGGED, name="strided", strided=True),
+    Batch("nothing", [(4, 0)]),
+    Batch("padding-only", [(0, 0)], padding=3),
+]
+
+CASES = [
+    Case(f"{batch.name}-{kv_dtype}", replace(batch, kv_dtype=kv_dtype).make)
+    for batch in _BATCHES
+    for kv_dtype in ("float32", "bfloat16", "float16")
+]

@@ -1,0 +1,121 @@
+#include "attention_call.h"
+
+#include <climits>
+#include <cstring>
+
+namespace ingot {
+namespace {
+
+long long ll(int64_t value) { return value; }
+
+Heads heads(const DLTensor* tensor, const char* name, int64_t tokens, int64_t count, int64_t dim) {
+  expect(tensor, name, kFloat32, {tokens, count, dim});
+  expect_contiguous(tensor, name, 1);
+  return {data_of<const float>(tensor), tensor->strides[0], tensor->strides[1]};
+}
+
+const int64_t* integers(const DLTensor* tensor, const char* name,
+                        std::initializer_list<int64_t> shape) {
+  expect(tensor, name, kInt64, shape);
+  expect_contiguous(tensor, name, tensor->ndim);
+  return data_of<const int64_t>(tensor);
+}
+
+KvType kv_type_of(const char* name) {
+  if (strcmp(name, "float32") == 0) return KvType::float32;
+  if (strcmp(name, "bfloat16") == 0) return KvType::bfloat16;
+  if (strcmp(name, "float16") == 0) return KvType::float16;
+  fail("kv_dtype is \"%s\"; write float32, bfloat16 or float16", name);
+}
+
+void check_heads(const AttentionCall& call) {
+  if (call.dim < 1 || call.dim > kMaxHeadDim) {
+    fail("head_dim is %lld; 1 to %lld work", ll(call.dim), ll(kMaxHeadDim));
+  }
+  if (call.kv_heads < 1 || call.query_heads % call.kv_heads != 0) {
+    fail("%lld query heads are not a multiple of %lld KV heads", ll(call.query_heads),
+         ll(call.kv_heads));
+  }
+}
+
+void set_cache(AttentionCall& call, const DLTensor* cache) {
+  const int64_t item_bytes = call.kv_type == KvType::float32 ? 4 : 2;
+  call.head_bytes = 2 * kBlock * call.dim * item_bytes;
+  expect(cache, "kv_cache", kUint8, {-1, call.kv_heads * call.head_bytes});
+  expect_contiguous(cache, "kv_cache", 1);
+  call.cache = data_of<char>(cache);
+  call.cache_stride = cache->strides[0];
+  if ((reinterpret_cast<uintptr_t>(call.cache) | call.cache_stride) % item_bytes != 0) {
+    fail("kv_cache's blocks must be aligned to %lld bytes", ll(item_bytes));
+  }
+}
+
+void check_slots(const AttentionCall& call, int64_t blocks) {
+  for (int64_t t = 0; t < call.tokens; t++) {
+    const int64_t slot = call.slot_mapping[t];
+    if (slot < -1 || slot >= blocks * kBlock) {
+      fail("slot_mapping[%lld] is %lld, outside [-1, %lld)", ll(t), ll(slot), ll(blocks * kBlock));
+    }
+  }
+}
+
+void check_sequence(const AttentionCall& call, int64_t b, int64_t blocks) {
+  const int64_t begin = call.query_start[b];
+  const int64_t end = call.query_start[b + 1];
+  if (begin < 0 || begin > end || end > call.tokens) {
+    fail("query_start[%lld .. %lld] is %lld .. %lld, but must rise within [0, %lld]", ll(b),
+         ll(b + 1), ll(begin), ll(end), ll(call.tokens));
+  }
+  const int64_t length = call.seq_lens[b];
+  if (length == 0 || begin == end) return;
+  if (length < end - begin || length > call.pages * kBlock) {
+    fail("seq_lens[%lld] is %lld, but has %lld new tokens and room for %lld in its block_table",
+         ll(b), ll(length), ll(end - begin), ll(call.pages * kBlock));
+  }
+  const int64_t first = call.first_seen(length - (end - begin));
+  for (int64_t page = first / kBlock; page * kBlock < length; page++) {
+    const int64_t block = call.block_table[b * call.pages + page];
+    if (block < 0 || block >= blocks) {
+      fail("block_table[%lld, %lld] is %lld, outside [0, %lld)", ll(b), ll(page), ll(block),
+           ll(blocks));
+    }
+  }
+}
+
+}  // namespace
+
+AttentionCall check_attention(const AttentionArguments& a) {
+  AttentionCall call{};
+  expect(a.q, "q", kFloat32, {-1, -1, -1});
+  expect(a.k, "k", kFloat32, {-1, -1, -1});
+  call.tokens = a.q->shape[0];
+  call.query_heads = a.q->shape[1];
+  call.kv_heads = a.k->shape[1];
+  call.dim = a.q->shape[2];
+  check_heads(call);
+  call.q = heads(a.q, "q", call.tokens, call.query_heads, call.dim);
+  call.k = heads(a.k, "k", call.tokens, call.kv_heads, call.dim);
+  call.v = heads(a.v, "v", call.tokens, call.kv_heads, call.dim);
+
+  call.kv_type = kv_type_of(a.kv_dtype);
+  set_cache(call, a.kv_cache);
+  call.scale = static_cast<float>(a.scale);
+  call.window = a.window != nullptr ? *a.window : INT64_MAX;
+  if (call.window < 1) fail("window is %lld; it must be at least 1", ll(call.window));
+
+  expect(a.seq_lens, "seq_lens", kInt64, {-1});
+  expect(a.block_table, "block_table", kInt64, {-1, -1});
+  call.sequences = a.seq_lens->shape[0];
+  call.pages = a.block_table->shape[1];
+  call.slot_mapping = integers(a.slot_mapping, "slot_mapping", {call.tokens});
+  call.query_start = integers(a.query_start, "query_start", {call.sequences + 1});
+  call.seq_lens = integers(a.seq_lens, "seq_lens", {call.sequences});
+  call.block_table = integers(a.block_table, "block_table", {call.sequences, call.pages});
+  const int64_t blocks = a.kv_cache->shape[0];
+  check_slots(call, blocks);
+  if (call.query_start[0] != 0) fail("query_start[0] is %lld, not 0", ll(call.query_start[0]));
+  for (int64_t b = 0; b < call.sequences; b++) check_sequence(call, b, blocks);
+  return call;
+}
+
+}  // namespace ingot

@@ -1,0 +1,62 @@
+// The arguments of paged_attention, checked: from here on every pointer, size and index is good.
+#pragma once
+
+#include "support.h"
+
+namespace ingot {
+
+inline constexpr int64_t kBlock = 16;  // tokens
+inline constexpr int64_t kMaxHeadDim = 256;
+
+enum class KvType { float32, bfloat16, float16 };
+
+// A float32 tensor [T, heads, dim] whose dim is contiguous.
+struct Heads {
+  const float* data;
+  int64_t token_stride;
+  int64_t head_stride;
+
+  const float* at(int64_t token, int64_t head) const {
+    return data + token * token_stride + head * head_stride;
+  }
+};
+
+struct AttentionCall {
+  Heads q, k, v;
+  float* out;
+  char* cache;
+  int64_t cache_stride;  // bytes from one block to the next
+  int64_t head_bytes;    // of one KV head in a block
+  KvType kv_type;
+  int64_t tokens, sequences, query_heads, kv_heads, dim;
+  const int64_t* slot_mapping;  // [tokens]
+  const int64_t* query_start;   // [sequences + 1]
+  const int64_t* seq_lens;      // [sequences]
+  const int64_t* block_table;   // [sequences, pages]
+  int64_t pages;
+  float scale;
+  int64_t window;  // INT64_MAX: none
+
+  int64_t group() const { return query_heads / kv_heads; }
+  int64_t new_tokens(int64_t sequence) const {
+    return query_start[sequence + 1] - query_start[sequence];
+  }
+  // First position that the token at `position` sees.
+  int64_t first_seen(int64_t position) const {
+    return position >= window ? position - window + 1 : 0;
+  }
+};
+
+struct AttentionArguments {
+  const DLTensor *q, *k, *v;
+  DLTensor* kv_cache;
+  const DLTensor *slot_mapping, *query_start, *seq_lens, *block_table;
+  double scale;
+  const int64_t* window;
+  const char* kv_dtype;
+};
+
+// Throws with a sentence if anything does not fit. The output is not part of it.
+AttentionCall check_attention(const AttentionArguments& arguments);
+
+}  // namespace ingot

@@ -1,0 +1,89 @@
+// float32 to and from the 16-bit floats of the KV cache, rounding to nearest even, NaN kept.
+#pragma once
+
+#include "vec.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace ingot::INGOT_LEVEL {
+namespace {
+
+struct Bfloat {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+inline float to_float(float value) { return value; }
+
+inline float to_float(Bfloat value) {
+  return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
+
+inline float to_float(Half value) {
+#if defined(__F16C__)
+  return _cvtsh_ss(value.bits);
+#else
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
+  if (magnitude >= 0x7c00u << 13) return bit_cast<float>(sign | magnitude | 0x7f800000u);
+  // The exponent's bias differs by 112; the product is exact and makes subnormals normal.
+  return bit_cast<float>(sign | bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f));
+#endif
+}
+
+template <typename T>
+inline void to_floats(const T* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; i++) to[i] = to_float(from[i]);
+}
+
+#if defined(__F16C__)
+inline void to_floats(const Half* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(halves));
+  }
+  for (; i < count; i++) to[i] = to_float(from[i]);
+}
+#endif
+
+template <typename T>
+inline T from_float(float value);
+
+template <>
+inline float from_float<float>(float value) {
+  return value;
+}
+
+template <>
+inline Bfloat from_float<Bfloat>(float value) {
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  if (value != value) return {static_cast<uint16_t>(bits >> 16 | 0x40u)};
+  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+}
+
+template <>
+inline Half from_float<Half>(float value) {
+#if defined(__F16C__)
+  return {static_cast<uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT))};
+#else
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return {static_cast<uint16_t>(sign | 0x7e00u)};
+  if (magnitude >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};  // rounds to 2^16
+  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 rounds to a multiple of 2^-24
+    const float rounded = bit_cast<float>(magnitude) + 0.5f;
+    return {static_cast<uint16_t>(sign | (bit_cast<uint32_t>(rounded) - 0x3f000000u))};
+  }
+  const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
+  return {static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13))};
+#endif
+}
+
+}  // namespace
+}  // namespace ingot::INGOT_LEVEL

@@ -1,0 +1,66 @@
+// Which ISA level's kernels run. The levels are those of the x86-64 psABI (section 3.1.1): v2 has
+// SSE4.2, v3 adds AVX2, FMA and F16C, v4 adds AVX-512 F, BW, CD, DQ and VL.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "ops_api.h"
+#include "support.h"
+
+namespace ingot {
+namespace {
+
+constexpr const char* kNames[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4"};
+constexpr int kLevels = 3;
+constexpr int kUnchosen = -1;
+std::atomic<int> g_level{kUnchosen};
+
+// libgcc's test includes whether the operating system saves the wide registers.
+int highest_supported() {
+  if (__builtin_cpu_supports("x86-64-v4")) return 2;
+  if (__builtin_cpu_supports("x86-64-v3")) return 1;
+  if (__builtin_cpu_supports("x86-64-v2")) return 0;
+  fail("this CPU lacks x86-64-v2 (SSE4.2), the least that the kernels need");
+}
+
+int by_name(const char* name) {
+  for (int i = 0; i < kLevels; i++) {
+    if (strcmp(name, kNames[i]) != 0) continue;
+    const int highest = highest_supported();
+    if (i > highest) fail("this CPU has %s, not %s; choose a lower level", kNames[highest], name);
+    return i;
+  }
+  fail("\"%s\" is no ISA level; INGOT_ISA takes %s, %s or %s", name, kNames[0], kNames[1],
+       kNames[2]);
+}
+
+}  // namespace
+
+Level current_level() {
+  int level = g_level.load(std::memory_order_relaxed);
+  if (level == kUnchosen) {
+    const char* forced = getenv("INGOT_ISA");
+    level = forced != nullptr && *forced != '\0' ? by_name(forced) : highest_supported();
+    g_level.store(level, std::memory_order_relaxed);
+  }
+  return static_cast<Level>(level);
+}
+
+}  // namespace ingot
+
+extern "C" {
+
+const char* ingot_ops_level() try {
+  return ingot::kNames[static_cast<int>(ingot::current_level())];
+} catch (const ingot::Failure&) {
+  return nullptr;
+}
+
+int32_t ingot_ops_set_level(const char* name) try {
+  ingot::g_level.store(ingot::by_name(name), std::memory_order_relaxed);
+  return 0;
+} catch (const ingot::Failure&) {
+  return 1;
+}
+
+}  // extern "C"

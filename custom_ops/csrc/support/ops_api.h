@@ -1,0 +1,27 @@
+// What libingot_ops exports beside one `ingot_op_<name>` per op (those: the generated ops_abi.h).
+#pragma once
+
+#include <cstdint>
+
+#include "dltensor.h"
+
+#define INGOT_OPS_API __attribute__((visibility("default")))
+
+extern "C" {
+
+// The table of ops, sorted by name: a package stores the schemas that it was compiled against.
+INGOT_OPS_API int32_t ingot_ops_count();
+INGOT_OPS_API const char* ingot_ops_name(int32_t index);    // null: no such index
+INGOT_OPS_API const char* ingot_ops_schema(int32_t index);  // null: no such index
+
+// The ISA level whose kernels run, "x86-64-v2", "x86-64-v3" or "x86-64-v4": what the CPU has,
+// unless the environment variable INGOT_ISA names a lower one. Null, with the error set, if
+// INGOT_ISA is not one of these or the CPU lacks it.
+INGOT_OPS_API const char* ingot_ops_level();
+// Chooses the level by name for all later calls, as tests do. 0, or 1 with the error set.
+INGOT_OPS_API int32_t ingot_ops_set_level(const char* name);
+
+// The sentence of this thread's last failed call.
+INGOT_OPS_API const char* ingot_ops_last_error();
+
+}  // extern "C"

@@ -1,0 +1,97 @@
+// Vectors of the level's register width, in GCC's vector extensions: arithmetic is written with
+// operators, `mask ? a : b` selects lanes. Internal linkage: each level compiles its own.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace ingot::INGOT_LEVEL {
+namespace {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 8;
+#else
+inline constexpr int kLanes = 4;
+#endif
+
+using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
+using VecInt = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+using VecWord = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+
+template <typename V, typename T>
+inline V load(const T* from) {
+  V vector;
+  memcpy(&vector, from, sizeof(vector));
+  return vector;
+}
+
+template <typename V, typename T>
+inline void store(T* to, V vector) {
+  memcpy(to, &vector, sizeof(vector));
+}
+
+template <typename To, typename From>
+inline To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+inline Vec broadcast(float value) { return value - Vec{}; }
+
+inline VecInt lane_numbers() {
+  VecInt numbers;
+  for (int i = 0; i < kLanes; i++) numbers[i] = i;
+  return numbers;
+}
+
+// The larger lanes; b's where one is NaN.
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+// Lane i of the result is lane i + half of `v`, for i < half.
+template <int kHalf>
+inline Vec upper(Vec v) {
+  return __builtin_shuffle(v, (lane_numbers() + kHalf) % kLanes);
+}
+
+template <int kHalf = kLanes / 2>
+inline float sum_of_lanes(Vec v) {
+  if constexpr (kHalf == 0)
+    return v[0];
+  else
+    return sum_of_lanes<kHalf / 2>(v + upper<kHalf>(v));
+}
+
+// The largest lane, if none is NaN.
+template <int kHalf = kLanes / 2>
+inline float largest_lane(Vec v) {
+  if constexpr (kHalf == 0)
+    return v[0];
+  else
+    return largest_lane<kHalf / 2>(larger(v, upper<kHalf>(v)));
+}
+
+// e^x for x <= 0 (and NaN, which stays NaN), within a unit in the last place; 0 for x < -87, where
+// floats end. Cody and Waite's reduction to |r| <= ln(2)/2, then the polynomial of Cephes' expf.
+inline Vec exp_negative(Vec x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec shifted = x * 1.44269504088896341f + kRound;
+  const Vec n = shifted - kRound;
+  Vec r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const VecInt exponent = bit_cast<VecInt>(shifted) - bit_cast<int32_t>(kRound) + 127;
+  const Vec result = p * bit_cast<Vec>(exponent << 23);
+  return x < -87.0f ? Vec{} : result;
+}
+
+}  // namespace
+}  // namespace ingot::INGOT_LEVEL

@@ -1,0 +1,79 @@
+"""`declare`: an operator's one declaration; torch's registration and the C side derive from it.
+
+    declare(schema="linear(Tensor x, ...) -> Tensor", doc=__doc__, fake=fake, ...)
+
+registers `torch.ops.ingot.linear` with a fake kernel for tracing and an eager CPU implementation
+that calls `ingot_op_linear` in libingot_ops.so.1. `csrc/generate.py` reads the same call at build
+time, so the schema must be a literal string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .eager import eager
+from .schema import Schema, parse
+
+NAMESPACE = "ingot"
+OPS: dict[str, Op] = {}
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an op, for correctness tests, opcheck, export tests and benchmarks alike.
+
+    `make(generator)` builds the arguments anew: an op may mutate them.
+    """
+
+    name: str
+    make: Callable[[torch.Generator], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Op:
+    """What one `declare` call says."""
+
+    schema: Schema
+    doc: str
+    fake: Callable[..., Any]
+    reference: Callable[..., Any]
+    cases: Sequence[Case]
+
+    @property
+    def overload(self) -> torch._ops.OpOverload:
+        """The registered operator, such as `torch.ops.ingot.linear.default`."""
+        packet = getattr(getattr(torch.ops, NAMESPACE), self.schema.name)
+        return packet.default  # type: ignore[no-any-return]
+
+
+def declare(
+    *,
+    schema: str,
+    doc: str | None,
+    fake: Callable[..., Any],
+    reference: Callable[..., Any],
+    cases: Sequence[Case],
+) -> Op:
+    """Registers an op under the namespace `ingot` and returns its declaration.
+
+    schema: a literal string in the grammar of `schema.py`.
+    doc: shapes, dtypes, formula and source; a module that holds one op passes its own docstring.
+    fake: the outputs' shapes and dtypes from the inputs', for tracing.
+    reference: the formula in plain PyTorch with the op's signature, computed in the dtype of the
+        floating-point inputs, float64 too. It mutates what the op mutates.
+    cases: what tests and benchmarks iterate over.
+    """
+    parsed = parse(schema)
+    if parsed.name in OPS:
+        raise ValueError(f"op {parsed.name!r} is declared twice; a changed schema gets a new name")
+    op = Op(parsed, doc or "", fake, reference, cases)
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    _library.impl(parsed.name, eager(parsed), "CPU")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"{NAMESPACE}::{parsed.name}", fake, lib=_library)
+    OPS[parsed.name] = op
+    return op

@@ -1,0 +1,97 @@
+"""linear: y = x W^T + bias over a packed weight, summed in float32.
+
+    x [M, K] float32, rows any stride apart; bias [N] float32 or None -> [M, N] float32
+    weight: W [N, K] packed by `pack_linear`, zero padded,
+        float32   [ceil(N/64)][K][64]
+        bfloat16  [ceil(N/64)][ceil(K/2)][64][2]: k and k + 1 side by side in a 32-bit lane
+
+N is `out_features`. 64 columns of a k lie together, so one row of x streams through the panels, and
+many rows share each load; the layout is the same for every instruction set. A row's result does not
+depend on the other rows. M may be 0.
+
+Raises RuntimeError if a shape, dtype or stride is not as above.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .declare import Case, declare
+
+PANEL = 64
+
+
+def pack_linear(weight: torch.Tensor) -> torch.Tensor:
+    """Packs W [N, K], float32 or bfloat16, into the layout that `linear` and `embedding` read."""
+    n, k = weight.shape
+    panels = -(-n // PANEL)
+    if weight.dtype == torch.float32:
+        padded = F.pad(weight, (0, 0, 0, panels * PANEL - n))
+        return padded.view(panels, PANEL, k).transpose(1, 2).contiguous()
+    if weight.dtype == torch.bfloat16:
+        padded = F.pad(weight, (0, k % 2, 0, panels * PANEL - n))
+        return padded.view(panels, PANEL, -(-k // 2), 2).transpose(1, 2).contiguous()
+    raise ValueError(f"weights are packed as float32 or bfloat16, not {weight.dtype}")
+
+
+def unpack_linear(packed: torch.Tensor, out_features: int, in_features: int) -> torch.Tensor:
+    """The weight [out_features, in_features] back from `pack_linear`'s layout."""
+    weight = packed.transpose(1, 2).reshape(packed.shape[0] * PANEL, -1)
+    return weight[:out_features, :in_features]
+
+
+def reference(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out_features: int
+) -> torch.Tensor:
+    return F.linear(x, unpack_linear(weight, out_features, x.shape[1]).to(x.dtype), bias)
+
+
+def fake(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out_features: int
+) -> torch.Tensor:
+    return x.new_empty(x.shape[0], out_features)
+
+
+def _case(
+    m: int, n: int, k: int, dtype: torch.dtype = torch.float32, bias: bool = False, gap: int = 0
+) -> Case:
+    """M, N, K and whether rows of x lie `gap` values apart."""
+
+    def make(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, object, int]:
+        x = torch.randn(m, k + gap, generator=generator)[:, :k]
+        weight = pack_linear((torch.randn(n, k, generator=generator) / k**0.5).to(dtype))
+        return x, weight, torch.randn(n, generator=generator) if bias else None, n
+
+    name = (
+        f"{m}x{n}x{k}-{str(dtype).removeprefix('torch.')}{'-bias' * bias}{'-strided' * bool(gap)}"
+    )
+    return Case(name, make)
+
+
+CASES = [
+    _case(m, n, k, dtype, bias=bias, gap=gap)
+    for dtype in (torch.float32, torch.bfloat16)
+    for m, n, k, bias, gap in [
+        (1, 1, 1, False, 0),
+        (1, 64, 128, True, 0),
+        (1, 1000, 515, True, 0),
+        (2, 65, 7, False, 3),
+        (3, 63, 33, True, 0),
+        (5, 128, 1024, False, 8),
+        (6, 192, 2048, False, 0),
+        (13, 300, 129, True, 5),
+        (100, 130, 640, True, 0),
+        (193, 64, 96, False, 0),
+        (0, 64, 32, True, 0),
+        (4, 64, 0, True, 0),
+    ]
+]
+
+declare(
+    schema="linear(Tensor x, Tensor weight, Tensor? bias, int out_features) -> Tensor",
+    doc=__doc__,
+    fake=fake,
+    reference=reference,
+    cases=CASES,
+)

@@ -1,0 +1,81 @@
+"""paged_attention: writes new keys and values into a paged cache, then attends causally.
+
+    q [T, Hq, D], k, v [T, Hkv, D] float32, D contiguous, Hq a multiple of Hkv, D <= 256
+    kv_cache [num_blocks, bytes_per_block] uint8, mutated
+    slot_mapping [T], query_start [B + 1], seq_lens [B], block_table [B, P] int64
+    -> [T, Hq, D] float32
+
+The batch is ragged (T tokens of B sequences, one after the other). Token t's K and V go to slot
+`slot_mapping[t]`, token `slot % 16` of block `slot // 16`; -1 writes nothing. Sequence b owns the
+tokens `query_start[b] .. query_start[b + 1]`, the last of its `seq_lens[b]`, and the blocks
+`block_table[b]`. A token at position p sees the positions (p - window, p]:
+
+    out = softmax(scale * q K^T) V        each query head with KV head  head // (Hq / Hkv)
+
+Tokens of a sequence with seq_lens 0, and those beyond query_start[B], give zeros. A block holds 16
+tokens: for each KV head K as [D][16] then V as [16][D], in `kv_dtype`, which is float32, bfloat16
+or float16.
+
+Paging after vLLM (Kwon et al., arXiv:2309.06180), grouped queries after Ainslie et al.
+(arXiv:2305.13245). Raises RuntimeError if a shape, dtype, stride, slot or block is out of range,
+before anything is written.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .attention_cases import CASES
+from .declare import declare
+from .kv_layout import BLOCK, bytes_per_block, cache_views
+
+__all__ = ["BLOCK", "bytes_per_block", "cache_views", "reference"]
+
+
+def reference(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    query_start: torch.Tensor,
+    seq_lens: torch.Tensor,
+    block_table: torch.Tensor,
+    scale: float,
+    window: int | None,
+    kv_dtype: str,
+) -> torch.Tensor:
+    k_cache, v_cache = cache_views(kv_cache, k.shape[1], k.shape[2], kv_dtype)
+    written = slot_mapping >= 0
+    block, index = slot_mapping[written] // BLOCK, slot_mapping[written] % BLOCK
+    k_cache[block, :, :, index] = k[written].to(k_cache.dtype)
+    v_cache[block, :, index] = v[written].to(v_cache.dtype)
+
+    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    group = q.shape[1] // k.shape[1]
+    for b, length in enumerate(seq_lens.tolist()):
+        begin, end = query_start[b : b + 2].tolist() if length else (0, 0)
+        for t in range(begin, end):
+            last = length - end + t
+            seen = torch.arange(max(0, last + 1 - (window or last + 1)), last + 1)
+            block, index = block_table[b, seen // BLOCK], seen % BLOCK
+            keys = k_cache[block, :, :, index].to(q.dtype).repeat_interleave(group, 1)
+            values = v_cache[block, :, index].to(q.dtype).repeat_interleave(group, 1)
+            scores = torch.einsum("hd,shd->hs", q[t], keys) * scale
+            out[t] = torch.einsum("hs,shd->hd", scores.softmax(-1), values)
+    return out
+
+
+def fake(q: torch.Tensor, *_: object) -> torch.Tensor:
+    return q.new_empty(q.shape)
+
+
+declare(
+    schema="paged_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) kv_cache, "
+    "Tensor slot_mapping, Tensor query_start, Tensor seq_lens, Tensor block_table, "
+    "float scale, int? window, str kv_dtype) -> Tensor",
+    doc=__doc__,
+    fake=fake,
+    reference=reference,
+    cases=CASES,
+)

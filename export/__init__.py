@@ -1,0 +1,85 @@
+"""Export: checkpoint -> module -> graph -> compiled code -> one package.
+
+>>> from ingot.export import export_checkpoint
+>>> record = export_checkpoint(Path("demo/checkpoint"), Path("demo.pt2"), dtype="bfloat16")
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..profiling.record import Recorder
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    from ..models import Decoder
+    from .cache import Compiled
+    from .isa import IsaLevel
+
+__all__ = ["ExportError", "export_checkpoint"]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    *,
+    dtype: str = "float32",
+    kv_dtype: str = "auto",
+    max_seq_len: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[str], None] = _silent,
+) -> dict[str, Any]:
+    """Cast a checkpoint folder into a package at `output`; returns the compile record.
+
+    `progress` is told the name of each phase as it begins. Raises ExportError, or the models'
+    CheckpointError, with one sentence for the user; `output` is then as it was before.
+    """
+    from .isa import find_level
+
+    level = find_level(isa)
+    if not output.resolve().parent.is_dir():
+        raise ExportError(
+            f"no folder {output.resolve().parent} to write {output.name} to; make it first"
+        )
+    recorder = Recorder("compile", on_phase=progress)
+    with recorder.phase("import torch"):
+        from .. import models
+        from . import cache, package
+        from .compile import inductor_options
+        from .weights import WeightStore
+    with recorder.phase("load checkpoint"):
+        module = models.load(checkpoint, dtype=dtype, max_seq_len=max_seq_len, kv_dtype=kv_dtype)
+    with recorder.phase("cache look-up"):
+        key = cache.fingerprint(module, level, inductor_options())
+        compiled = cache.find(key)
+        recorder.note("cache_hit", compiled is not None)
+    if compiled is None:
+        compiled = _compile(module, key, level, recorder)
+    with recorder.phase("plan weights"):
+        store = WeightStore.plan(cache.named_tensors(module), compiled.constants)
+    recorder.note("weight_bytes", store.size)
+    recorder.note("code_bytes", compiled.shared_object.stat().st_size)
+    source = package.Source(checkpoint, module, compiled, level)
+    # The report inside the package ends where writing begins; the returned one has that phase too.
+    with recorder.phase("write package"):
+        package.write(source, store, output, recorder.snapshot().to_dict())
+    return recorder.finish().to_dict()
+
+
+def _compile(module: Decoder, key: str, level: IsaLevel, recorder: Recorder) -> Compiled:
+    from .capture import capture
+    from .compile import compile
+
+    with recorder.phase("capture"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = capture(module)
+    with recorder.phase("compile"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return compile(program, key, level, recorder)

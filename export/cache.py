@@ -1,0 +1,111 @@
+"""Compiled graphs by fingerprint, kept between exports.
+
+The fingerprint covers all that decides the graph and its code: the module's structure and
+configuration, the sources that build and capture it, the options, the toolchain. It never covers a
+weight's value, so a fine-tuned checkpoint of the same shape is packaged without tracing or
+compiling anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..custom_ops.shims import schemas
+from .isa import IsaLevel
+from .toolchain import compiler_version
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models import Decoder
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SOURCES = ("custom_ops", "models", "quant", "export")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled graph: its object, the constants to bind before a run, our ops that it calls."""
+
+    shared_object: Path
+    constants: tuple[str, ...]
+    ops: tuple[str, ...]
+
+
+def folder() -> Path:
+    """INGOT_CACHE_DIR, else `ingot` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ingot"
+    return Path(os.environ.get("INGOT_CACHE_DIR", default))
+
+
+def named_tensors(module: Decoder) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tied tensor under each of its names."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+@cache
+def _sources_hash() -> str:
+    digest = hashlib.sha256()
+    for part in _SOURCES:
+        for path in sorted((_ROOT / part).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(module: Decoder, level: IsaLevel, options: dict[str, Any]) -> str:
+    """SHA-256 of all that decides the code. One-element tensors are inlined: their value counts."""
+    tensors = [
+        (name, str(t.dtype), tuple(t.shape), t.item() if t.numel() == 1 else None)
+        for name, t in sorted(named_tensors(module).items())
+    ]
+    parts = (
+        str(module),
+        repr(module.config),
+        module.kv_dtype,
+        tensors,
+        _sources_hash(),
+        schemas(),
+        sorted((name, str(value)) for name, value in options.items()),
+        level.name,
+        torch.__version__,
+        compiler_version(),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def find(key: str) -> Compiled | None:
+    entry = folder() / "compiled" / key
+    if not (entry / "entry.json").is_file():
+        return None
+    described = json.loads((entry / "entry.json").read_text())
+    return Compiled(entry / "model.so", tuple(described["constants"]), tuple(described["ops"]))
+
+
+def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
+    """Keep a compiled graph, and its C++ for the reader. One rename, so no half entry is seen."""
+    entry = folder() / "compiled" / key
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=entry.parent))
+    shutil.copy(made.shared_object, staging / "model.so")
+    for source in sources:
+        shutil.copy(source, staging / source.name.partition(".")[2])
+    described = {"constants": made.constants, "ops": made.ops}
+    (staging / "entry.json").write_text(json.dumps(described))
+    try:
+        staging.rename(entry)
+    except OSError:  # another export published the same entry first
+        shutil.rmtree(staging)
+    found = find(key)
+    assert found is not None
+    return found

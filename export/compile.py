@@ -1,0 +1,116 @@
+"""Compile: an ExportedProgram becomes one shared object, by AOTInductor.
+
+The object links against `libingot_host.so.1` by soname and nothing of libtorch, so it runs in
+whichever host the process opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from .. import native
+from ..custom_ops.shims import c_shims, schemas
+from ..profiling.record import Recorder
+from . import cache
+from .cache import Compiled
+from .isa import IsaLevel, inductor_targets
+
+HOST = "libingot_host.so.1"
+
+# Inductor's own timers (torch._dynamo.utils): what we call each, and the timer that runs inside it
+# and must be taken off.
+_TIMERS = {
+    "create_aot_dispatcher_function": ("decompositions", None),
+    "_recursive_pre_grad_passes": ("pre-grad passes", None),
+    "_recursive_joint_graph_passes": ("joint-graph passes", None),
+    "_recursive_post_grad_passes": ("post-grad passes", None),
+    "GraphLowering.run": ("lowering", None),
+    "Scheduler.__init__": ("scheduling", None),
+    "GraphLowering.codegen": ("code generation", "Scheduler.__init__"),
+    "aoti_precompile_header": ("header precompilation", None),
+    "AotCodeCompiler.compile": ("C++ compile and link", "aoti_precompile_header"),
+}
+
+
+def inductor_options() -> dict[str, Any]:
+    return {
+        "aot_inductor.link_libtorch": False,
+        "aot_inductor.custom_ops_to_c_shims": c_shims(),
+        "aot_inductor.custom_op_libs": [f":{HOST}"],
+        "aot_inductor.check_lowerbound": False,  # sizes from 1; the runtime checks inputs
+        "aot_inductor.enable_line_tables": False,
+        "aot_inductor.package": True,
+        "aot_inductor.package_constants_in_so": False,
+        "aot_inductor.package_constants_on_disk_format": "pickle_weights",
+        "cpp.dynamic_threads": True,
+        "cpp.enable_kernel_profile": True,
+    }
+
+
+def compile(program: ExportedProgram, key: str, level: IsaLevel, recorder: Recorder) -> Compiled:
+    """Compile for one ISA level and publish under `key`; Inductor's phases go into `recorder`."""
+    import torch._inductor
+
+    assert program.example_inputs is not None
+    with inductor_targets(level) as target, _environment(), _timers(recorder), torch.no_grad():
+        files = torch._inductor.aot_compile(
+            program.module(check_guards=False),
+            program.example_inputs[0],
+            options={**inductor_options(), **target},
+        )
+    assert isinstance(files, list)
+    paths = [Path(f) for f in files if isinstance(f, str)]
+    names = sorted(name for f in files if isinstance(f, dict) for name in f)
+    shared_object = next(p for p in paths if p.suffix == ".so")
+    made = Compiled(shared_object, tuple(names), _called_ops(program))
+    return cache.publish(key, made, [p for p in paths if p.suffix == ".cpp"])
+
+
+def _called_ops(program: ExportedProgram) -> tuple[str, ...]:
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    return tuple(name for name in schemas() if f"ingot.{name}.default" in called)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Where the linker finds the host; an Inductor cache of our own: compiled headers stay."""
+    wanted = {
+        "LIBRARY_PATH": str(native.find(HOST).parent),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache.folder() / "inductor"),
+        "TORCHINDUCTOR_VEC_ISA_OK": "1",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _timers(recorder: Recorder) -> Iterator[None]:
+    """Copy what Inductor's own timers measured meanwhile into the open phase."""
+    from torch._dynamo.utils import compilation_time_metrics
+
+    def totals() -> dict[str, float]:
+        return {name: sum(compilation_time_metrics.get(name, ())) for name in _TIMERS}
+
+    before = totals()
+    yield
+    after = totals()
+    for timer, (name, inner) in _TIMERS.items():
+        seconds = after[timer] - before[timer]
+        if inner is not None:
+            seconds -= after[inner] - before[inner]
+        if seconds > 0:
+            recorder.add(name, seconds)

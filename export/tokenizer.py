@@ -1,0 +1,103 @@
+"""What a package carries of the tokenizer: its own files, and a table from id to bytes.
+
+The table lets a C++ program print text without a tokenizer library: a byte-level BPE's pieces are
+bytes in a fixed alphabet (Radford et al. 2019), a SentencePiece-style BPE's are text with `▁` for a
+space and `<0x0A>` for a byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from .errors import ExportError
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def files(checkpoint: Path) -> dict[str, bytes]:
+    """The tokenizer's and generation's files that the checkpoint has, by entry name."""
+    return {
+        f"ingot/{n}": (checkpoint / n).read_bytes() for n in FILES if (checkpoint / n).is_file()
+    }
+
+
+def _alphabet() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level BPE (GPT-2's `bytes_to_unicode`)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    characters = {chr(b): b for b in printable}
+    return characters | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _decoder_kinds(decoder: dict[str, Any] | None) -> set[str]:
+    if decoder is None:
+        return set()
+    return {decoder["type"]} | {
+        kind for d in decoder.get("decoders", []) for kind in _decoder_kinds(d)
+    }
+
+
+def token_bytes(tokenizer_json: bytes, vocab_size: int) -> list[bytes]:
+    """The bytes each id stands for; special and unused ids stand for none. Raises ExportError."""
+    try:
+        spec = json.loads(tokenizer_json)
+        vocab = spec["model"]["vocab"]
+        byte_level = "ByteLevel" in _decoder_kinds(spec.get("decoder"))
+        added = {t["id"]: t for t in spec.get("added_tokens", [])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"tokenizer.json cannot be read ({error}); save it again") from error
+    pieces = list(vocab.items()) if isinstance(vocab, dict) else []
+    if not isinstance(vocab, dict):  # Unigram: a list of [piece, score]
+        pieces = [(piece, index) for index, (piece, _) in enumerate(vocab)]
+    table = [b""] * vocab_size
+    alphabet = _alphabet()
+    for piece, index in pieces:
+        if index < vocab_size:
+            table[index] = _piece_bytes(piece, alphabet if byte_level else None)
+    for index, token in added.items():
+        if index < vocab_size:
+            table[index] = b"" if token.get("special") else token["content"].encode()
+    return table
+
+
+def _piece_bytes(piece: str, alphabet: dict[str, int] | None) -> bytes:
+    if alphabet is not None:
+        if all(character in alphabet for character in piece):
+            return bytes(alphabet[character] for character in piece)
+        return piece.encode()
+    byte = _BYTE_PIECE.fullmatch(piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace("\u2581", " ").encode()
+
+
+def pack_token_bytes(table: list[bytes]) -> bytes:
+    """`token_bytes.bin`: uint32 count, uint32 offsets[count + 1], then the bytes; little-endian."""
+    offsets = [0]
+    for piece in table:
+        offsets.append(offsets[-1] + len(piece))
+    return struct.pack(f"<{len(offsets) + 1}I", len(table), *offsets) + b"".join(table)
+
+
+def generation_defaults(checkpoint: Path) -> dict[str, object]:
+    """Stop ids and sampling: generation_config.json, else config.json. Raises ExportError."""
+    found: dict[str, Any] = {}
+    for name in ("config.json", "generation_config.json"):
+        path = checkpoint / name
+        if path.is_file():
+            try:
+                found |= {k: v for k, v in json.loads(path.read_text()).items() if v is not None}
+            except ValueError as error:
+                raise ExportError(f"{path} is not JSON ({error}); save it again") from error
+    stops = found.get("eos_token_id", [])
+    return {
+        "bos_token_id": found.get("bos_token_id"),
+        "eos_token_ids": stops if isinstance(stops, list) else [stops],
+        "do_sample": bool(found.get("do_sample", False)),
+        "temperature": float(found.get("temperature", 1.0)),
+        "top_k": int(found.get("top_k", 0)),
+        "top_p": float(found.get("top_p", 1.0)),
+    }

@@ -1,0 +1,77 @@
+"""A checkpoint folder in the Hugging Face layout: config.json and safetensors, one file or shards.
+
+Tensors are read one at a time from the mapped file, so a checkpoint is never in memory twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import CheckpointError
+
+_FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError if the file is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing; give a checkpoint folder in the Hugging Face layout"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); take the original file") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a JSON object; take the original file")
+    return content
+
+
+def tensor_files(checkpoint: Path) -> dict[str, Path]:
+    """Tensor name -> file that holds it. Raises CheckpointError for missing or damaged files."""
+    index = checkpoint / "model.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise CheckpointError(f"{index} has no weight_map; take the original file")
+        listed = {name: checkpoint / Path(str(file)).name for name, file in shards.items()}
+        held = {path: set(_names(path)) for path in sorted(set(listed.values()))}
+        for name, path in listed.items():
+            if name not in held[path]:
+                raise CheckpointError(f"{path} lacks tensor {name}, which {index.name} lists there")
+        return listed
+    path = checkpoint / "model.safetensors"
+    return dict.fromkeys(_names(path), path)
+
+
+def _names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; copy the whole checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or cut short ({error}); copy the checkpoint again"
+        ) from error
+
+
+def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor, file by file. Raises CheckpointError for one that is not floating point."""
+    for path in sorted(set(files.values())):
+        with safe_open(path, framework="pt") as file:
+            for name in (n for n, p in files.items() if p == path):
+                tensor = file.get_tensor(name)
+                if tensor.dtype not in _FLOATING:
+                    kind = str(tensor.dtype).removeprefix("torch.")
+                    raise CheckpointError(
+                        f"{path}: tensor {name} is {kind}; quantised checkpoints are not supported"
+                    )
+                yield name, tensor

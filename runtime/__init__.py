@@ -1,0 +1,53 @@
+"""The runtime's Python face. Needs neither torch nor a compiler.
+
+>>> package = ingot.load("model.pt2")
+>>> with package.session() as session:
+...     for piece in session.generate("def f(", max_new_tokens=32):
+...         print(piece, end="")
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from .errors import BadInput, BadPackage, IngotError, NoSpace
+from .package import Package, read_manifest
+from .session import Piece, Session
+
+if TYPE_CHECKING:
+    from .torch_backend import TorchPackage
+
+__all__ = [
+    "BadInput",
+    "BadPackage",
+    "IngotError",
+    "NoSpace",
+    "Package",
+    "Piece",
+    "Session",
+    "load",
+    "read_manifest",
+]
+
+Path = str | os.PathLike[str]
+
+
+@overload
+def load(path: Path, *, backend: Literal["lean"] = "lean", **options: Any) -> Package: ...
+@overload
+def load(path: Path, *, backend: Literal["torch"]) -> TorchPackage: ...
+def load(path: Path, *, backend: str = "lean", **options: Any) -> Package | TorchPackage:
+    """Open a package. Options: `threads`, `kv_tokens` (0: the defaults), `verify` the weights.
+
+    backend "torch" runs the same code inside libtorch, in a child process: slow to start, for
+    packages that need libtorch and to check ours against. Raises IngotError's kinds, with a
+    sentence.
+    """
+    if backend == "lean":
+        return Package(path, **options)
+    if backend == "torch":
+        from .torch_backend import TorchPackage
+
+        return TorchPackage(path)
+    raise BadInput(f"backend '{backend}' is unknown; choose lean or torch")

@@ -1,0 +1,182 @@
+// The C border: exceptions become status codes and a sentence; nothing is thrown across it.
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "engine.h"
+#include "error.h"
+#include "ingot.h"
+#include "package.h"
+#include "trace.h"
+
+struct ingot_package : ingot::Package {
+  using ingot::Package::Package;
+};
+struct ingot_session {
+  ingot_package* package;
+  ingot::Sequence sequence;
+};
+
+namespace {
+thread_local std::string last_error;
+
+template <class Body>
+ingot_status guarded(Body body) {
+  try {
+    body();
+    return INGOT_OK;
+  } catch (const ingot::Error& error) {
+    last_error = error.what();
+    return error.status;
+  } catch (const std::bad_alloc&) {
+    last_error = "out of memory";
+    return INGOT_NO_SPACE;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return INGOT_FAILED;
+  }
+}
+
+// The caller's struct, as much of it as the caller knows, over our defaults.
+template <class T>
+T known(const T* given, T defaults) {
+  if (given) {
+    if (given->struct_bytes < sizeof(size_t) || given->struct_bytes > sizeof(T))
+      ingot::bad_input("struct_bytes is not the size of a struct this library knows");
+    std::memcpy(&defaults, given, given->struct_bytes);
+  }
+  return defaults;
+}
+
+void report(const ingot::Job& job, size_t prompt, ingot_stats* stats) {
+  if (!stats) return;
+  stats->prompt_tokens = static_cast<int64_t>(prompt);
+  stats->new_tokens = job.made_count;
+  stats->prefill_seconds = job.first_token - job.submitted;
+  stats->decode_seconds = job.last_token - job.first_token;
+}
+
+ingot::Job generate_job(ingot_session* session, const int64_t* tokens, size_t count,
+                        const ingot_sampling& sampling) {
+  if (sampling.max_new_tokens < 1) ingot::bad_input("max_new_tokens must be at least 1");
+  if (!(sampling.temperature >= 0)) ingot::bad_input("temperature must not be negative");
+  if (sampling.top_k < 0) ingot::bad_input("top_k must not be negative; 0 turns it off");
+  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) ingot::bad_input("top_p must be in (0, 1]");
+  ingot::Job job;
+  job.sequence = &session->sequence;
+  job.tokens.assign(tokens, tokens + count);
+  job.max_new_tokens = sampling.max_new_tokens;
+  job.sampler.emplace(
+      ingot::SamplerSettings{sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed});
+  if (!sampling.ignore_eos) job.stop_tokens = session->package->manifest().eos_token_ids;
+  job.stop_tokens.insert(job.stop_tokens.end(), sampling.stop_tokens,
+                         sampling.stop_tokens + sampling.stop_count);
+  return job;
+}
+}  // namespace
+
+const char* ingot_version(void) { return INGOT_VERSION; }
+const char* ingot_last_error(void) { return last_error.c_str(); }
+
+ingot_status ingot_package_open(const char* path, const ingot_options* options,
+                                ingot_package** package) {
+  return guarded([&] {
+    *package = new ingot_package(path, known(options, {sizeof(ingot_options), 0, 0, 0}));
+  });
+}
+void ingot_package_close(ingot_package* package) { delete package; }
+const char* ingot_package_manifest(const ingot_package* package) {
+  return package->manifest_json();
+}
+
+ingot_status ingot_package_entry(const ingot_package* package, const char* name, const void** data,
+                                 size_t* bytes) {
+  return guarded([&] {
+    if (!package->archive().has(name))
+      ingot::bad_input(std::string("the package has no entry ") + name);
+    const std::string_view entry = package->archive().entry(name);
+    *data = entry.data();
+    *bytes = entry.size();
+  });
+}
+
+ingot_status ingot_package_token_bytes(const ingot_package* package, int64_t token,
+                                       const char** data, size_t* bytes) {
+  return guarded([&] {
+    const std::string_view piece = package->token_bytes(token);
+    *data = piece.data();
+    *bytes = piece.size();
+  });
+}
+
+ingot_status ingot_read_manifest(const char* path, char** json) {
+  return guarded([&] {
+    const ingot::Archive archive(path);
+    const std::string_view manifest = archive.entry("ingot/manifest.json");
+    ingot::parse_manifest(manifest, path);
+    *json = static_cast<char*>(std::malloc(manifest.size() + 1));
+    if (!*json) throw std::bad_alloc();
+    std::memcpy(*json, manifest.data(), manifest.size());
+    (*json)[manifest.size()] = '\0';
+  });
+}
+void ingot_free(void* memory) { std::free(memory); }
+
+ingot_status ingot_session_create(ingot_package* package, ingot_session** session) {
+  return guarded([&] { *session = new ingot_session{package, {}}; });
+}
+void ingot_session_close(ingot_session* session) {
+  if (!session) return;
+  session->package->engine().release(session->sequence);
+  delete session;
+}
+void ingot_session_reset(ingot_session* session) {
+  session->package->engine().release(session->sequence);
+}
+int64_t ingot_session_length(const ingot_session* session) {
+  return session->package->engine().length(session->sequence);
+}
+
+ingot_status ingot_session_generate(ingot_session* session, const int64_t* tokens, size_t count,
+                                    const ingot_sampling* sampling, ingot_token_callback callback,
+                                    void* user, ingot_stats* stats) {
+  bool cancelled = false;
+  const ingot_status status = guarded([&] {
+    ingot::Job job =
+        generate_job(session, tokens, count,
+                     known(sampling, {sizeof(ingot_sampling), 256, 0, 0, 1, 0, 0, nullptr, 0}));
+    session->package->engine().run(job, [&](int64_t token) {
+      cancelled = callback && callback(token, user) != 0;
+      return !cancelled;
+    });
+    report(job, count, stats);
+  });
+  if (status == INGOT_OK && cancelled) {
+    last_error = "stopped by the token callback";
+    return INGOT_CANCELLED;
+  }
+  return status;
+}
+
+ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens, size_t count,
+                                  float* logits) {
+  return guarded([&] {
+    ingot::Job job;
+    job.sequence = &session->sequence;
+    job.tokens.assign(tokens, tokens + count);
+    job.logits = logits;
+    job.logit_rows = count;
+    session->package->engine().run(job, [](int64_t) { return true; });
+  });
+}
+
+void ingot_trace_start(void) {
+  guarded([] { ingot::trace_start(); });
+}
+ingot_status ingot_trace_write(const char* path) {
+  return guarded([&] { ingot::trace_write(path); });
+}
+double ingot_measure_read(ingot_package* package, size_t bytes) {
+  return package->measure_read(bytes);
+}

@@ -1,0 +1,234 @@
+#include "engine.h"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "trace.h"
+
+namespace ingot {
+namespace {
+constexpr int64_t kStepTokens = 256;  // of all prompts in one step: bounds latency and temporaries
+constexpr int64_t kStepLogitRows = 32;  // of one job: a row is as long as the vocabulary
+constexpr int32_t kInt64 = 4;           // c10::ScalarType
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+}  // namespace
+
+Engine::Engine(Graph& graph, KvPool& pool, const EngineLimits& limits)
+    : graph_(graph), pool_(pool), limits_(limits), process_(getpid()), thread_([this] {
+        loop();
+      }) {}
+
+Engine::~Engine() {
+  if (getpid() != process_) {  // the thread stayed in the parent
+    thread_.detach();
+    return;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  work_.notify_all();
+  thread_.join();
+}
+
+void Engine::check(const Job& job) {
+  if (getpid() != process_)
+    bad_input("this package was opened before fork(); open it again in the child process");
+  if (job.tokens.empty()) bad_input("the prompt is empty; give at least one token");
+  for (int64_t token : job.tokens)
+    if (token < 0 || token >= limits_.vocab_size)
+      bad_input("token id " + std::to_string(token) + " is out of range; the model has ids 0 to " +
+                std::to_string(limits_.vocab_size - 1));
+  const int64_t length = job.sequence->length + static_cast<int64_t>(job.tokens.size());
+  const int64_t room = limits_.max_seq_len - (job.max_new_tokens > 0 ? 1 : 0);
+  if (length > room)
+    bad_input("the prompt is too long: " + std::to_string(length) +
+              " tokens with what the session " + "holds, and the package takes " +
+              std::to_string(room) + "; shorten it or export with a larger --max-seq-len");
+}
+
+void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
+  std::unique_lock lock(mutex_);
+  if (job.sequence->pending) job.tokens.insert(job.tokens.begin(), *job.sequence->pending);
+  check(job);
+  job.sequence->pending.reset();
+  job.submitted = now();
+  jobs_.push_back(&job);
+  work_.notify_all();
+  for (;;) {
+    progress_.wait(lock, [&] { return !job.made.empty() || job.finished; });
+    if (job.made.empty()) break;
+    const int64_t token = job.made.front();
+    job.made.pop_front();
+    if (job.cancelled) continue;
+    lock.unlock();
+    const bool go_on = take(token);
+    lock.lock();
+    job.cancelled = !go_on;
+  }
+  if (job.error) throw *job.error;
+}
+
+int64_t Engine::length(const Sequence& sequence) {
+  std::lock_guard lock(mutex_);
+  return sequence.length + (sequence.pending ? 1 : 0);
+}
+
+void Engine::release(Sequence& sequence) {
+  std::lock_guard lock(mutex_);
+  pool_.give_back(sequence.blocks);
+  sequence = {};
+}
+
+void Engine::loop() {
+  omp_set_num_threads(limits_.threads);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
+    if (closing_) return;
+    Batch batch = assemble();
+    if (!batch.shares.empty()) {
+      lock.unlock();
+      std::optional<Error> error;
+      try {
+        execute(batch);
+      } catch (const Error& caught) {
+        error = caught;
+      }
+      lock.lock();
+      if (error)
+        for (const Share& share : batch.shares) fail(*share.job, *error);
+      else
+        settle(batch);
+    }
+    std::erase_if(jobs_, [](const Job* job) { return job->finished; });
+    progress_.notify_all();
+  }
+}
+
+Engine::Batch Engine::assemble() {
+  Batch batch;
+  int64_t budget = kStepTokens;
+  for (Job* job : jobs_) {
+    if (job->cancelled) {
+      finish(*job);
+      continue;
+    }
+    // A job that decodes always gets its one token; prompts share what is left of the budget.
+    int64_t count = static_cast<int64_t>(job->tokens.size() - job->fed);
+    count = std::min(count, std::max<int64_t>(budget, 1));
+    if (job->logits) count = std::min(count, kStepLogitRows);
+    if (!reserve(*job->sequence, count)) {
+      fail(*job, Error(INGOT_NO_SPACE,
+                       "the KV cache is full; close a session, or open the package with a larger "
+                       "kv_tokens"));
+      continue;
+    }
+    budget -= count;
+    add(batch, *job, count);
+  }
+  std::rotate(jobs_.begin(), jobs_.begin() + (jobs_.empty() ? 0 : 1), jobs_.end());
+  if (!batch.shares.empty() && batch.rows.empty()) batch.rows.push_back(0);  // R is at least 1
+  return batch;
+}
+
+bool Engine::reserve(Sequence& sequence, int64_t count) {
+  const int64_t needed = (sequence.length + count + limits_.block_size - 1) / limits_.block_size;
+  while (static_cast<int64_t>(sequence.blocks.size()) < needed) {
+    const int64_t block = pool_.take();
+    if (block < 0) return false;
+    sequence.blocks.push_back(block);
+  }
+  return true;
+}
+
+void Engine::add(Batch& batch, Job& job, int64_t count) {
+  const Sequence& sequence = *job.sequence;
+  const int64_t start = batch.query_start.back(), total = static_cast<int64_t>(job.tokens.size());
+  Share share{&job, count, static_cast<int64_t>(batch.rows.size()), 0};
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t index = static_cast<int64_t>(job.fed) + i, position = sequence.length + i;
+    batch.tokens.push_back(job.tokens[index]);
+    batch.positions.push_back(position);
+    batch.slots.push_back(sequence.blocks[position / limits_.block_size] * limits_.block_size +
+                          position % limits_.block_size);
+    const bool wanted =
+        job.logits ? total - index <= static_cast<int64_t>(job.logit_rows) : index == total - 1;
+    if (wanted) batch.rows.push_back(start + i);
+  }
+  share.rows = static_cast<int64_t>(batch.rows.size()) - share.first_row;
+  batch.query_start.push_back(start + count);
+  batch.seq_lens.push_back(sequence.length + count);
+  batch.table_width = std::max<int64_t>(batch.table_width, sequence.blocks.size());
+  batch.shares.push_back(share);
+}
+
+void Engine::execute(Batch& batch) {
+  const int64_t tokens = batch.tokens.size(), sequences = batch.shares.size();
+  batch.block_table.assign(sequences * batch.table_width, 0);
+  for (int64_t s = 0; s < sequences; s++) {
+    const std::vector<int64_t>& blocks = batch.shares[s].job->sequence->blocks;
+    std::copy(blocks.begin(), blocks.end(), batch.block_table.begin() + s * batch.table_width);
+  }
+  std::vector<Array> inputs = {
+      {batch.tokens.data(), kInt64, {tokens}},
+      {batch.positions.data(), kInt64, {tokens}},
+      {batch.slots.data(), kInt64, {tokens}},
+      {batch.query_start.data(), kInt64, {sequences + 1}},
+      {batch.seq_lens.data(), kInt64, {sequences}},
+      {batch.block_table.data(), kInt64, {sequences, batch.table_width}},
+      {batch.rows.data(), kInt64, {static_cast<int64_t>(batch.rows.size())}},
+  };
+  inputs.insert(inputs.end(), pool_.layers().begin(), pool_.layers().end());
+  const StepTrace step(tokens, sequences);
+  graph_.run(inputs, logits_);
+  if (logits_.size() != batch.rows.size() * limits_.vocab_size)
+    throw Error(INGOT_FAILED, "generated code gave logits of an unexpected size");
+}
+
+void Engine::settle(const Batch& batch) {
+  for (const Share& share : batch.shares) {
+    Job& job = *share.job;
+    job.sequence->length += share.count;
+    job.fed += share.count;
+    const float* rows = logits_.data() + share.first_row * limits_.vocab_size;
+    if (job.logits) {
+      std::memcpy(job.logits, rows, share.rows * limits_.vocab_size * sizeof(float));
+      job.logits += share.rows * limits_.vocab_size;
+      if (job.fed == job.tokens.size()) finish(job);
+    } else if (share.rows) {
+      settle_generated(job, rows);
+    }
+  }
+}
+
+void Engine::settle_generated(Job& job, const float* logits) {
+  const int64_t token = job.sampler->sample(logits, limits_.vocab_size);
+  job.last_token = now();
+  if (job.made_count == 0) job.first_token = job.last_token;
+  if (std::find(job.stop_tokens.begin(), job.stop_tokens.end(), token) != job.stop_tokens.end())
+    return finish(job);
+  job.made.push_back(token);
+  job.made_count++;
+  job.tokens.push_back(token);
+  const bool full = job.sequence->length + 1 >= limits_.max_seq_len;
+  if (job.made_count == job.max_new_tokens || full) finish(job);
+}
+
+void Engine::finish(Job& job) {
+  if (job.made_count && job.fed < job.tokens.size()) job.sequence->pending = job.tokens.back();
+  job.finished = true;
+}
+
+void Engine::fail(Job& job, const Error& error) {
+  job.error = error;
+  job.finished = true;
+}
+}  // namespace ingot

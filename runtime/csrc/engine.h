@@ -1,0 +1,105 @@
+// The step thread: one thread runs the ragged graph for all sessions of a package, whoever calls
+// from wherever. That is continuous batching (Yu et al. 2022, Orca, section 4), and it keeps one
+// OpenMP team.
+#pragma once
+#include <sys/types.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "error.h"
+#include "graph.h"
+#include "kv_pool.h"
+#include "sampler.h"
+
+namespace ingot {
+// What the KV cache holds of one session. Touched under the engine's lock alone.
+struct Sequence {
+  std::vector<int64_t> blocks;
+  int64_t length = 0;              // tokens in the cache
+  std::optional<int64_t> pending;  // generated last, not in the cache yet
+};
+
+// One call of a session: tokens to append, and what is wanted after them.
+struct Job {
+  Sequence* sequence = nullptr;
+  std::vector<int64_t> tokens;
+  // generate
+  int64_t max_new_tokens = 0;
+  std::optional<Sampler> sampler;
+  std::vector<int64_t> stop_tokens;
+  // logits: rows of the last `logit_rows` tokens go here
+  float* logits = nullptr;
+  size_t logit_rows = 0;
+
+  // the engine's
+  size_t fed = 0;
+  int64_t made_count = 0;
+  std::deque<int64_t> made;
+  bool cancelled = false, finished = false;
+  std::optional<Error> error;
+  double submitted = 0, first_token = 0, last_token = 0;  // seconds, steady clock
+};
+
+struct EngineLimits {
+  int64_t vocab_size, max_seq_len, block_size;
+  int threads;
+};
+
+class Engine {
+ public:
+  Engine(Graph& graph, KvPool& pool, const EngineLimits& limits);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Runs a job to its end; each token made is handed to `take`, on the calling thread, which
+  // returns false to stop. Throws Error.
+  void run(Job& job, const std::function<bool(int64_t)>& take);
+  int64_t length(const Sequence& sequence);
+  void release(Sequence& sequence);
+
+ private:
+  // One step's share of a job, and the graph's inputs for all of them.
+  struct Share {
+    Job* job;
+    int64_t count;      // tokens fed
+    int64_t first_row;  // of the step's logits
+    int64_t rows;
+  };
+  struct Batch {
+    std::vector<Share> shares;
+    std::vector<int64_t> tokens, positions, slots, query_start{0}, seq_lens, block_table, rows;
+    int64_t table_width = 1;
+  };
+
+  void check(const Job& job);
+  void loop();
+  Batch assemble();
+  bool reserve(Sequence& sequence, int64_t count);
+  void add(Batch& batch, Job& job, int64_t count);
+  void execute(Batch& batch);
+  void settle(const Batch& batch);
+  void settle_generated(Job& job, const float* logits);
+  void finish(Job& job);
+  void fail(Job& job, const Error& error);
+
+  Graph& graph_;
+  KvPool& pool_;
+  const EngineLimits limits_;
+  const pid_t process_;
+  std::vector<float> logits_;
+  std::mutex mutex_;
+  std::condition_variable work_, progress_;
+  std::vector<Job*> jobs_;
+  bool closing_ = false;
+  std::thread thread_;
+};
+}  // namespace ingot

@@ -1,0 +1,136 @@
+#include "graph.h"
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "error.h"
+#include "host.h"
+
+namespace ingot {
+namespace {
+bool write_all(int file, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(file, bytes.data(), bytes.size());
+    if (written <= 0) return false;
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
+}
+
+// From memory. The descriptor is never closed: the loader knows libraries by path, and the next one
+// under the same /proc/self/fd number would be answered with this one.
+void* open_from_memory(std::string_view code) {
+  const int file = memfd_create("ingot-package", MFD_CLOEXEC);
+  if (file < 0) return nullptr;
+  void* library = nullptr;
+  if (write_all(file, code)) {
+    const std::string path = "/proc/self/fd/" + std::to_string(file);
+    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  }
+  if (!library) close(file);
+  return library;
+}
+
+// Where memory may not be executed: a private file, gone as soon as it is open.
+void* open_from_file(std::string_view code) {
+  const char* folder = std::getenv("TMPDIR");
+  std::string path = std::string(folder && *folder ? folder : "/tmp") + "/ingot-XXXXXX";
+  const int file = mkstemp(path.data());
+  if (file < 0) return nullptr;
+  void* library = write_all(file, code) ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
+  unlink(path.c_str());
+  close(file);
+  return library;
+}
+}  // namespace
+
+Graph::Graph(std::string_view code, std::string_view weights, const Manifest& manifest,
+             const std::string& path) {
+  host();  // must be open before code that needs it
+  load(code, path);
+  check(create_(&container_, 1, "cpu", nullptr), "could not be started");
+  bind(weights, manifest, path);
+}
+
+Graph::~Graph() {
+  if (container_) delete_(container_);
+  for (void* tensor : constants_) host().tensor_delete(tensor);
+}
+
+void Graph::load(std::string_view code, const std::string& path) {
+  library_ = open_from_memory(code);
+  if (!library_) library_ = open_from_file(code);
+  if (!library_) {
+    const char* reason = dlerror();
+    bad_package("the code of " + path + " cannot be loaded (" + (reason ? reason : "no reason") +
+                "); export it again with this version of Ingot");
+  }
+  const auto find = [&](const char* name, auto& function) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library_, name));
+    if (!function) bad_package("the code of " + path + " lacks " + name + "; export it again");
+  };
+  find("AOTInductorModelContainerCreateWithDevice", create_);
+  find("AOTInductorModelContainerDelete", delete_);
+  find("AOTInductorModelContainerRunSingleThreaded", run_);
+  find("AOTInductorModelContainerGetNumConstants", constant_count_);
+  find("AOTInductorModelContainerGetConstantName", constant_name_);
+  find("AOTInductorModelContainerGetConstantOriginalFQN", constant_fqn_);
+  find("AOTInductorModelContainerUpdateUserManagedConstantBufferPairs", bind_);
+  last_error_ = reinterpret_cast<decltype(last_error_)>(dlsym(library_, "AOTInductorGetLastError"));
+}
+
+void Graph::bind(std::string_view weights, const Manifest& manifest, const std::string& path) {
+  size_t count = 0;
+  check(constant_count_(container_, &count), "has no list of constants");
+  std::vector<ConstantPair> pairs;
+  for (size_t i = 0; i < count; i++) {
+    const char *name = nullptr, *fqn = nullptr;
+    check(constant_name_(container_, i, &name), "has a constant without a name");
+    check(constant_fqn_(container_, i, &fqn), "has a constant without a name");
+    const auto found = manifest.constants.find(fqn);
+    if (found == manifest.constants.end())
+      bad_package(path + " lacks the constant " + fqn + "; export it again");
+    const Constant& c = found->second;
+    if (c.offset > weights.size() || c.bytes > weights.size() - c.offset)
+      bad_package(path + " is damaged: " + fqn + " lies beyond the weights; export it again");
+    void* tensor = nullptr;
+    char* data = const_cast<char*>(weights.data()) + c.offset;
+    if (host().tensor_borrow(data, static_cast<int64_t>(c.shape.size()), c.shape.data(),
+                             c.stride.data(), c.scalar_type, &tensor))
+      bad_package(path + ": constant " + fqn + " has a shape we cannot hold");
+    constants_.push_back(tensor);
+    pairs.push_back({name, tensor});
+  }
+  check(bind_(container_, pairs.data(), pairs.size(), false, true), "refuses its constants");
+}
+
+void Graph::run(const std::vector<Array>& inputs, std::vector<float>& output) {
+  std::vector<void*> handles;
+  for (const Array& input : inputs) {
+    std::vector<int64_t> strides(input.shape.size());
+    int64_t step = 1;
+    for (size_t d = input.shape.size(); d-- > 0; step *= input.shape[d]) strides[d] = step;
+    void* tensor = nullptr;
+    host().tensor_borrow(input.data, static_cast<int64_t>(input.shape.size()), input.shape.data(),
+                         strides.data(), input.scalar_type, &tensor);
+    handles.push_back(tensor);  // generated code takes it over
+  }
+  void* result = nullptr;
+  check(run_(container_, handles.data(), handles.size(), &result, 1, nullptr, nullptr), "failed");
+  const auto* values = static_cast<const float*>(host().tensor_data(result));
+  output.assign(values, values + host().tensor_numel(result));
+  host().tensor_delete(result);
+}
+
+void Graph::check(int32_t status, const char* what) const {
+  if (status == 0) return;
+  const char* reason = nullptr;
+  if (last_error_) last_error_(&reason);
+  throw Error(INGOT_FAILED, std::string("generated code ") + what + ": " +
+                                (reason && *reason ? reason : "it gave no reason"));
+}
+}  // namespace ingot

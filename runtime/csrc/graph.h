@@ -1,0 +1,53 @@
+// Generated code, loaded: the one graph of a package, its constants bound in place.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "manifest.h"
+
+namespace ingot {
+// An input of the graph: borrowed memory.
+struct Array {
+  void* data;
+  int32_t scalar_type;
+  std::vector<int64_t> shape;
+};
+
+class Graph {
+ public:
+  // `code` is a shared object, `weights` the mapped store. Throws Error. The code stays loaded for
+  // ever: generated code cannot be unloaded.
+  Graph(std::string_view code, std::string_view weights, const Manifest& manifest,
+        const std::string& path);
+  ~Graph();
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  // Runs once and copies the one output, float32, into `output`. Throws Error. One call at a time.
+  void run(const std::vector<Array>& inputs, std::vector<float>& output);
+
+ private:
+  void load(std::string_view code, const std::string& path);
+  void bind(std::string_view weights, const Manifest& manifest, const std::string& path);
+  void check(int32_t status, const char* what) const;
+
+  // AOTInductor's container interface (torch/csrc/inductor/aoti_runtime/interface.h).
+  struct ConstantPair {
+    const char* name;
+    void* tensor;
+  };
+  void* library_ = nullptr;
+  void* container_ = nullptr;
+  std::vector<void*> constants_;
+  int32_t (*create_)(void**, size_t, const char*, const char*) = nullptr;
+  int32_t (*delete_)(void*) = nullptr;
+  int32_t (*run_)(void*, void**, size_t, void**, size_t, void*, void*) = nullptr;
+  int32_t (*constant_count_)(void*, size_t*) = nullptr;
+  int32_t (*constant_name_)(void*, size_t, const char**) = nullptr;
+  int32_t (*constant_fqn_)(void*, size_t, const char**) = nullptr;
+  int32_t (*bind_)(void*, const ConstantPair*, size_t, bool, bool) = nullptr;
+  int32_t (*last_error_)(const char**) = nullptr;  // absent before torch 2.13
+};
+}  // namespace ingot

@@ -1,0 +1,58 @@
+#include "pool.h"
+
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace ingot::host {
+namespace {
+// Eight classes to each power of two: at most an eighth is wasted, and prompts of nearby lengths
+// reuse each other's memory.
+constexpr int kSteps = 8;
+constexpr size_t kSmallest = 512;
+constexpr int kClasses = 64 * kSteps;
+
+struct SizeClass {
+  int index;
+  size_t bytes;
+};
+
+SizeClass size_class(size_t bytes) {
+  if (bytes <= kSmallest) return {0, kSmallest};
+  const int power = std::bit_width(bytes - 1) - 1;
+  const size_t step = (size_t{1} << power) / kSteps;
+  const size_t steps = (bytes - (size_t{1} << power) + step - 1) / step;
+  return {power * kSteps + static_cast<int>(steps), (size_t{1} << power) + steps * step};
+}
+
+std::mutex mutex;
+std::vector<char*> free_lists[kClasses];
+std::atomic<size_t> held{0};
+}  // namespace
+
+char* pool_allocate(size_t bytes) {
+  const SizeClass size = size_class(bytes);
+  {
+    std::lock_guard lock(mutex);
+    std::vector<char*>& list = free_lists[size.index];
+    if (!list.empty()) {
+      char* data = list.back();
+      list.pop_back();
+      return data;
+    }
+  }
+  held += size.bytes;
+  return static_cast<char*>(::operator new(size.bytes, std::align_val_t{64}));
+}
+
+void pool_free(char* data, size_t bytes) {
+  const SizeClass size = size_class(bytes);
+  std::lock_guard lock(mutex);
+  free_lists[size.index].push_back(data);
+}
+
+size_t pool_bytes() { return held; }
+}  // namespace ingot::host

@@ -1,0 +1,13 @@
+// Memory of temporaries. A step frees what the next one asks for, so after the first steps nothing
+// is taken from the system.
+#pragma once
+#include <cstddef>
+
+namespace ingot::host {
+// 64-byte aligned, never null (the process ends when memory is gone, as in operator new's default).
+char* pool_allocate(size_t bytes);
+// `bytes` as it was asked for.
+void pool_free(char* data, size_t bytes);
+// Bytes the pool holds, in use or free.
+size_t pool_bytes();
+}  // namespace ingot::host

@@ -1,0 +1,88 @@
+#include "tensor.h"
+
+#include <cstring>
+
+#include "pool.h"
+
+namespace ingot::host {
+size_t element_bytes(int32_t scalar_type) {
+  switch (scalar_type) {
+    case kUInt8:
+    case kInt8:
+    case kBool:
+      return 1;
+    case kInt16:
+    case kFloat16:
+    case kBFloat16:
+      return 2;
+    case kInt32:
+    case kFloat32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
+void Storage::release() {
+  if (references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (owned) pool_free(data, bytes);
+  delete this;
+}
+
+Tensor::Tensor(const Tensor& other)
+    : storage(other.storage), offset(other.offset), dtype(other.dtype) {
+  shape(other.dim, other.sizes, other.strides);
+  if (storage) storage->retain();
+}
+
+Tensor::~Tensor() {
+  if (storage) storage->release();
+}
+
+void Tensor::shape(int64_t ndim, const int64_t* size, const int64_t* stride) {
+  dim = ndim;
+  std::memcpy(sizes, size, ndim * sizeof *size);
+  std::memcpy(strides, stride, ndim * sizeof *stride);
+}
+
+char* Tensor::data() const {
+  return storage ? storage->data + offset * element_bytes(dtype) : nullptr;
+}
+
+int64_t Tensor::numel() const {
+  int64_t count = 1;
+  for (int64_t i = 0; i < dim; i++) count *= sizes[i];
+  return count;
+}
+
+size_t Tensor::span_bytes() const {
+  int64_t last = 0;
+  for (int64_t i = 0; i < dim; i++) {
+    if (sizes[i] == 0) return 0;
+    last += (sizes[i] - 1) * strides[i];
+  }
+  return (last + 1) * element_bytes(dtype);
+}
+
+Tensor* Tensor::empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype) {
+  if (ndim > kMaxDims) return nullptr;
+  auto* tensor = new Tensor;
+  tensor->dtype = dtype;
+  tensor->shape(ndim, size, stride);
+  const size_t bytes = tensor->span_bytes();
+  tensor->storage = new Storage{{1}, pool_allocate(bytes), bytes, true};
+  return tensor;
+}
+
+Tensor* Tensor::borrow(void* data, int64_t ndim, const int64_t* size, const int64_t* stride,
+                       int64_t offset, int32_t dtype) {
+  if (ndim > kMaxDims) return nullptr;
+  auto* tensor = new Tensor;
+  tensor->dtype = dtype;
+  tensor->shape(ndim, size, stride);
+  tensor->offset = offset;
+  const size_t bytes = offset * element_bytes(dtype) + tensor->span_bytes();
+  tensor->storage = new Storage{{1}, static_cast<char*>(data), bytes, false};
+  return tensor;
+}
+}  // namespace ingot::host

@@ -1,0 +1,56 @@
+// Tensors of the lean host: what generated code holds as AtenTensorHandle.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace ingot::host {
+inline constexpr int kMaxDims = 16;
+
+// c10::ScalarType, the numbers that generated code uses.
+enum ScalarType : int32_t {
+  kUInt8 = 0,
+  kInt8 = 1,
+  kInt16 = 2,
+  kInt32 = 3,
+  kInt64 = 4,
+  kFloat16 = 5,
+  kFloat32 = 6,
+  kFloat64 = 7,
+  kBool = 11,
+  kBFloat16 = 15
+};
+size_t element_bytes(int32_t scalar_type);
+
+// Memory shared by tensors; owned ones go back to the pool, borrowed ones (weights, KV) stay.
+struct Storage {
+  std::atomic<int32_t> references{1};
+  char* data;
+  size_t bytes;
+  bool owned;
+
+  void retain() { references.fetch_add(1, std::memory_order_relaxed); }
+  void release();
+};
+
+struct Tensor {
+  Storage* storage = nullptr;
+  int64_t offset = 0;  // in elements
+  int64_t dim = 0;
+  int64_t sizes[kMaxDims];
+  int64_t strides[kMaxDims];
+  int32_t dtype = kFloat32;
+
+  Tensor() = default;
+  Tensor(const Tensor& other);  // another view of the same storage
+  ~Tensor();
+  void shape(int64_t ndim, const int64_t* size, const int64_t* stride);
+  char* data() const;
+  int64_t numel() const;
+  size_t span_bytes() const;  // from the first element to the end of the last
+
+  static Tensor* empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype);
+  static Tensor* borrow(void* data, int64_t ndim, const int64_t* size, const int64_t* stride,
+                        int64_t offset, int32_t dtype);
+};
+}  // namespace ingot::host

@@ -1,0 +1,30 @@
+// The KV cache: per layer one opaque tensor of blocks of 16 tokens, shared by all sessions of a
+// package.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "graph.h"
+
+namespace ingot {
+class KvPool {
+ public:
+  // Address space only; memory is committed as blocks are written. Throws Error(INGOT_NO_SPACE).
+  KvPool(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block);
+  ~KvPool();
+  KvPool(const KvPool&) = delete;
+  KvPool& operator=(const KvPool&) = delete;
+
+  // Block 0 is never given out: it is the padding of block tables. Returns -1 when none is left.
+  int64_t take();
+  void give_back(const std::vector<int64_t>& blocks);
+  // The graph's kv_cache inputs, one a layer.
+  const std::vector<Array>& layers() const { return layers_; }
+
+ private:
+  char* memory_ = nullptr;
+  size_t bytes_;
+  std::vector<Array> layers_;
+  std::vector<int64_t> free_;
+};
+}  // namespace ingot

@@ -1,0 +1,123 @@
+#include "package.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "cpu.h"
+#include "error.h"
+#include "host.h"
+#include "sha256.h"
+
+namespace ingot {
+namespace {
+constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
+}
+
+Package::Package(const std::string& path, const ingot_options& options)
+    : archive_(path),
+      manifest_json_(archive_.entry("ingot/manifest.json")),
+      manifest_(parse_manifest(manifest_json_, path)),
+      threads_(options.threads > 0 ? options.threads : usable_cores()) {
+  if (options.threads < 0 || options.kv_tokens < 0)
+    bad_input("threads and kv_tokens must not be negative; 0 means the default");
+  const Variant& variant = choose_variant();
+  check_ops();
+  check_entry(variant.entry);
+  weights_ = archive_.entry("ingot/weights.bin");
+  if (options.verify_weights) check_entry("ingot/weights.bin");
+  graph_ = std::make_unique<Graph>(archive_.entry(variant.entry), weights_, manifest_, path);
+  const int64_t block = manifest_.block_size;
+  const int64_t per_sequence = (manifest_.max_seq_len + block - 1) / block;
+  const int64_t blocks = options.kv_tokens > 0 ? (options.kv_tokens + block - 1) / block
+                                               : kDefaultSequences * per_sequence;
+  pool_ = std::make_unique<KvPool>(manifest_.num_layers, blocks + 1, manifest_.bytes_per_block);
+  engine_ = std::make_unique<Engine>(
+      *graph_, *pool_, EngineLimits{manifest_.vocab_size, manifest_.max_seq_len, block, threads_});
+}
+
+// The best level that this CPU has.
+const Variant& Package::choose_variant() const {
+  const int level = isa_level();
+  const Variant* best = nullptr;
+  std::string offered;
+  for (const Variant& variant : manifest_.variants) {
+    offered += (offered.empty() ? "" : ", ") + variant.isa;
+    const int needed = parse_isa(variant.isa);
+    if (needed && needed <= level && (!best || needed > parse_isa(best->isa))) best = &variant;
+  }
+  if (!best)
+    bad_package(archive_.path() + " is built for " + offered + ", this CPU runs x86-64-v" +
+                std::to_string(level) + "; export it again with --isa x86-64-v" +
+                std::to_string(level));
+  if (!best->requires_symbols.empty())
+    bad_package(archive_.path() + " needs libtorch (for " + best->requires_symbols[0] +
+                "); run it with backend=\"torch\"");
+  return *best;
+}
+
+void Package::check_ops() const {
+  for (const auto& [name, schema] : manifest_.ops) {
+    const char* ours = op_schema(name.c_str());
+    if (!ours || schema != ours)
+      bad_package(archive_.path() + " calls the op " + schema + ", this library has " +
+                  (ours ? ours : "none of that name") +
+                  "; export it again, or use the Ingot that made it");
+  }
+}
+
+void Package::check_entry(const std::string& name) const {
+  const auto fact = manifest_.entries.find(name);
+  const std::string_view data = archive_.entry(name);
+  if (fact == manifest_.entries.end() || fact->second.bytes != data.size() ||
+      fact->second.sha256 != sha256(data))
+    bad_package(archive_.path() + " is damaged: " + name +
+                " does not have the hash that its manifest states; copy or export it again");
+}
+
+std::string_view Package::token_bytes(int64_t token) const {
+  if (!archive_.has("ingot/token_bytes.bin"))
+    bad_input(archive_.path() + " has no tokenizer; use token ids");
+  const std::string_view table = archive_.entry("ingot/token_bytes.bin");
+  const auto word = [&](uint64_t index) {
+    uint32_t value = 0;
+    if ((index + 1) * 4 > table.size()) bad_package(archive_.path() + ": token table is cut short");
+    std::memcpy(&value, table.data() + index * 4, 4);
+    return uint64_t{value};
+  };
+  const uint64_t count = word(0);
+  if (token < 0 || static_cast<uint64_t>(token) >= count)
+    bad_input("token id " + std::to_string(token) + " is out of range; the table has " +
+              std::to_string(count));
+  const uint64_t text = (count + 2) * 4, begin = word(1 + token), end = word(2 + token);
+  if (begin > end || text > table.size() || end > table.size() - text)
+    bad_package(archive_.path() + ": the token table is damaged; export it again");
+  return table.substr(text + begin, end - begin);
+}
+
+double Package::measure_read(size_t bytes) const {
+  using Lane = uint64_t __attribute__((vector_size(64), aligned(8), may_alias));
+  bytes = std::min(std::max<size_t>(bytes, 1 << 20), weights_.size());
+  const auto* lanes = reinterpret_cast<const Lane*>(weights_.data());
+  const auto count = static_cast<int64_t>(bytes / sizeof(Lane));
+  uint64_t sum = 0;
+  const auto start = std::chrono::steady_clock::now();
+#pragma omp parallel num_threads(threads_) reduction(+ : sum)
+  {
+    Lane part[4] = {};
+    const int64_t share = (count + omp_get_num_threads() - 1) / omp_get_num_threads();
+    const int64_t begin = share * omp_get_thread_num(), end = std::min(begin + share, count);
+    for (int64_t i = begin; i + 4 <= end; i += 4)
+      for (int k = 0; k < 4; k++) part[k] += lanes[i + k];
+    for (int k = 0; k < 4; k++)
+      for (int lane = 0; lane < 8; lane++) sum += part[k][lane];
+  }
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  static volatile uint64_t sink;
+  sink = sum;
+  (void)sink;
+  return bytes / spent.count() / 1e9;
+}
+}  // namespace ingot

@@ -1,0 +1,75 @@
+"""`ingot doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import shutil
+from typing import Any
+
+import click
+
+from .. import native
+
+_LIBRARIES = (
+    "libingot.so.1",
+    "libingot_host.so.1",
+    "libingot_ops.so.1",
+    "torch/libingot_host.so.1",
+    "ingot-run",
+)
+
+
+def _version(distribution: str) -> str | None:
+    """Installed version, read without importing it."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _found(name: str) -> str | None:
+    try:
+        return str(native.find(name))
+    except FileNotFoundError:
+        return None
+
+
+def examine() -> dict[str, Any]:
+    libraries = {name: _found(name) for name in _LIBRARIES}
+    level = None
+    if libraries["libingot_ops.so.1"]:
+        ops = ctypes.CDLL(libraries["libingot_ops.so.1"])
+        ops.ingot_ops_level.restype = ctypes.c_char_p
+        name = ops.ingot_ops_level()
+        level = name.decode() if name else None
+    return {
+        "cpu_level": level,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        "libraries": libraries,
+        "compiler": shutil.which(os.environ.get("CXX", "g++")),
+        "torch": _version("torch"),
+        "safetensors": _version("safetensors"),
+    }
+
+
+def run(as_json: bool) -> None:
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"CPU level    {found['cpu_level'] or 'unknown: libingot_ops is missing'}")
+    click.echo(f"cores        {found['cores']}")
+    click.echo(f"memory       {found['memory_gb']:.1f} GB")
+    for name, path in found["libraries"].items():
+        click.echo(f"{name:<25}{path or 'missing; build it with ./scripts/build'}")
+    can_export = found["compiler"] and found["torch"] and found["safetensors"]
+    click.echo(f"torch        {found['torch'] or 'not installed (export needs it)'}")
+    click.echo(f"compiler     {found['compiler'] or 'none (export needs g++)'}")
+    click.echo(
+        f"can export   {'yes' if can_export else 'no'}; can run packages: "
+        f"{'yes' if found['libraries']['libingot.so.1'] else 'no'}"
+    )

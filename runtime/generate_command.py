@@ -1,0 +1,89 @@
+"""`ingot run`: generate, stream the text, say how fast it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import capi
+from .errors import BadInput
+from .package import Package
+
+
+def process_start() -> float:
+    """When the kernel started this process, in seconds of CLOCK_BOOTTIME (field 22 of stat)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def parse_tokens(text: str) -> list[int]:
+    """Raises BadInput if it is not ids with commas between."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise BadInput(f"--tokens '{text}' is not a list of ids; write them as 1,2,3") from error
+
+
+def run(
+    path: Path,
+    *,
+    prompt: str | None,
+    tokens: str | None,
+    threads: int,
+    trace: Path | None,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    if (prompt is None) == (tokens is None):
+        raise BadInput("give either --prompt TEXT or --tokens 1,2,3")
+    begun = now()
+    package = Package(path, threads=threads)
+    load_ms = (now() - begun) * 1e3
+    ids = parse_tokens(tokens) if tokens is not None else package.encode(prompt or "")
+    if trace:
+        capi.library().ingot_trace_start()
+    first, made, text = 0.0, [], ""
+    with package.session() as session:
+        for piece in session.generate(ids, **sampling):
+            first = first or now()
+            if piece.token >= 0:
+                made.append(piece.token)
+            text += piece.text
+            if not as_json:
+                shown = piece.text if package.manifest["tokenizer"] else f"{piece.token} "
+                click.echo(shown, nl=False)
+        stats = session.stats
+    if trace:
+        capi.check(capi.library().ingot_trace_write(os.fsencode(trace)))
+    if not as_json:
+        click.echo()
+        return
+    assert stats is not None
+    click.echo(
+        json.dumps(
+            {
+                "text": text,
+                "tokens": made,
+                "prompt_tokens": len(ids),
+                "prefill_tok_s": rate(len(ids), stats.prefill_seconds),
+                "decode_tok_s": rate(stats.new_tokens - 1, stats.decode_seconds),
+                "load_ms": load_ms,
+                "first_token_ms": (first - process_start()) * 1e3,
+                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
+
+
+def rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 and count > 0 else 0.0

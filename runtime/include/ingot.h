@@ -1,0 +1,133 @@
+/* Ingot's C interface: open a package, make sessions, generate. Needs neither torch nor a compiler.
+ *
+ * Every function that can fail returns an `ingot_status`; the sentence that says what, where and
+ * what to do is `ingot_last_error()`, per thread, valid until the next call on it. Strings are
+ * UTF-8. Sizes are in elements unless a name says bytes. Handles may be used from any thread; one
+ * session serves one call at a time.
+ */
+#ifndef INGOT_H
+#define INGOT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define INGOT_API __attribute__((visibility("default")))
+#else
+#define INGOT_API
+#endif
+
+typedef enum ingot_status {
+  INGOT_OK = 0,
+  INGOT_BAD_INPUT =
+      1, /* the caller's argument: token out of range, prompt too long, no such file */
+  INGOT_BAD_PACKAGE =
+      2, /* damaged, too new, for another ISA level, or needs an op this library lacks */
+  INGOT_NO_SPACE = 3, /* no KV blocks or memory left */
+  INGOT_FAILED = 4,   /* generated code reported a failure */
+  INGOT_CANCELLED = 5 /* the token callback asked to stop */
+} ingot_status;
+
+typedef struct ingot_package ingot_package;
+typedef struct ingot_session ingot_session;
+
+INGOT_API const char* ingot_version(void);
+INGOT_API const char* ingot_last_error(void);
+
+/* ---- packages ----------------------------------------------------------------------------------
+ */
+
+typedef struct ingot_options {
+  size_t struct_bytes; /* sizeof(ingot_options): lets the struct grow */
+  int32_t threads;     /* OpenMP threads of a step; 0: the cores this process may use */
+  int64_t kv_tokens; /* KV capacity shared by all sessions, in tokens; 0: one full-length session */
+  int32_t verify_weights; /* non-zero: also hash the weights (code is always hashed) */
+} ingot_options;
+
+/* Maps the file, checks it, loads its code and binds the weights in place. `options` may be NULL.
+ */
+INGOT_API ingot_status ingot_package_open(const char* path, const ingot_options* options,
+                                          ingot_package** package);
+/* Ends the step thread. Sessions of the package must be closed first. NULL is ignored. */
+INGOT_API void ingot_package_close(ingot_package* package);
+
+/* The manifest as JSON text, owned by the package. */
+INGOT_API const char* ingot_package_manifest(const ingot_package* package);
+/* One archive entry ("ingot/tokenizer.json") in place in the mapping; INGOT_BAD_INPUT if absent. */
+INGOT_API ingot_status ingot_package_entry(const ingot_package* package, const char* name,
+                                           const void** data, size_t* bytes);
+/* The bytes that one token id stands for in text, from the package's id-to-bytes table; 0 bytes for
+ * a special token; INGOT_BAD_INPUT if the id is out of range or the package has no tokenizer. */
+INGOT_API ingot_status ingot_package_token_bytes(const ingot_package* package, int64_t token,
+                                                 const char** data, size_t* bytes);
+
+/* The manifest of a package without loading its code: works for any ISA level. Free with
+ * ingot_free. */
+INGOT_API ingot_status ingot_read_manifest(const char* path, char** json);
+INGOT_API void ingot_free(void* memory);
+
+/* ---- sessions ----------------------------------------------------------------------------------
+ */
+
+typedef struct ingot_sampling {
+  size_t struct_bytes;
+  int64_t max_new_tokens; /* >= 1 */
+  float temperature;      /* 0: greedy */
+  int32_t top_k;          /* 0: off */
+  float top_p;            /* 1: off */
+  uint64_t seed;
+  int32_t ignore_eos;         /* non-zero: stop ids do not stop */
+  const int64_t* stop_tokens; /* beside the manifest's; may be NULL */
+  size_t stop_count;
+} ingot_sampling;
+
+typedef struct ingot_stats {
+  size_t struct_bytes;
+  int64_t prompt_tokens;
+  int64_t new_tokens;
+  double prefill_seconds; /* from submission to the first token */
+  double decode_seconds;  /* from the first token to the last */
+} ingot_stats;
+
+/* Called from the calling thread, once per token as it is made; non-zero stops. */
+typedef int32_t (*ingot_token_callback)(int64_t token, void* user);
+
+INGOT_API ingot_status ingot_session_create(ingot_package* package, ingot_session** session);
+INGOT_API void ingot_session_close(ingot_session* session);
+/* Forget the cached tokens; the KV blocks go back to the package. */
+INGOT_API void ingot_session_reset(ingot_session* session);
+/* Tokens in the session's KV cache. */
+INGOT_API int64_t ingot_session_length(const ingot_session* session);
+
+/* Appends `tokens` to the session and generates. A stop token is neither passed to the callback nor
+ * counted. `callback` and `stats` may be NULL. INGOT_CANCELLED when the callback stopped it. */
+INGOT_API ingot_status ingot_session_generate(ingot_session* session, const int64_t* tokens,
+                                              size_t count, const ingot_sampling* sampling,
+                                              ingot_token_callback callback, void* user,
+                                              ingot_stats* stats);
+/* Appends `tokens` and writes the logits after each of them: float32 [count, vocab_size]. */
+INGOT_API ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens,
+                                            size_t count, float* logits);
+
+/* ---- tracing -----------------------------------------------------------------------------------
+ */
+
+/* Records one event per kernel, op call and step until stopped; process wide. */
+INGOT_API void ingot_trace_start(void);
+/* Stops and writes Chrome trace events (Perfetto reads them). */
+INGOT_API ingot_status ingot_trace_write(const char* path);
+
+/* ---- measuring ---------------------------------------------------------------------------------
+ */
+
+/* Streams `bytes` of the mapped weights (at least 1 MiB) with all threads; returns GB/s (1e9). */
+INGOT_API double ingot_measure_read(ingot_package* package, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,101 @@
+"""A package, opened: its manifest, its tokenizer, and sessions over one copy of the weights."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from . import capi
+from .errors import BadInput
+from .session import Piece, Session
+
+
+class Package:
+    """Immutable and shared by its sessions; see `ingot.load`. Sessions keep their package alive."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        kv_tokens: int = 0,
+        verify: bool = False,
+    ) -> None:
+        """Raises BadInput, BadPackage or NoSpace, with a sentence."""
+        self.path = os.fspath(path)
+        self.handle = ctypes.c_void_p()
+        options = capi.Options(threads=threads, kv_tokens=kv_tokens, verify_weights=verify)
+        library = capi.library()
+        capi.check(
+            library.ingot_package_open(
+                os.fsencode(self.path), ctypes.byref(options), ctypes.byref(self.handle)
+            )
+        )
+        self.manifest: dict[str, Any] = json.loads(library.ingot_package_manifest(self.handle))
+
+    def session(self) -> Session:
+        return Session(self)
+
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[Piece]:
+        """Generate in a session of its own; the options are those of `Session.generate`."""
+        with self.session() as session:
+            yield from session.generate(prompt, **options)
+
+    def entry(self, name: str) -> bytes:
+        """A copy of one archive entry, such as "ingot/report.json". Raises BadInput if absent."""
+        data, size = ctypes.c_void_p(), ctypes.c_size_t()
+        capi.check(
+            capi.library().ingot_package_entry(
+                self.handle, name.encode(), ctypes.byref(data), ctypes.byref(size)
+            )
+        )
+        return ctypes.string_at(data, size.value)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none."""
+        if not self.manifest["tokenizer"]:
+            raise BadInput(f"{self.path} has no tokenizer; give token ids instead of text")
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, with the special tokens that the tokenizer adds."""
+        ids: list[int] = self.tokenizer.encode(text).ids
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for; none for special ones and without a tokenizer."""
+        if not self.manifest["tokenizer"]:
+            return b""
+        data, size = ctypes.POINTER(ctypes.c_char)(), ctypes.c_size_t()
+        capi.check(
+            capi.library().ingot_package_token_bytes(
+                self.handle, token, ctypes.byref(data), ctypes.byref(size)
+            )
+        )
+        return ctypes.string_at(data, size.value)
+
+    def measure_read(self, max_bytes: int) -> float:
+        """GB/s at which the weights stream from memory, with all threads."""
+        return float(capi.library().ingot_measure_read(self.handle, max_bytes))
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            capi.library().ingot_package_close(self.handle)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a package, without loading its code: whatever its ISA level."""
+    text, library = ctypes.c_void_p(), capi.library()
+    capi.check(library.ingot_read_manifest(os.fsencode(path), ctypes.byref(text)))
+    try:
+        manifest: dict[str, Any] = json.loads(ctypes.string_at(text))
+        return manifest
+    finally:
+        library.ingot_free(text)

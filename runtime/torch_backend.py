@@ -1,0 +1,142 @@
+"""The torch backend: a package's own object in libtorch, in a child process, as an oracle.
+
+A process holds one host. So the child imports torch, opens the torch host under the soname that the
+object was linked against, and answers requests: lists of tokens in, logits out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .. import native
+from .errors import IngotError
+from .package import read_manifest
+
+
+class TorchPackage:
+    """One conversation with a package run by libtorch."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.manifest = read_manifest(path)
+        context = get_context("spawn")
+        self._pipe, remote = context.Pipe()
+        self._child = context.Process(target=_serve, args=(os.fspath(path), remote), daemon=True)
+        self._child.start()
+        remote.close()
+
+    def logits(self, tokens: Sequence[int]) -> Any:
+        """Append tokens; float32 [len(tokens), vocab_size] after each. Raises IngotError."""
+        return self._ask(list(tokens))
+
+    def reset(self) -> None:
+        self._ask(None)
+
+    def generate(self, tokens: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        """Greedy tokens after the prompt; stop ids do not stop."""
+        fed = list(tokens)
+        for _ in range(max_new_tokens):
+            token = int(self.logits(fed)[-1].argmax())
+            yield token
+            fed = [token]
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._child.join()
+
+    def _ask(self, request: list[int] | None) -> Any:
+        try:
+            self._pipe.send(request)
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise IngotError("the torch backend's process ended; see its message") from error
+        if isinstance(answer, str):
+            raise IngotError(answer)
+        return answer
+
+
+class _Runner:
+    """In the child: the object, its constants and one sequence's cache."""
+
+    def __init__(self, path: str) -> None:
+        import zipfile
+
+        import torch
+
+        self.torch = torch
+        ctypes.CDLL(str(native.find("torch/libingot_host.so.1")), mode=ctypes.RTLD_LOCAL)
+        self.manifest = read_manifest(path)
+        with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".so") as code:
+            code.write(archive.read(f"model/{self.manifest['variants'][0]['entry']}"))
+            code.flush()
+            self.runner = torch._C._aoti.AOTIModelContainerRunnerCpu(code.name, 1)
+            self.weights = bytearray(archive.read("model/ingot/weights.bin"))
+        names = self.runner.get_constant_names_to_original_fqns()
+        self.constants = {name: self._constant(fqn) for name, fqn in names.items()}
+        self.runner.update_constant_buffer(self.constants, False, False, True)
+        self.reset()
+
+    def _constant(self, fqn: str) -> Any:
+        fact = self.manifest["constants"][fqn]
+        raw = self.torch.frombuffer(
+            self.weights, dtype=self.torch.uint8, count=fact["nbytes"], offset=fact["offset"]
+        )
+        typed = raw.view(getattr(self.torch, fact["dtype"]))
+        # A copy, because frombuffer's memory is aligned to 16 bytes and the ops want 64.
+        return typed.as_strided(fact["shape"], fact["stride"]).clone()
+
+    def reset(self) -> None:
+        cache, model = self.manifest["kv_cache"], self.manifest["model"]
+        self.block = cache["block_size"]
+        self.blocks = -(-model["max_seq_len"] // self.block)
+        shape = (self.blocks, cache["bytes_per_block"])
+        self.cache = [
+            self.torch.zeros(shape, dtype=self.torch.uint8) for _ in range(cache["num_layers"])
+        ]
+        self.length = 0
+
+    def logits(self, tokens: list[int]) -> Any:
+        torch, count = self.torch, len(tokens)
+        if self.length + count > self.blocks * self.block:
+            raise ValueError("the prompt is too long for the package")
+        positions = torch.arange(self.length, self.length + count)
+        self.length += count
+        (out,) = self.runner.run(
+            [
+                torch.tensor(tokens),
+                positions,
+                positions.clone(),  # one sequence: its blocks in order
+                torch.tensor([0, count]),
+                torch.tensor([self.length]),
+                torch.arange(self.blocks)[None],
+                torch.arange(count),
+                *self.cache,
+            ]
+        )
+        return out.numpy()
+
+
+def _serve(path: str, pipe: Connection) -> None:
+    try:
+        runner = _Runner(path)
+    except Exception as error:
+        pipe.send(f"the torch backend cannot run {path}: {error}")
+        return
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if request is None:
+                runner.reset()
+                pipe.send(None)
+            else:
+                pipe.send(runner.logits(request))
+        except Exception as error:
+            pipe.send(f"the torch backend failed: {error}")

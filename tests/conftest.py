@@ -1,0 +1,54 @@
+"""Fixtures shared by all tests: packages are exported once a session, by their configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint() -> Path:
+    return ROOT / "demo" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as a float32 package."""
+    from ingot.export import export_checkpoint
+
+    output = tmp_path_factory.mktemp("demo") / "demo.pt2"
+    export_checkpoint(demo_checkpoint, output)
+    return output
+
+
+ExportPackage = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def export_package(tmp_path_factory: pytest.TempPathFactory) -> ExportPackage:
+    """`export_package(dtype=..., **llama_config) -> package`, exported once for each configuration.
+
+    The checkpoint it was made from, random weights and all, is the folder `checkpoint` beside the
+    package.
+    """
+    from tests.checkpoints import make_llama
+
+    from ingot.export import export_checkpoint
+
+    made: dict[str, Path] = {}
+
+    def export(dtype: str = "float32", **config: Any) -> Path:
+        key = repr((dtype, sorted(config.items(), key=str)))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("package")
+            checkpoint = make_llama(folder / "checkpoint", **config)
+            export_checkpoint(checkpoint, folder / "model.pt2", dtype=dtype)
+            made[key] = folder / "model.pt2"
+        return made[key]
+
+    return export

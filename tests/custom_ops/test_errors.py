@@ -1,0 +1,120 @@
+"""A wrong argument gets one sentence that names it; nothing is computed, nothing crashes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from ingot.custom_ops.attention_cases import Batch
+from ingot.custom_ops.linear import pack_linear
+
+ATTENTION = (
+    "q k v kv_cache slot_mapping query_start seq_lens block_table scale window kv_dtype".split()
+)
+
+
+def attention(generator: torch.Generator, **changes: Any) -> torch.Tensor:
+    """Calls with two sequences of 33 and 1 tokens, 17 new in all, and some arguments replaced."""
+    batch = Batch("errors", [(17, 16), (0, 1)], dim=8)
+    arguments = dict(zip(ATTENTION, batch.make(generator), strict=True))
+    for name, change in changes.items():
+        arguments[name] = change(arguments[name]) if callable(change) else change
+    before = arguments["kv_cache"].clone()
+    try:
+        return torch.ops.ingot.paged_attention(*arguments.values())
+    except RuntimeError:
+        assert torch.equal(arguments["kv_cache"], before)
+        raise
+
+
+def put(index: Any, value: int) -> Any:
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        tensor[index] = value
+        return tensor
+
+    return change
+
+
+BAD_ATTENTION = [
+    ("q must be float32", {"q": lambda q: q.double()}),
+    ("q must be float32", {"q": lambda q: q[0]}),
+    ("q must be contiguous in its last", {"q": lambda q: q.transpose(1, 2).contiguous().mT}),
+    ("k must be float32 .17, 2, 8., but is float32 .17, 2, 7.", {"k": lambda k: k[..., :7]}),
+    ("v must be", {"v": lambda v: v[:-1]}),
+    ("4 query heads are not a multiple of 3", {"k": lambda k: k[:, [0, 1, 1]]}),
+    ("head_dim is 0", {name: lambda x: x[..., :0] for name in "qkv"}),
+    ("head_dim is 257", {name: lambda x: x.repeat(1, 1, 33)[..., :257] for name in "qkv"}),
+    ("kv_cache must be uint8", {"kv_cache": lambda c: c[:, 1:]}),
+    ("kv_cache must be uint8", {"kv_dtype": "bfloat16"}),
+    ("aligned to 4 bytes", {"kv_cache": lambda c: torch.cat([c, c[:, :1]], 1)[:, :-1]}),
+    ("kv_dtype is .int4.; write float32", {"kv_dtype": "int4"}),
+    (r"slot_mapping\[16\] is 96, outside \[-1, 96\)", {"slot_mapping": put(16, 96)}),
+    (r"slot_mapping\[0\] is -2", {"slot_mapping": put(0, -2)}),
+    ("slot_mapping must be int64", {"slot_mapping": lambda s: s.int()}),
+    ("slot_mapping must be contiguous", {"slot_mapping": lambda s: s.repeat_interleave(2)[::2]}),
+    (r"query_start\[0\] is 1, not 0", {"query_start": put(0, 1)}),
+    ("must rise within", {"query_start": put(1, 18)}),
+    ("must rise within", {"query_start": put(2, 2)}),
+    ("must rise within", {"query_start": put(2, 2**62)}),
+    ("query_start must be int64 .3.", {"query_start": lambda s: s[:-1]}),
+    (r"seq_lens\[0\] is 15, but has 16 new", {"seq_lens": put(0, 15)}),
+    (r"seq_lens\[0\] is -1", {"seq_lens": put(0, -1)}),
+    (r"seq_lens\[1\] is 49, but .* room for 48", {"seq_lens": put(1, 49)}),
+    (r"block_table\[0, 2\] is 6, outside \[0, 6\)", {"block_table": put((0, 2), 6)}),
+    (r"block_table\[1, 0\] is -1", {"block_table": put((1, 0), -1)}),
+    ("block_table must be int64", {"block_table": lambda t: t[:1]}),
+    ("window is 0", {"window": 0}),
+]
+
+
+@pytest.mark.parametrize(("sentence", "changes"), BAD_ATTENTION)
+def test_attention(sentence: str, changes: dict[str, Any], generator: torch.Generator) -> None:
+    with pytest.raises(RuntimeError, match=f"^paged_attention: .*{sentence}"):
+        attention(generator, **changes)
+
+
+def test_the_unchanged_call_is_good(generator: torch.Generator) -> None:
+    assert attention(generator).isfinite().all()
+
+
+def test_blocks_before_the_window_are_not_needed(generator: torch.Generator) -> None:
+    assert attention(generator, window=2, block_table=put((0, 0), -1)).isfinite().all()
+
+
+WEIGHT = pack_linear(torch.ones(70, 8))
+BAD_LINEAR = [
+    ("x must be float32", (torch.ones(2, 8, dtype=torch.float64), WEIGHT, None, 70)),
+    ("x must be float32", (torch.ones(2, 3, 8), WEIGHT, None, 70)),
+    ("x must be float32 .*but is float16", (torch.ones(2, 8).half(), WEIGHT, None, 70)),
+    ("x must be contiguous", (torch.ones(8, 2).T, WEIGHT, None, 70)),
+    ("packed weight must be float32 .., 9, 64.", (torch.ones(2, 9), WEIGHT, None, 70)),
+    ("packed weight must be float32", (torch.ones(2, 8), torch.ones(70, 8), None, 70)),
+    ("packed weight must be contiguous", (torch.ones(2, 8), WEIGHT.mT.contiguous().mT, None, 70)),
+    ("out_features is 129", (torch.ones(2, 8), WEIGHT, None, 129)),
+    ("out_features is -5", (torch.ones(2, 8), WEIGHT, None, -5)),
+    ("out_features is -1", (torch.ones(2, 8), WEIGHT[:0], None, -1)),
+    ("bias must be float32 .70.", (torch.ones(2, 8), WEIGHT, torch.ones(71), 70)),
+]
+
+
+@pytest.mark.parametrize(("sentence", "arguments"), BAD_LINEAR)
+def test_linear(sentence: str, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(RuntimeError, match=f"^linear: .*{sentence}"):
+        torch.ops.ingot.linear(*arguments)
+
+
+@pytest.mark.parametrize("token", [-1, 128, 2**40])
+def test_embedding(token: int) -> None:
+    with pytest.raises(
+        RuntimeError, match=rf"^embedding: tokens\[1\] is {token}, outside \[0, 128"
+    ):
+        torch.ops.ingot.embedding(torch.tensor([0, token]), WEIGHT, 8)
+
+
+def test_empty_inputs_still_check() -> None:
+    for tokens, dim in itertools.product([0, 2], [7, 9, -1]):
+        with pytest.raises(RuntimeError, match="packed weight"):
+            torch.ops.ingot.embedding(torch.zeros(tokens, dtype=torch.int64), WEIGHT, dim)

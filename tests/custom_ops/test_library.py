@@ -1,0 +1,108 @@
+"""libingot_ops.so.1 itself: its table, its exports, the choice of the ISA level, no wider code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ingot import native
+from ingot.custom_ops import shims
+from ingot.custom_ops.declare import OPS
+from ingot.custom_ops.eager import last_error, library
+
+from .conftest import LEVELS
+
+LIBRARY = native.find("libingot_ops.so.1")
+
+
+def tool(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_schema_table_equals_the_declarations() -> None:
+    lib = library()
+    rows = {lib.ingot_ops_name(i): lib.ingot_ops_schema(i) for i in range(lib.ingot_ops_count())}
+    assert {name.decode(): text.decode() for name, text in rows.items()} == shims.schemas()
+    assert lib.ingot_ops_name(-1) is None
+    assert lib.ingot_ops_schema(lib.ingot_ops_count()) is None
+
+
+def test_torch_parses_the_same_schemas() -> None:
+    for op in OPS.values():
+        theirs = op.overload._schema
+        assert [a.name for a in theirs.arguments] == [a.name for a in op.schema.arguments]
+        written = [a.alias_info is not None and a.alias_info.is_write for a in theirs.arguments]
+        assert written == [a.mutated for a in op.schema.arguments]
+        assert len(theirs.returns) == op.schema.outputs
+
+
+def test_exports_are_the_c_interface_alone() -> None:
+    symbols = {
+        line.split()[-1] for line in tool("nm", "-D", "--defined-only", LIBRARY).splitlines()
+    }
+    assert all(symbol.startswith(("ingot_op_", "ingot_ops_")) for symbol in symbols)
+    assert {f"ingot_op_{name}" for name in OPS} <= symbols
+
+
+def test_no_code_of_a_level_is_reachable_from_a_lower_one() -> None:
+    """A template or inline function shared by two levels would be linked once, at one of them."""
+    widest = {"v2": "xmm", "v3": "ymm", "v4": "zmm"}
+    function, wide, seen = "", re.compile(r"%(ymm|zmm)\d"), set()
+    for line in tool("objdump", "-d", "--no-show-raw-insn", str(LIBRARY)).splitlines():
+        if line.endswith(">:"):
+            function = line
+            continue
+        registers = set(wide.findall(line))
+        found = re.search(r"5ingot2(v[234])", function)
+        allowed = widest[found[1]] if found else "xmm"
+        assert all(register <= allowed for register in registers), f"{function} {line}"
+        seen |= {(found[1], register) for register in registers if found}
+    assert {("v3", "ymm"), ("v4", "zmm")} <= seen
+
+
+def level_of_child(isa: str) -> str:
+    code = (
+        "from ingot.custom_ops.eager import library, last_error; import torch\n"
+        "print(library().ingot_ops_level() or last_error())\n"
+        "try: print(torch.ops.ingot.embedding(torch.tensor([0]), torch.ones(1, 1, 64), 1).item())\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    env = os.environ | {"INGOT_ISA": isa}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+
+
+def test_environment_forces_the_level() -> None:
+    assert level_of_child("x86-64-v2").splitlines() == ["b'x86-64-v2'", "1.0"]
+
+
+def test_unknown_level_in_the_environment_is_refused() -> None:
+    said = level_of_child("avx2").splitlines()
+    assert said[0].startswith('"avx2" is no ISA level; INGOT_ISA takes x86-64-v2')
+    assert said[1] == f"embedding: {said[0]}"
+
+
+def test_default_level_is_the_highest() -> None:
+    lib = library()
+    chosen = lib.ingot_ops_level().decode()
+    for level in LEVELS[LEVELS.index(chosen) + 1 :]:
+        assert lib.ingot_ops_set_level(level.encode()) == 1
+        assert last_error() == f"this CPU has {chosen}, not {level}; choose a lower level"
+    assert lib.ingot_ops_level().decode() == chosen
+
+
+def test_c_shims_name_each_op_once() -> None:
+    declarations = shims.c_shims()
+    assert set(declarations) == {op.overload for op in OPS.values()}
+    assert declarations[torch.ops.ingot.linear.default] == [
+        "AOTITorchError aoti_torch_cpu_linear(AtenTensorHandle x, AtenTensorHandle weight, "
+        "AtenTensorHandle* bias, int64_t out_features, AtenTensorHandle* ret0)"
+    ]

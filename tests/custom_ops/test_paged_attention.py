@@ -1,0 +1,154 @@
+"""paged_attention beyond its cases: the cache as a view, what is written and what is never read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from ingot.custom_ops.attention_cases import Batch
+from ingot.custom_ops.paged_attention import bytes_per_block, cache_views, reference
+
+from .conftest import copies
+
+attend = torch.ops.ingot.paged_attention
+KV_DTYPES = ["float32", "bfloat16", "float16"]
+BATCH = Batch("mixed", [(30, 3), (0, 20), (16, 1)], dim=24)
+CACHE = 3  # its place among the arguments
+
+
+def made(batch: Batch, generator: torch.Generator) -> list[Any]:
+    return list(batch.make(generator))
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_cache_may_be_a_view(kv_dtype: str, level: str, generator: torch.Generator) -> None:
+    arguments = made(replace(BATCH, kv_dtype=kv_dtype), generator)
+    cache = arguments[CACHE]
+    expected_arguments = copies(tuple(arguments))
+    expected = attend(*expected_arguments)
+
+    blocks, size = cache.shape
+    storage = torch.full((3 * blocks, size + 64), 7, dtype=torch.uint8)
+    view = storage[1::3, 32 : 32 + size]  # other rows and columns belong to others
+    view.copy_(cache)
+    arguments[CACHE] = view
+    version = view._version
+    assert torch.equal(attend(*arguments), expected)
+    assert torch.equal(view, expected_arguments[CACHE])
+    assert view._version > version
+    view.fill_(7)
+    assert bool((storage == 7).all())
+
+
+def test_layers_of_one_cache_do_not_touch(level: str, generator: torch.Generator) -> None:
+    arguments = made(BATCH, generator)
+    layers = arguments[CACHE].repeat(3, 1, 1)
+    expected = attend(*copies(tuple(arguments)))
+    before = layers.clone()
+    arguments[CACHE] = layers[1]
+    assert torch.equal(attend(*arguments), expected)
+    assert torch.equal(layers[::2], before[::2])
+    assert not torch.equal(layers[1], before[1])
+
+
+def test_q_k_v_may_share_one_tensor(level: str, generator: torch.Generator) -> None:
+    arguments = made(replace(BATCH, q_heads=2, kv_heads=2), generator)
+    arguments[1] = arguments[2] = arguments[0]
+    clones = copies(tuple(arguments))
+    assert torch.equal(attend(*arguments), attend(*clones))
+    transposed = arguments[0].transpose(0, 1).contiguous().transpose(0, 1)
+    assert torch.equal(attend(transposed, *arguments[1:]), attend(*clones))
+
+
+def test_slot_minus_one_writes_nothing(level: str, generator: torch.Generator) -> None:
+    arguments = made(BATCH, generator)
+    arguments[4].fill_(-1)
+    before = arguments[CACHE].clone()
+    attend(*arguments)
+    assert torch.equal(arguments[CACHE], before)
+
+
+def test_what_is_not_seen_is_not_read(level: str, generator: torch.Generator) -> None:
+    """NaN in blocks of others, beyond a sequence's end and before its window changes nothing."""
+    arguments = made(replace(BATCH, window=9), generator)
+    expected = attend(*copies(tuple(arguments)))
+    _, _, _, cache, slots, query_start, seq_lens, table = arguments[:8]
+    seen = set(slots.tolist())
+    for b, length in enumerate(seq_lens.tolist()):
+        first = length - int(query_start[b + 1] - query_start[b]) - 8
+        seen |= {int(table[b, p // 16]) * 16 + p % 16 for p in range(max(0, first), length)}
+    keys, values = cache_views(cache, 2, 24, "float32")
+    for slot in set(range(16 * len(cache))) - seen:
+        keys[slot // 16, :, :, slot % 16] = torch.nan
+        values[slot // 16, :, slot % 16] = torch.inf
+    assert torch.equal(attend(*arguments), expected)
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_token_by_token_equals_prefill(
+    kv_dtype: str, level: str, generator: torch.Generator
+) -> None:
+    batch = Batch("prompt", [(0, 40)], q_heads=6, dim=40, kv_dtype=kv_dtype, window=21)
+    arguments = made(batch, generator)
+    q, k, v, cache, slots, _, _, table, *numbers = arguments
+    stepped = torch.zeros_like(cache)
+    rows = []
+    for t in range(40):
+        one = slice(t, t + 1)
+        sizes = torch.tensor([0, 1]), torch.tensor([t + 1])
+        rows.append(attend(q[one], k[one], v[one], stepped, slots[one], *sizes, table, *numbers))
+    assert torch.equal(torch.cat(rows), attend(*arguments))
+
+
+def test_a_sequence_does_not_depend_on_the_others(level: str, generator: torch.Generator) -> None:
+    q, k, v, cache, slots, starts, lens, table, *numbers = made(BATCH, generator)
+    together = attend(q, k, v, cache.clone(), slots, starts, lens, table, *numbers)
+    for b in range(len(lens)):
+        own = slice(int(starts[b]), int(starts[b + 1]))
+        start = torch.tensor([0, own.stop - own.start])
+        ours = (q[own], k[own], v[own], cache.clone(), slots[own], start)
+        alone = attend(*ours, lens[b : b + 1], table[b : b + 1], *numbers)
+        assert torch.equal(alone, together[own])
+
+
+@pytest.mark.parametrize("place", ["q", "k", "v"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_inf_and_nan_as_in_the_formula(
+    place: str, value: float, level: str, generator: torch.Generator
+) -> None:
+    arguments = made(BATCH, generator)
+    arguments["qkv".index(place)][5] = value
+    clones = copies(tuple(arguments))
+    expected = reference(*clones)
+    torch.testing.assert_close(attend(*arguments), expected, equal_nan=True)
+    assert torch.equal(arguments[CACHE].view(torch.int32), clones[CACHE].view(torch.int32))
+
+
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "float16"])
+def test_cache_rounds_as_torch_does(kv_dtype: str, level: str) -> None:
+    """Every 16-bit value, its halfway neighbours, and the two float32 beside each of those."""
+    dtype = getattr(torch, kv_dtype)
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    values = bits.view(dtype).float()
+    values = values[values.isfinite()]
+    halfway = (values.view(torch.int32) + (1 << (15 if kv_dtype == "bfloat16" else 12))).view(
+        torch.float32
+    )
+    edges = torch.tensor([65519.0, 65520.0, 65536.0, 1e-8, 2.0**-25, 3.0e38, torch.inf, -torch.inf])
+    around = [torch.nextafter(halfway, torch.tensor(sign * torch.inf)) for sign in (-1, 1)]
+    values = torch.cat([values, halfway, *around, edges])
+    values = values[~values.isnan()]
+    tokens = -(-len(values) // 256)
+    x = torch.nn.functional.pad(values, (0, tokens * 256 - len(values))).view(tokens, 1, 256)
+    blocks = -(-tokens // 16)
+    cache = torch.zeros(blocks, bytes_per_block(1, 256, kv_dtype), dtype=torch.uint8)
+    sizes = torch.tensor([0, tokens]), torch.tensor([0]), torch.zeros(1, 1, dtype=torch.int64)
+    attend(x, x, x, cache, torch.arange(tokens), *sizes, 1.0, None, kv_dtype)
+    keys, rows = cache_views(cache, 1, 256, kv_dtype)
+    expected = x.to(dtype).view(torch.int16)
+    assert torch.equal(rows.reshape(-1, 1, 256)[:tokens].view(torch.int16), expected)
+    keys = keys.transpose(2, 3).reshape(-1, 1, 256)[:tokens]
+    assert torch.equal(keys.contiguous().view(torch.int16), expected)
