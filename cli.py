@@ -6,6 +6,7 @@ input is one sentence and exit code 2. Nothing here imports torch but `export`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -72,10 +73,11 @@ def export(checkpoint: Path, output: Path, as_json: bool, **options: Any) -> Non
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
     """
-    try:
-        from .export import export_checkpoint
-    except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; export needs it: pip install 'ingot[export]'")
+    for needed in ("torch", "safetensors"):
+        if importlib.util.find_spec(needed) is None:
+            _fail(f"{needed} is not installed; export needs it: pip install 'ingot[export]'")
+    from .export import export_checkpoint
+
     with _progress() as progress:
         record = export_checkpoint(checkpoint, output, progress=progress, **options)
     if as_json:

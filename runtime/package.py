@@ -69,6 +69,18 @@ class Package:
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        """The prompt that a conversation becomes: messages have `role` and `content`.
+
+        The checkpoint's own template, run in a sandbox. Raises BadInput if it has none or refuses.
+        """
+        from .chat import render
+
+        return render(self, messages)
+
+    def has_entry(self, name: str) -> bool:
+        return name in self.manifest["entries"]
+
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token stands for; none for special ones and without a tokenizer."""
         if not self.manifest["tokenizer"]:

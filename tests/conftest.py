@@ -36,9 +36,8 @@ def export_package(tmp_path_factory: pytest.TempPathFactory) -> ExportPackage:
     The checkpoint it was made from, random weights and all, is the folder `checkpoint` beside the
     package.
     """
-    from tests.checkpoints import make_llama
-
     from ingot.export import export_checkpoint
+    from tests.checkpoints import make_llama
 
     made: dict[str, Path] = {}
 

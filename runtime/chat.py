@@ -1,0 +1,62 @@
+"""Chat templates: Jinja, as the Hugging Face layout has them.
+
+A template is code from a stranger, so it runs in Jinja's immutable sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .errors import BadInput
+
+if TYPE_CHECKING:
+    from .package import Package
+
+
+def _template(package: Package) -> tuple[str, dict[str, Any]]:
+    """The template and the tokenizer's settings, which hold the special tokens it may use."""
+    settings: dict[str, Any] = {}
+    if package.has_entry("ingot/tokenizer_config.json"):
+        settings = json.loads(package.entry("ingot/tokenizer_config.json"))
+    if package.has_entry("ingot/chat_template.jinja"):
+        return package.entry("ingot/chat_template.jinja").decode(), settings
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = next((t["template"] for t in template if t["name"] == "default"), None)
+    if not isinstance(template, str):
+        raise BadInput(f"{package.path} has no chat template; give the prompt as plain text")
+    return template, settings
+
+
+def _special(settings: dict[str, Any], name: str) -> str:
+    token = settings.get(name) or ""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def render(package: Package, messages: Sequence[dict[str, str]]) -> str:
+    """Raises BadInput if there is no template, or it refuses the messages."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(sentence: str) -> None:
+        raise BadInput(f"the chat template refuses the messages: {sentence}")
+
+    text, settings = _template(package)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **options)
+    try:
+        return environment.from_string(text).render(
+            messages=list(messages),
+            add_generation_prompt=True,
+            bos_token=_special(settings, "bos_token"),
+            eos_token=_special(settings, "eos_token"),
+            raise_exception=refuse,
+            strftime_now=lambda form: datetime.now().strftime(form),
+        )
+    except TemplateError as error:
+        raise BadInput(f"the chat template fails: {error}") from error
