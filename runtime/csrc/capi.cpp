@@ -85,7 +85,9 @@ ingot_status ingot_package_open(const char* path, const ingot_options* options,
     *package = new ingot_package(path, known(options, {sizeof(ingot_options), 0, 0, 0}));
   });
 }
-void ingot_package_close(ingot_package* package) { delete package; }
+void ingot_package_close(ingot_package* package) {
+  if (package && !package->engine().in_child()) delete package;
+}
 const char* ingot_package_manifest(const ingot_package* package) {
   return package->manifest_json();
 }
@@ -127,15 +129,17 @@ ingot_status ingot_session_create(ingot_package* package, ingot_session** sessio
   return guarded([&] { *session = new ingot_session{package, {}}; });
 }
 void ingot_session_close(ingot_session* session) {
-  if (!session) return;
+  if (!session || session->package->engine().in_child()) return;
   session->package->engine().release(session->sequence);
   delete session;
 }
 void ingot_session_reset(ingot_session* session) {
+  if (session->package->engine().in_child()) return;
   session->package->engine().release(session->sequence);
 }
 int64_t ingot_session_length(const ingot_session* session) {
-  return session->package->engine().length(session->sequence);
+  ingot::Engine& engine = session->package->engine();
+  return engine.in_child() ? 0 : engine.length(session->sequence);
 }
 
 ingot_status ingot_session_generate(ingot_session* session, const int64_t* tokens, size_t count,

@@ -26,10 +26,6 @@ Engine::Engine(Graph& graph, KvPool& pool, const EngineLimits& limits)
       }) {}
 
 Engine::~Engine() {
-  if (getpid() != process_) {  // the thread stayed in the parent
-    thread_.detach();
-    return;
-  }
   {
     std::lock_guard lock(mutex_);
     closing_ = true;
@@ -38,26 +34,37 @@ Engine::~Engine() {
   thread_.join();
 }
 
+bool Engine::in_child() const { return getpid() != process_; }
+
 void Engine::check(const Job& job) {
-  if (getpid() != process_)
-    bad_input("this package was opened before fork(); open it again in the child process");
-  if (job.tokens.empty()) bad_input("the prompt is empty; give at least one token");
   for (int64_t token : job.tokens)
     if (token < 0 || token >= limits_.vocab_size)
       bad_input("token id " + std::to_string(token) + " is out of range; the model has ids 0 to " +
                 std::to_string(limits_.vocab_size - 1));
-  const int64_t length = job.sequence->length + static_cast<int64_t>(job.tokens.size());
-  const int64_t room = limits_.max_seq_len - (job.max_new_tokens > 0 ? 1 : 0);
-  if (length > room)
-    bad_input("the prompt is too long: " + std::to_string(length) +
-              " tokens with what the session " + "holds, and the package takes " +
-              std::to_string(room) + "; shorten it or export with a larger --max-seq-len");
+  const int64_t prompt = job.sequence->length + static_cast<int64_t>(job.tokens.size());
+  const std::string asked =
+      std::to_string(prompt) + " tokens with what the session holds" +
+      (job.max_new_tokens ? ", and " + std::to_string(job.max_new_tokens) + " new ones" : "");
+  // The last new token is not fed, but it has a position all the same.
+  if (prompt + job.max_new_tokens > limits_.max_seq_len)
+    bad_input("the prompt is too long: " + asked + ", where the package takes " +
+              std::to_string(limits_.max_seq_len) +
+              " in all; shorten it, ask for fewer, or export with a larger --max-seq-len");
+  if (prompt + job.max_new_tokens > limits_.cache_tokens)
+    throw Error(INGOT_NO_SPACE, "the KV cache is full: it holds " +
+                                    std::to_string(limits_.cache_tokens) + " tokens, asked are " +
+                                    asked + "; open the package with a larger kv_tokens");
 }
 
 void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
+  if (in_child())
+    bad_input("this package was opened before fork(); open it again in the child process");
   std::unique_lock lock(mutex_);
+  if (job.tokens.empty()) bad_input("the prompt is empty; give at least one token");
   if (job.sequence->pending) job.tokens.insert(job.tokens.begin(), *job.sequence->pending);
   check(job);
+  job.start_length = job.sequence->length;
+  job.prompt_count = static_cast<int64_t>(job.tokens.size());
   job.sequence->pending.reset();
   job.submitted = now();
   jobs_.push_back(&job);
@@ -68,12 +75,14 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
     const int64_t token = job.made.front();
     job.made.pop_front();
     if (job.cancelled) continue;
+    job.taken++;
     lock.unlock();
     const bool go_on = take(token);
     lock.lock();
     job.cancelled = !go_on;
   }
   if (job.error) throw *job.error;
+  if (job.cancelled) rewind(job);
 }
 
 int64_t Engine::length(const Sequence& sequence) {
@@ -108,9 +117,14 @@ void Engine::loop() {
       else
         settle(batch);
     }
-    std::erase_if(jobs_, [](const Job* job) { return job->finished; });
-    progress_.notify_all();
+    drop_finished();
   }
+}
+
+// A finished job belongs to its caller again, who may end it as soon as the lock is free.
+void Engine::drop_finished() {
+  std::erase_if(jobs_, [](const Job* job) { return job->finished; });
+  progress_.notify_all();
 }
 
 Engine::Batch Engine::assemble() {
@@ -134,6 +148,7 @@ Engine::Batch Engine::assemble() {
     budget -= count;
     add(batch, *job, count);
   }
+  drop_finished();
   std::rotate(jobs_.begin(), jobs_.begin() + (jobs_.empty() ? 0 : 1), jobs_.end());
   if (!batch.shares.empty() && batch.rows.empty()) batch.rows.push_back(0);  // R is at least 1
   return batch;
@@ -218,13 +233,20 @@ void Engine::settle_generated(Job& job, const float* logits) {
   job.made.push_back(token);
   job.made_count++;
   job.tokens.push_back(token);
-  const bool full = job.sequence->length + 1 >= limits_.max_seq_len;
-  if (job.made_count == job.max_new_tokens || full) finish(job);
+  if (job.made_count == job.max_new_tokens) finish(job);
 }
 
 void Engine::finish(Job& job) {
   if (job.made_count && job.fed < job.tokens.size()) job.sequence->pending = job.tokens.back();
   job.finished = true;
+}
+
+// The step thread runs ahead of a slow caller. What a caller that stopped has not seen is
+// forgotten; the last token that it saw waits outside the cache, as after any generation.
+void Engine::rewind(Job& job) {
+  const int64_t last = job.prompt_count + job.taken - 1;
+  job.sequence->length = job.start_length + last;
+  job.sequence->pending = job.tokens[last];
 }
 
 void Engine::fail(Job& job, const Error& error) {

@@ -40,7 +40,9 @@ struct Job {
   size_t logit_rows = 0;
 
   // the engine's
+  int64_t start_length = 0, prompt_count = 0;  // tokens cached before, tokens to append
   size_t fed = 0;
+  int64_t taken = 0;  // made, and handed to the caller
   int64_t made_count = 0;
   std::deque<int64_t> made;
   bool cancelled = false, finished = false;
@@ -49,7 +51,7 @@ struct Job {
 };
 
 struct EngineLimits {
-  int64_t vocab_size, max_seq_len, block_size;
+  int64_t vocab_size, max_seq_len, block_size, cache_tokens;
   int threads;
 };
 
@@ -65,6 +67,9 @@ class Engine {
   void run(Job& job, const std::function<bool(int64_t)>& take);
   int64_t length(const Sequence& sequence);
   void release(Sequence& sequence);
+  // Whether this is a forked child: the step thread stayed in the parent, maybe with the lock held,
+  // so nothing here may be touched, not even destroyed.
+  bool in_child() const;
 
  private:
   // One step's share of a job, and the graph's inputs for all of them.
@@ -90,6 +95,8 @@ class Engine {
   void settle_generated(Job& job, const float* logits);
   void finish(Job& job);
   void fail(Job& job, const Error& error);
+  void rewind(Job& job);
+  void drop_finished();
 
   Graph& graph_;
   KvPool& pool_;

@@ -21,6 +21,35 @@ bool write_all(int file, std::string_view bytes) {
   return true;
 }
 
+size_t element_bytes(int32_t scalar_type) {
+  constexpr size_t kBytes[] = {1, 1, 2, 4, 8, 2, 4, 8};  // c10::ScalarType 0 to 7
+  if (scalar_type < 8) return kBytes[scalar_type];
+  return scalar_type == 11 ? 1 : 2;  // bool, bfloat16
+}
+
+// Whether every element that shape and stride reach lies inside the constant's bytes.
+bool fits(const Constant& c) {
+  const uint64_t elements = c.bytes / element_bytes(c.scalar_type);
+  uint64_t last = 0;
+  bool empty = false;
+  for (size_t d = 0; d < c.shape.size(); d++) {
+    const int64_t size = c.shape[d], stride = c.stride[d];
+    if (size < 0 || stride < 0) return false;
+    if (size == 0) {
+      empty = true;
+      continue;
+    }
+    uint64_t reach = 0;
+    if (__builtin_mul_overflow(uint64_t(size - 1), uint64_t(stride), &reach) ||
+        __builtin_add_overflow(last, reach, &last))
+      return false;
+  }
+  return empty || last < elements;
+}
+
+// Generated code states its constants' sizes rounded up to 64 bytes.
+constexpr size_t kPadding = 63;
+
 // From memory. The descriptor is never closed: the loader knows libraries by path, and the next one
 // under the same /proc/self/fd number would be answered with this one.
 void* open_from_memory(std::string_view code) {
@@ -53,6 +82,7 @@ Graph::Graph(std::string_view code, std::string_view weights, const Manifest& ma
   host();  // must be open before code that needs it
   load(code, path);
   check(create_(&container_, 1, "cpu", nullptr), "could not be started");
+  check_signature(manifest, path);
   bind(weights, manifest, path);
 }
 
@@ -76,11 +106,26 @@ void Graph::load(std::string_view code, const std::string& path) {
   find("AOTInductorModelContainerCreateWithDevice", create_);
   find("AOTInductorModelContainerDelete", delete_);
   find("AOTInductorModelContainerRunSingleThreaded", run_);
+  find("AOTInductorModelContainerGetNumInputs", input_count_);
+  find("AOTInductorModelContainerGetNumOutputs", output_count_);
   find("AOTInductorModelContainerGetNumConstants", constant_count_);
   find("AOTInductorModelContainerGetConstantName", constant_name_);
   find("AOTInductorModelContainerGetConstantOriginalFQN", constant_fqn_);
+  find("AOTInductorModelContainerGetConstantDataSize", constant_bytes_);
+  find("AOTInductorModelContainerGetConstantDtype", constant_dtype_);
   find("AOTInductorModelContainerUpdateUserManagedConstantBufferPairs", bind_);
   last_error_ = reinterpret_cast<decltype(last_error_)>(dlsym(library_, "AOTInductorGetLastError"));
+}
+
+// Generated code reads as many inputs as it was compiled for, whatever it is given.
+void Graph::check_signature(const Manifest& manifest, const std::string& path) const {
+  constexpr int64_t kIndexInputs = 7;  // tokens to logit_rows, docs/format.md
+  size_t inputs = 0, outputs = 0;
+  check(input_count_(container_, &inputs), "has no list of inputs");
+  check(output_count_(container_, &outputs), "has no list of outputs");
+  if (static_cast<int64_t>(inputs) != kIndexInputs + manifest.num_layers || outputs != 1)
+    bad_package("the code of " + path + " is not that of its manifest: it takes " +
+                std::to_string(inputs) + " inputs; export it again");
 }
 
 void Graph::bind(std::string_view weights, const Manifest& manifest, const std::string& path) {
@@ -97,6 +142,13 @@ void Graph::bind(std::string_view weights, const Manifest& manifest, const std::
     const Constant& c = found->second;
     if (c.offset > weights.size() || c.bytes > weights.size() - c.offset)
       bad_package(path + " is damaged: " + fqn + " lies beyond the weights; export it again");
+    int32_t dtype = -1;
+    size_t bytes = 0;
+    check(constant_bytes_(container_, i, &bytes), "has a constant without a size");
+    check(constant_dtype_(container_, i, &dtype), "has a constant without a dtype");
+    if (dtype != c.scalar_type || c.bytes + kPadding < bytes || !fits(c))
+      bad_package(path + " is damaged: the shape or dtype of " + fqn +
+                  " is not what its code or its size says; export it again");
     void* tensor = nullptr;
     char* data = const_cast<char*>(weights.data()) + c.offset;
     if (host().tensor_borrow(data, static_cast<int64_t>(c.shape.size()), c.shape.data(),

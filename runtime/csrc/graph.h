@@ -30,6 +30,7 @@ class Graph {
 
  private:
   void load(std::string_view code, const std::string& path);
+  void check_signature(const Manifest& manifest, const std::string& path) const;
   void bind(std::string_view weights, const Manifest& manifest, const std::string& path);
   void check(int32_t status, const char* what) const;
 
@@ -44,9 +45,13 @@ class Graph {
   int32_t (*create_)(void**, size_t, const char*, const char*) = nullptr;
   int32_t (*delete_)(void*) = nullptr;
   int32_t (*run_)(void*, void**, size_t, void**, size_t, void*, void*) = nullptr;
+  int32_t (*input_count_)(void*, size_t*) = nullptr;
+  int32_t (*output_count_)(void*, size_t*) = nullptr;
   int32_t (*constant_count_)(void*, size_t*) = nullptr;
   int32_t (*constant_name_)(void*, size_t, const char**) = nullptr;
   int32_t (*constant_fqn_)(void*, size_t, const char**) = nullptr;
+  int32_t (*constant_bytes_)(void*, size_t, size_t*) = nullptr;
+  int32_t (*constant_dtype_)(void*, size_t, int32_t*) = nullptr;
   int32_t (*bind_)(void*, const ConstantPair*, size_t, bool, bool) = nullptr;
   int32_t (*last_error_)(const char**) = nullptr;  // absent before torch 2.13
 };

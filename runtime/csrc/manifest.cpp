@@ -8,6 +8,7 @@ namespace ingot {
 namespace {
 using nlohmann::json;
 constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kBlockSize = 16;  // of paged_attention, the only op that knows a block
 constexpr int64_t kLargest = int64_t{1} << 40;  // of any size or count: products stay in range
 
 int32_t scalar_type(const std::string& dtype) {
@@ -43,6 +44,7 @@ Manifest read(const json& root) {
   m.max_seq_len = positive(model, "max_seq_len");
   m.num_layers = positive(cache, "num_layers");
   m.block_size = positive(cache, "block_size");
+  if (m.block_size != kBlockSize) throw std::runtime_error("block_size is not 16");
   m.bytes_per_block = positive(cache, "bytes_per_block");
   for (const auto& [name, value] : root.at("constants").items())
     m.constants.emplace(name, constant(value));

@@ -35,7 +35,8 @@ Package::Package(const std::string& path, const ingot_options& options)
                                                : kDefaultSequences * per_sequence;
   pool_ = std::make_unique<KvPool>(manifest_.num_layers, blocks + 1, manifest_.bytes_per_block);
   engine_ = std::make_unique<Engine>(
-      *graph_, *pool_, EngineLimits{manifest_.vocab_size, manifest_.max_seq_len, block, threads_});
+      *graph_, *pool_,
+      EngineLimits{manifest_.vocab_size, manifest_.max_seq_len, block, blocks * block, threads_});
 }
 
 // The best level that this CPU has.

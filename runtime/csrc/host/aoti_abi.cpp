@@ -152,7 +152,9 @@ ABI int32_t aoti_torch_clone(Handle t, Handle* result) {
   return 0;
 }
 ABI int32_t aoti_torch_copy_(Handle to, Handle from, int32_t) {
-  if (to->dim != from->dim || to->dtype != from->dtype || to->numel() != from->numel()) return 1;
+  if (to->dim != from->dim || to->dtype != from->dtype ||
+      std::memcmp(to->sizes, from->sizes, to->dim * sizeof *to->sizes) != 0)
+    return 1;
   copy_elements(*from, *to);
   return 0;
 }

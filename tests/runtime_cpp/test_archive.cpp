@@ -1,0 +1,131 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <random>
+
+#include "archive.h"
+#include "error.h"
+#include "zip_writer.h"
+
+namespace ingot {
+namespace {
+
+using test::write_zip;
+using test::ZipEntry;
+
+const std::vector<ZipEntry> kEntries = {{"model/archive_format", "pt2"},
+                                        {"model/ingot/manifest.json", "{\"format_version\": 1}"},
+                                        {"model/ingot/weights.bin", std::string(300, 'w')},
+                                        {"model/ingot/empty", ""}};
+
+std::string refusal(std::string_view bytes) {
+  try {
+    read_directory(bytes, "a.pt2");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status, INGOT_BAD_PACKAGE);
+    return error.what();
+  }
+  return "";
+}
+
+// Every view lies inside the file; the sanitizer builds read all of it.
+void expect_inside(const std::map<std::string, std::string_view>& entries, std::string_view bytes) {
+  for (const auto& [name, data] : entries) {
+    ASSERT_GE(data.data(), bytes.data()) << name;
+    ASSERT_LE(data.data() + data.size(), bytes.data() + bytes.size()) << name;
+  }
+}
+
+class ArchiveTest : public testing::TestWithParam<bool> {};  // zip64 or not
+
+TEST_P(ArchiveTest, ReadsEveryEntryInPlace) {
+  const std::string zip = write_zip(kEntries, GetParam());
+  const auto entries = read_directory(zip, "a.pt2");
+  ASSERT_EQ(entries.size(), kEntries.size());
+  EXPECT_EQ(entries.at("ingot/weights.bin"), std::string(300, 'w'));
+  EXPECT_EQ(entries.at("ingot/empty"), "");
+  expect_inside(entries, zip);
+  for (const auto& [name, data] : entries) {
+    EXPECT_EQ((data.data() - zip.data()) % 64, 0) << name;
+  }
+}
+
+TEST_P(ArchiveTest, RefusesTheFileCutAtEveryByte) {
+  const std::string zip = write_zip(kEntries, GetParam());
+  for (size_t size = 0; size < zip.size(); size++) {
+    // Exactly as long as the file, so that a read beyond it is seen.
+    const std::unique_ptr<char[]> cut(new char[size]);
+    std::memcpy(cut.get(), zip.data(), size);
+    const std::string sentence = refusal({cut.get(), size});
+    EXPECT_NE(sentence, "") << "accepted with " << size << " of " << zip.size() << " bytes";
+    EXPECT_NE(sentence.find("a.pt2"), std::string::npos) << sentence;
+  }
+}
+
+TEST_P(ArchiveTest, StaysInsideTheFileWhateverByteIsWrong) {
+  const std::string zip = write_zip(kEntries, GetParam());
+  for (size_t at = 0; at < zip.size(); at++) {
+    for (const unsigned char flip : {0x01, 0x80, 0xff}) {
+      std::string damaged = zip;
+      damaged[at] = static_cast<char>(damaged[at] ^ flip);
+      try {
+        expect_inside(read_directory(damaged, "a.pt2"), damaged);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status, INGOT_BAD_PACKAGE) << error.what();
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Zip, ArchiveTest, testing::Bool(),
+                         [](const auto& info) { return info.param ? "Zip64" : "Plain"; });
+
+TEST(Archive, StaysInsideTheFileOnRandomDirectories) {
+  std::mt19937 random(7);
+  const std::string zip = write_zip(kEntries, true);
+  for (int trial = 0; trial < 20000; trial++) {
+    std::string damaged = zip;
+    for (int i = 0; i < 4; i++) damaged[random() % damaged.size()] = static_cast<char>(random());
+    try {
+      expect_inside(read_directory(damaged, "a.pt2"), damaged);
+    } catch (const Error&) {
+    }
+  }
+}
+
+TEST(Archive, ReadsAFileWithACommentAfterItsDirectory) {
+  std::string zip = write_zip(kEntries);
+  const std::string comment = "made by hand";
+  zip[zip.size() - 2] = static_cast<char>(comment.size());
+  EXPECT_EQ(read_directory(zip + comment, "a.pt2").size(), kEntries.size());
+}
+
+TEST(Archive, RefusesWhatIsNotAZipFile) {
+  EXPECT_NE(refusal(std::string(4096, 'x')).find("not an Ingot package"), std::string::npos);
+  EXPECT_NE(refusal("").find("not an Ingot package"), std::string::npos);
+}
+
+TEST(Archive, RefusesCompressedEntries) {
+  EXPECT_NE(refusal(write_zip({{"model/a", "abc", 8}})).find("a is compressed"), std::string::npos);
+}
+
+TEST(Archive, RefusesTheSameNameTwice) {
+  EXPECT_NE(refusal(write_zip({{"model/a", "1"}, {"model/a", "2"}})).find("twice"),
+            std::string::npos);
+}
+
+TEST(Archive, RefusesAnEntryOutsideAFolder) { EXPECT_NE(refusal(write_zip({{"a.txt", "1"}})), ""); }
+
+TEST(Archive, NamesTheMissingFile) {
+  try {
+    Archive("/nowhere/model.pt2");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status, INGOT_BAD_INPUT);
+    EXPECT_NE(std::string(error.what()).find("/nowhere/model.pt2"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace ingot

@@ -1,0 +1,204 @@
+// Opening packages: good ones, and each way a bad one is refused.
+#include "toy_package.h"
+
+namespace ingot::test {
+namespace {
+
+using LoadTest = PackageTest;
+using nlohmann::json;
+
+void expect_contains(const std::string& sentence, const std::string& word) {
+  EXPECT_NE(sentence.find(word), std::string::npos) << "'" << sentence << "' lacks " << word;
+}
+
+TEST_F(LoadTest, ShowsItsManifestAndEntries) {
+  const PackageSource source = toy_source();
+  const Package package = open(source);
+  EXPECT_EQ(json::parse(ingot_package_manifest(package.get())), source.manifest);
+  const void* data = nullptr;
+  size_t bytes = 0;
+  ASSERT_EQ(ingot_package_entry(package.get(), "ingot/tokenizer.json", &data, &bytes), INGOT_OK);
+  EXPECT_EQ(std::string_view(static_cast<const char*>(data), bytes), "{}");
+  EXPECT_EQ(ingot_package_entry(package.get(), "ingot/nothing", &data, &bytes), INGOT_BAD_INPUT);
+  expect_contains(ingot_last_error(), "ingot/nothing");
+}
+
+TEST_F(LoadTest, TokenBytes) {
+  const Package package = open();
+  const char* data = nullptr;
+  size_t bytes = 0;
+  ASSERT_EQ(ingot_package_token_bytes(package.get(), 27, &data, &bytes), INGOT_OK);
+  EXPECT_EQ(std::string_view(data, bytes), "B");
+  ASSERT_EQ(ingot_package_token_bytes(package.get(), kStopToken, &data, &bytes), INGOT_OK);
+  EXPECT_EQ(bytes, 0u);
+  ASSERT_EQ(ingot_package_token_bytes(package.get(), kVocab - 1, &data, &bytes), INGOT_OK);
+  EXPECT_EQ(ingot_package_token_bytes(package.get(), kVocab, &data, &bytes), INGOT_BAD_INPUT);
+  EXPECT_EQ(ingot_package_token_bytes(package.get(), -1, &data, &bytes), INGOT_BAD_INPUT);
+}
+
+TEST_F(LoadTest, ADamagedTokenTableIsNeverReadBeyondItsEnd) {
+  const std::string table = token_table();
+  for (const size_t size : {size_t{0}, size_t{3}, size_t{4}, size_t{100}, table.size() - 1}) {
+    PackageSource source = toy_source();
+    source.entries["ingot/token_bytes.bin"] = table.substr(0, size);
+    source.hash_entries();
+    const Package package = open(source);
+    for (int64_t token = 0; token < kVocab; token++) {
+      const char* data = nullptr;
+      size_t bytes = 0;
+      if (ingot_package_token_bytes(package.get(), token, &data, &bytes) != INGOT_OK) continue;
+      EXPECT_LE(bytes, 1u);
+    }
+  }
+}
+
+TEST_F(LoadTest, TheManifestOfAPackageForAnotherCpuCanBeRead) {
+  PackageSource source = toy_source();
+  source.manifest["variants"][0]["isa"] = "x86-64-v9";
+  char* text = nullptr;
+  ASSERT_EQ(ingot_read_manifest(write(source.zip()).c_str(), &text), INGOT_OK);
+  EXPECT_EQ(json::parse(text), source.manifest);
+  ingot_free(text);
+  expect_contains(refusal(source.zip()), "x86-64-v9");
+}
+
+TEST_F(LoadTest, OpensTheSamePackageManyTimes) {
+  const std::string path = write(toy_source().zip());
+  for (int i = 0; i < 5; i++) {
+    ingot_package* opened = nullptr;
+    ASSERT_EQ(ingot_package_open(path.c_str(), nullptr, &opened), INGOT_OK) << ingot_last_error();
+    const Package package(opened, ingot_package_close);
+    EXPECT_EQ(generate(new_session(package), {1, 2}, greedy_sampling(5)).tokens, greedy({1, 2}, 5));
+  }
+}
+
+TEST_F(LoadTest, TwoPackagesAtOnceKeepTheirOwnConstants) {
+  PackageSource salted = toy_source();
+  const float salt = 2;
+  std::memcpy(salted.entries["ingot/weights.bin"].data() + 64, &salt, sizeof salt);
+  salted.hash_entries();
+  const Package one = open(), two = open(salted);
+  const int64_t token = 3;
+  std::vector<float> first(kVocab), second(kVocab);
+  ASSERT_EQ(ingot_session_logits(new_session(one).get(), &token, 1, first.data()), INGOT_OK);
+  ASSERT_EQ(ingot_session_logits(new_session(two).get(), &token, 1, second.data()), INGOT_OK);
+  EXPECT_FLOAT_EQ(second[7] - first[7], salt - kSalt);
+}
+
+TEST_F(LoadTest, RefusesDamagedCode) {
+  PackageSource source = toy_source();
+  source.entries["ingot/variants/x86-64-v2/model.so"][2000] ^= 1;
+  expect_contains(refusal(source.zip()), "damaged");
+}
+
+TEST_F(LoadTest, FindsDamagedWeightsWhenAsked) {
+  PackageSource source = toy_source();
+  source.entries["ingot/weights.bin"][65] ^= 1;
+  open(source);
+  expect_contains(refusal(source.zip(), true), "ingot/weights.bin");
+}
+
+TEST_F(LoadTest, RefusesTheFileCutShort) {
+  const std::string zip = toy_source().zip();
+  for (const size_t size : {size_t{1}, size_t{100}, zip.size() / 2, zip.size() - 1}) {
+    EXPECT_NE(refusal(zip.substr(0, size)), "") << size;
+  }
+}
+
+TEST_F(LoadTest, RefusesAnOpOfAnotherSchema) {
+  PackageSource source = toy_source();
+  source.manifest["ops"]["linear"] = "linear(Tensor x, int future) -> Tensor";
+  expect_contains(refusal(source.zip()), "linear(Tensor x, int future) -> Tensor");
+  source.manifest["ops"] = {{"no_such_op", "no_such_op(Tensor x) -> Tensor"}};
+  expect_contains(refusal(source.zip()), "no_such_op");
+}
+
+TEST_F(LoadTest, RefusesWhatNeedsLibtorch) {
+  PackageSource source = toy_source();
+  source.manifest["variants"][0]["requires"] = {"aoti_torch_cpu_sort"};
+  expect_contains(refusal(source.zip()), "aoti_torch_cpu_sort");
+}
+
+TEST_F(LoadTest, RefusesATooNewFormat) {
+  PackageSource source = toy_source();
+  source.manifest["format_version"] = 2;
+  expect_contains(refusal(source.zip()), "update Ingot");
+}
+
+TEST_F(LoadTest, RefusesCodeThatIsNotASharedObject) {
+  PackageSource source = toy_source();
+  source.entries["ingot/variants/x86-64-v2/model.so"] = "not an ELF file";
+  source.hash_entries();
+  expect_contains(refusal(source.zip()), "cannot be loaded");
+}
+
+class ConstantTest : public PackageTest {
+ protected:
+  std::string refusal_of(const json& changes) {
+    PackageSource source = toy_source();
+    source.manifest["constants"]["toy.salt"].update(changes);
+    return refusal(source.zip());
+  }
+};
+
+TEST_F(ConstantTest, MissingOnesAreNamed) {
+  PackageSource source = toy_source();
+  source.manifest["constants"] = json::object();
+  expect_contains(refusal(source.zip()), "toy.salt");
+}
+
+TEST_F(ConstantTest, BeyondTheWeights) {
+  expect_contains(refusal_of({{"offset", 128}}), "toy.salt");
+  expect_contains(refusal_of({{"nbytes", 1000}}), "toy.salt");
+  expect_contains(refusal_of({{"offset", UINT64_MAX - 2}}), "toy.salt");
+}
+
+// nbytes says that it fits, the shape reaches further.
+TEST_F(ConstantTest, AShapeLargerThanItsBytes) { EXPECT_NE(refusal_of({{"shape", {1000}}}), ""); }
+
+TEST_F(ConstantTest, AStrideThatLeavesItsBytes) {
+  EXPECT_NE(refusal_of({{"shape", {2}}, {"nbytes", 8}, {"stride", {1000}}}), "");
+  EXPECT_NE(refusal_of({{"shape", {2}}, {"nbytes", 8}, {"stride", {-100}}}), "");
+}
+
+TEST_F(ConstantTest, NegativeSizes) { EXPECT_NE(refusal_of({{"shape", {-1}}}), ""); }
+
+TEST_F(ConstantTest, AnotherDtypeThanTheCodesOwn) {
+  EXPECT_NE(refusal_of({{"dtype", "bfloat16"}}), "");
+}
+
+// Generated code reads as many inputs as it was compiled for, whatever it is given.
+TEST_F(LoadTest, RefusesAnotherNumberOfLayersThanTheCodesOwn) {
+  for (const int64_t layers : {kLayers - 1, kLayers + 1}) {
+    PackageSource source = toy_source();
+    source.manifest["kv_cache"]["num_layers"] = layers;
+    EXPECT_NE(refusal(source.zip()), "") << layers;
+  }
+}
+
+// Only the op knows a block's layout, and it knows one size.
+TEST_F(LoadTest, RefusesAnotherBlockSize) {
+  PackageSource source = toy_source();
+  source.manifest["kv_cache"]["block_size"] = 8;
+  EXPECT_NE(refusal(source.zip()), "");
+}
+
+TEST_F(LoadTest, RefusesPathsThatAreNoPackage) {
+  ingot_package* package = nullptr;
+  EXPECT_EQ(ingot_package_open("/nowhere.pt2", nullptr, &package), INGOT_BAD_INPUT);
+  expect_contains(ingot_last_error(), "/nowhere.pt2");
+  EXPECT_EQ(ingot_package_open(folder_.c_str(), nullptr, &package), INGOT_BAD_INPUT);
+  EXPECT_NE(refusal(""), "");
+}
+
+TEST_F(LoadTest, RefusesNegativeOptions) {
+  const std::string path = write(toy_source().zip());
+  ingot_package* package = nullptr;
+  ingot_options options = {sizeof options, -1, 0, 0};
+  EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
+  options = {sizeof options, 0, -1, 0};
+  EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
+}
+
+}  // namespace
+}  // namespace ingot::test

@@ -1,0 +1,65 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "host/pool.h"
+
+namespace ingot::host {
+namespace {
+
+TEST(Pool, MemoryIsAlignedAndWhollyUsable) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{512}, size_t{513},
+                             size_t{1000}, size_t{4097}, size_t{1} << 20, (size_t{5} << 20) + 1}) {
+    char* data = pool_allocate(bytes);
+    ASSERT_NE(data, nullptr);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % 64, 0u) << bytes;
+    std::memset(data, 0xff, bytes);
+    pool_free(data, bytes);
+  }
+}
+
+// The classes are fine enough that the sizes of a step come back; every size is tried, since a
+// class smaller than its request would be a buffer overrun.
+TEST(Pool, EveryClassHoldsTheSizesItServes) {
+  for (size_t bytes = 1; bytes < 20000; bytes++) {
+    char* data = pool_allocate(bytes);
+    data[bytes - 1] = 1;
+    pool_free(data, bytes);
+  }
+}
+
+TEST(Pool, AStepLikeTheOneBeforeTakesNothingFromTheSystem) {
+  const auto step = [] {
+    std::vector<std::pair<char*, size_t>> held;
+    for (const size_t bytes : {1000, 70000, 70000, 300, 4096}) {
+      held.emplace_back(pool_allocate(bytes), bytes);
+    }
+    for (const auto& [data, bytes] : held) pool_free(data, bytes);
+  };
+  step();
+  const size_t before = pool_bytes();
+  for (int i = 0; i < 100; i++) step();
+  EXPECT_EQ(pool_bytes(), before);
+}
+
+TEST(Pool, ThreadsNeverShareABuffer) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; t++) {
+    threads.emplace_back([t] {
+      for (int i = 0; i < 5000; i++) {
+        const size_t bytes = 600 + 37 * (i % 50);
+        char* data = pool_allocate(bytes);
+        std::memset(data, t, bytes);
+        std::this_thread::yield();
+        for (size_t k = 0; k < bytes; k += 61) ASSERT_EQ(data[k], t);
+        pool_free(data, bytes);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace ingot::host
