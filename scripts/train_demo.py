@@ -21,6 +21,7 @@ import sysconfig
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -165,7 +166,9 @@ def train(model: LlamaForCausalLM, stream: Tensor, recipe: Recipe, seconds: floa
         for optimizer, lr in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr * scale
-        loss = token_loss(model, batch_of(stream, recipe, generator))
+        ids = batch_of(stream, recipe, generator).to(model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+            loss = token_loss(model, ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, _ in optimizers:
@@ -180,7 +183,7 @@ def train(model: LlamaForCausalLM, stream: Tensor, recipe: Recipe, seconds: floa
     return step * recipe.batch * recipe.sequence
 
 
-def write_card(out: Path, recipe: Recipe, facts: dict[str, float]) -> None:
+def write_card(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
     held_out = "\n".join(f"- `{name}`" for name in HELD_OUT)
     card = f"""---
 license: psf-2.0
@@ -198,7 +201,7 @@ Python {facts["python"]} (tests left out), which is under the PSF licence.
 |---|---|
 | training text | {facts["train_bytes"] / 1e6:.1f} MB, {facts["train_tokens"] / 1e6:.2f} M tokens |
 | tokens seen | {facts["seen"] / 1e6:.1f} M ({facts["seen"] / facts["train_tokens"]:.1f} epochs) |
-| training time | {facts["minutes"]:.0f} minutes on {facts["threads"]} CPU threads, float32 |
+| training time | {facts["minutes"]:.0f} minutes on {facts["where"]} |
 | held-out loss, nats per token | {facts["loss"]:.4f} |
 | held-out perplexity per token | {math.exp(facts["loss"]):.2f} |
 | held-out perplexity per byte | {math.exp(facts["loss_per_byte"]):.3f} |
@@ -222,7 +225,8 @@ Recipe: `{asdict(recipe)}`
     "--minutes", default=90.0, show_default=True, help="Time budget of the training loop."
 )
 @click.option("--threads", default=torch.get_num_threads(), show_default=True)
-def main(out: Path, minutes: float, threads: int) -> None:
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+def main(out: Path, minutes: float, threads: int, device: str) -> None:
     torch.set_num_threads(threads)
     recipe = Recipe()
     texts, held_out_texts = corpus()
@@ -235,10 +239,10 @@ def main(out: Path, minutes: float, threads: int) -> None:
     model = build_model(recipe, tokenizer)
     parameters = sum(p.numel() for p in model.parameters())
     click.echo(f"{parameters / 1e6:.2f} M parameters, {len(stream) / 1e6:.2f} M tokens", err=True)
-    seen = train(model, stream, recipe, minutes * 60)
+    seen = train(model.to(device), stream, recipe, minutes * 60)
 
     # What is measured is what is shipped: the bf16 weights, computed with in float32.
-    model = model.bfloat16().float().eval()
+    model = model.cpu().bfloat16().float().eval()
     loss = held_out_loss(model, held_out, recipe.sequence)
     held_out_bytes = sum(len(t.encode()) for t in held_out_texts)
     out.mkdir(parents=True, exist_ok=True)
@@ -253,7 +257,7 @@ def main(out: Path, minutes: float, threads: int) -> None:
         "train_tokens": len(stream),
         "seen": seen,
         "minutes": minutes,
-        "threads": threads,
+        "where": f"{threads} CPU threads, float32" if device == "cpu" else device,
         "loss": loss,
         "loss_per_byte": loss * (len(held_out) - 1) / held_out_bytes,
     }
