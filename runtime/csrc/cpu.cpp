@@ -1,6 +1,7 @@
 #include "cpu.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -43,5 +44,14 @@ int usable_cores() {
   if (quota_file >> quota >> period && period > 0)
     return std::clamp(static_cast<int>(quota / period + 0.5), 1, allowed);
   return std::max(allowed, 1);
+}
+
+int free_cores() {
+  std::ifstream stat("/proc/stat");
+  int running = 1;  // this thread
+  for (std::string word; stat >> word;)
+    if (word == "procs_running") stat >> running;
+  const auto all = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  return std::clamp(all - (running - 1), 1, usable_cores());
 }
 }  // namespace ingot

@@ -66,7 +66,7 @@ Options parse(int argc, char** argv) {
   app.add_option("--top-k", o.top_k, "Sample from the k likeliest; 0: off");
   app.add_option("--top-p", o.top_p, "Sample from the likeliest that hold this mass; 1: off");
   app.add_option("--seed", o.seed, "Seed of the sampler");
-  app.add_option("--threads", o.threads, "Threads of a step; 0: the cores this process may use");
+  app.add_option("--threads", o.threads, "Threads of a step; 0: the cores that are free");
   app.add_option("--trace", o.trace, "Write a Chrome trace here");
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at stop ids");
   app.add_flag("--json", o.as_json, "Print one JSON object");

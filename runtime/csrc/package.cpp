@@ -20,7 +20,7 @@ Package::Package(const std::string& path, const ingot_options& options)
     : archive_(path),
       manifest_json_(archive_.entry("ingot/manifest.json")),
       manifest_(parse_manifest(manifest_json_, path)),
-      threads_(options.threads > 0 ? options.threads : usable_cores()) {
+      threads_(options.threads > 0 ? options.threads : free_cores()) {
   if (options.threads < 0 || options.kv_tokens < 0)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
   const Variant& variant = choose_variant();
