@@ -6,6 +6,7 @@ input is one sentence and exit code 2. Nothing here imports torch but `export`.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import sys
@@ -80,6 +81,7 @@ def export(checkpoint: Path, output: Path, as_json: bool, **options: Any) -> Non
 
     with _progress() as progress:
         record = export_checkpoint(checkpoint, output, progress=progress, **options)
+    gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
     else:

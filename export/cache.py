@@ -58,8 +58,9 @@ def named_tensors(module: Decoder) -> dict[str, Tensor]:
 def _sources_hash() -> str:
     digest = hashlib.sha256()
     for part in _SOURCES:
-        for path in sorted((_ROOT / part).rglob("*.py")):
-            digest.update(path.read_bytes())
+        for path in sorted((_ROOT / part).rglob("*.*")):
+            if path.suffix in (".py", ".h"):
+                digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -99,7 +100,7 @@ def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
     staging = Path(tempfile.mkdtemp(dir=entry.parent))
     shutil.copy(made.shared_object, staging / "model.so")
     for source in sources:
-        shutil.copy(source, staging / source.name.partition(".")[2])
+        shutil.copy(source, staging)
     described = {"constants": made.constants, "ops": made.ops}
     (staging / "entry.json").write_text(json.dumps(described))
     try:

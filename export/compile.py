@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -18,6 +17,7 @@ from .. import native
 from ..custom_ops.shims import c_shims, schemas
 from ..profiling.record import Recorder
 from . import cache
+from .build import Built, CppBuild, replaces_inductors
 from .cache import Compiled
 from .isa import IsaLevel, inductor_targets
 
@@ -33,8 +33,7 @@ _TIMERS = {
     "GraphLowering.run": ("lowering", None),
     "Scheduler.__init__": ("scheduling", None),
     "GraphLowering.codegen": ("code generation", "Scheduler.__init__"),
-    "aoti_precompile_header": ("header precompilation", None),
-    "AotCodeCompiler.compile": ("C++ compile and link", "aoti_precompile_header"),
+    "AotCodeCompiler.compile": ("C++ compile and link", None),
 }
 
 
@@ -48,28 +47,40 @@ def inductor_options() -> dict[str, Any]:
         "aot_inductor.package": True,
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.package_constants_on_disk_format": "pickle_weights",
+        "size_asserts": False,  # of ops' results: ours are tested, and each is a branch at run time
         "cpp.dynamic_threads": True,
         "cpp.enable_kernel_profile": True,
     }
 
 
-def compile(program: ExportedProgram, key: str, level: IsaLevel, recorder: Recorder) -> Compiled:
-    """Compile for one ISA level and publish under `key`; Inductor's phases go into `recorder`."""
+@contextmanager
+def inductor_for(level: IsaLevel) -> Iterator[dict[str, Any]]:
+    """While it is open Inductor compiles for `level`, with the options that it yields."""
+    with inductor_targets(level) as target, _environment(), _without_input_checks():
+        yield {**inductor_options(), **target}
+
+
+def compile(
+    program: ExportedProgram, key: str, options: dict[str, Any], build: CppBuild, recorder: Recorder
+) -> Compiled:
+    """Compile with `inductor_for`'s options, publish under `key`; phases go into `recorder`."""
     import torch._inductor
 
     assert program.example_inputs is not None
-    with inductor_targets(level) as target, _environment(), _timers(recorder), torch.no_grad():
-        files = torch._inductor.aot_compile(
-            program.module(check_guards=False),
-            program.example_inputs[0],
-            options={**inductor_options(), **target},
+    with _timers(recorder), replaces_inductors(build) as made, torch.no_grad():
+        torch._inductor.aot_compile(
+            program.module(check_guards=False), program.example_inputs[0], options=options
         )
-    assert isinstance(files, list)
-    paths = [Path(f) for f in files if isinstance(f, str)]
-    names = sorted(name for f in files if isinstance(f, dict) for name in f)
-    shared_object = next(p for p in paths if p.suffix == ".so")
-    made = Compiled(shared_object, tuple(names), _called_ops(program))
-    return cache.publish(key, made, [p for p in paths if p.suffix == ".cpp"])
+    built, constants = made[0]
+    recorder.note("cpp_seconds", built.seconds)
+    return _publish(key, built, constants, program)
+
+
+def _publish(
+    key: str, built: Built, constants: tuple[str, ...], program: ExportedProgram
+) -> Compiled:
+    made = Compiled(built.shared_object, tuple(sorted(constants)), _called_ops(program))
+    return cache.publish(key, made, built.sources)
 
 
 def _called_ops(program: ExportedProgram) -> tuple[str, ...]:
@@ -95,6 +106,22 @@ def _environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_input_checks() -> Iterator[None]:
+    """Generated code checks no input: the runtime has, and each check costs seconds to compile."""
+    from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+
+    def none(self: Any) -> None:
+        self.prefix.splice_aot("static void __check_inputs_outputs(void*, void*) {}")
+
+    theirs = CppWrapperCpu.generate_input_output_runtime_checks
+    CppWrapperCpu.generate_input_output_runtime_checks = none  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        CppWrapperCpu.generate_input_output_runtime_checks = theirs  # type: ignore[method-assign]
 
 
 @contextmanager
