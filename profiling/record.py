@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from .. import process
+
 UNATTRIBUTED = "unattributed"
 
 
@@ -96,9 +98,7 @@ class Recorder:
             if event.children:
                 event.children.append(_rest(event.duration_s, event.children))
             event.counters["cpu_s"] = _cpu_seconds() - cpu
-            event.counters["peak_rss_mb"] = (
-                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            )
+            event.counters["peak_rss_mb"] = process.peak_rss_mb()
 
     def add(self, name: str, seconds: float) -> None:
         """A phase that something else timed, inside the phase now open."""

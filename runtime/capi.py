@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
+from collections.abc import Sequence
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -32,7 +34,14 @@ class Sized(ctypes.Structure):
     """A struct that begins with its own size, as ingot.h wants."""
 
     def __init__(self, **values: Any) -> None:
-        super().__init__(struct_bytes=ctypes.sizeof(self), **values)
+        """Raises BadInput for a number that its field cannot hold: ctypes would cut it silently."""
+        try:
+            super().__init__(struct_bytes=ctypes.sizeof(self), **values)
+        except TypeError as error:
+            raise BadInput(f"{error}; give numbers") from error
+        for name, value in values.items():
+            if isinstance(value, int) and getattr(self, name) != value:
+                raise BadInput(f"{name} = {value} is out of range")
 
 
 class Options(Sized):
@@ -66,6 +75,15 @@ class Stats(Sized):
         ("prefill_seconds", c_double),
         ("decode_seconds", c_double),
     ]
+
+
+def int64_array(values: Sequence[int]) -> ctypes.Array[c_int64]:
+    """A C array. Raises BadInput for what is no integer of 64 bits."""
+    try:
+        held = array("q", values)
+    except (TypeError, OverflowError) as error:
+        raise BadInput(f"token ids must be integers of 64 bits: {error}") from error
+    return (c_int64 * len(held)).from_buffer(held)
 
 
 # name: (result, arguments)

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .. import process
 from . import capi
 from .errors import BadInput
 from .package import Package
-
-
-def process_start() -> float:
-    """When the kernel started this process, in seconds of CLOCK_BOOTTIME (field 22 of stat)."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def parse_tokens(text: str) -> list[int]:
@@ -46,16 +35,16 @@ def run(
 ) -> None:
     if (prompt is None) == (tokens is None):
         raise BadInput("give either --prompt TEXT or --tokens 1,2,3")
-    begun = now()
+    begun = process.now()
     package = Package(path, threads=threads)
-    load_ms = (now() - begun) * 1e3
+    load_ms = (process.now() - begun) * 1e3
     ids = parse_tokens(tokens) if tokens is not None else package.encode(prompt or "")
     if trace:
         capi.library().ingot_trace_start()
     first, made, text = 0.0, [], ""
     with package.session() as session:
         for piece in session.generate(ids, **sampling):
-            first = first or now()
+            first = first or process.now()
             if piece.token >= 0:
                 made.append(piece.token)
             text += piece.text
@@ -78,8 +67,8 @@ def run(
                 "prefill_tok_s": rate(len(ids), stats.prefill_seconds),
                 "decode_tok_s": rate(stats.new_tokens - 1, stats.decode_seconds),
                 "load_ms": load_ms,
-                "first_token_ms": (first - process_start()) * 1e3,
-                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "first_token_ms": (first - process.start_time()) * 1e3,
+                "peak_rss_mb": process.peak_rss_mb(),
             }
         )
     )

@@ -29,10 +29,11 @@ def run(path: Path, as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    manifest, console = found["manifest"], Console()
+    manifest, console = found["manifest"], Console(markup=False)
     model, cache = manifest["model"], manifest["kv_cache"]
-    facts = Table(show_header=False, title=str(path))
+    facts = Table(show_header=False, title=Text(str(path)))
     facts.add_row("model", f"{model['name']} ({model['architecture']})")
     facts.add_row("parameters", f"{model['parameters'] / 1e6:.2f} M, {model['dtype']}")
     facts.add_row("longest sequence", f"{model['max_seq_len']} tokens")

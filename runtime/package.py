@@ -65,7 +65,14 @@ class Package:
         return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with the special tokens that the tokenizer adds."""
+        """Token ids of a text, with the special tokens that the tokenizer adds.
+
+        Raises BadInput for a text that is no Unicode, as bytes from a command line may not be.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput("the text is not valid UTF-8; give it in that encoding") from error
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 

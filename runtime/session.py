@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import capi
+from .errors import BadInput
 from .text import Utf8Stream
 
 if TYPE_CHECKING:
@@ -39,18 +40,18 @@ class Stats:
     decode_seconds: float
 
 
-def _ids(tokens: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * len(tokens))(*tokens)
-
-
 class Session:
-    """Made by `Package.session()`. Serves one call at a time; close it, or use it as a context."""
+    """Made by `Package.session()`. Serves one call at a time; close it, or use it as a context.
+
+    Closing ends a generation in progress: its iterator gives what was made, then stops.
+    """
 
     def __init__(self, package: Package) -> None:
         self.package = package
         self.stats: Stats | None = None  # of the last finished generation
-        self._handle = ctypes.c_void_p()
-        capi.check(capi.library().ingot_session_create(package.handle, ctypes.byref(self._handle)))
+        self._running: list[_Generation] = []
+        self._created = ctypes.c_void_p()
+        capi.check(capi.library().ingot_session_create(package.handle, ctypes.byref(self._created)))
 
     def generate(
         self,
@@ -73,7 +74,6 @@ class Session:
         defaults = self.package.manifest["generation"]
         if temperature is None:
             temperature = defaults["temperature"] if defaults["do_sample"] else 0.0
-        stops = _ids(stop_tokens)
         sampling = capi.Sampling(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -81,67 +81,33 @@ class Session:
             top_p=defaults["top_p"] if top_p is None else top_p,
             seed=seed,
             ignore_eos=ignore_eos,
-            stop_tokens=stops,
+            stop_tokens=capi.int64_array(stop_tokens),
             stop_count=len(stop_tokens),
         )
-        tokens = self.package.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return self._pieces(tokens, sampling)
+        tokens = self.package.encode(prompt) if isinstance(prompt, str) else prompt
+        return self._pieces(capi.int64_array(tokens), sampling)
 
-    def _pieces(self, tokens: list[int], sampling: capi.Sampling) -> Iterator[Piece]:
-        """The C call blocks, so it has a thread; what it makes comes through a queue."""
-        made: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-        stopped = threading.Event()
-
-        def take(token: int, _: Any) -> int:
-            made.put(token)
-            return stopped.is_set()
-
-        def call() -> None:
-            try:
-                self._call(tokens, sampling, capi.TokenCallback(take))
-                made.put(None)
-            except BaseException as error:
-                made.put(error)
-
-        thread = threading.Thread(target=call, name="ingot-generate", daemon=True)
-        thread.start()
+    def _pieces(self, tokens: ctypes.Array[Any], sampling: capi.Sampling) -> Iterator[Piece]:
+        generation = _Generation(self._handle, tokens, sampling)
+        self._running.append(generation)
         text = Utf8Stream()
         try:
-            while (item := made.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield Piece(item, text.push(self.package.token_bytes(item)))
+            for token in generation.tokens():
+                yield Piece(token, text.push(self.package.token_bytes(token)))
+            self.stats = generation.stats
             if rest := text.flush():
                 yield Piece(-1, rest)
         finally:
-            stopped.set()
-            thread.join()
-
-    def _call(self, tokens: list[int], sampling: capi.Sampling, take: Any) -> None:
-        stats = capi.Stats()
-        status = capi.library().ingot_session_generate(
-            self._handle,
-            _ids(tokens),
-            len(tokens),
-            ctypes.byref(sampling),
-            take,
-            None,
-            ctypes.byref(stats),
-        )
-        capi.check(status)
-        self.stats = Stats(
-            stats.prompt_tokens, stats.new_tokens, stats.prefill_seconds, stats.decode_seconds
-        )
+            generation.stop()
+            self._running.remove(generation)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
         """Append tokens; the logits after each of them, float32 [len(tokens), vocab_size]."""
         import numpy as np
 
         out = np.empty((len(tokens), self.package.manifest["model"]["vocab_size"]), np.float32)
-        pointer = ctypes.c_void_p(out.ctypes.data)
-        capi.check(
-            capi.library().ingot_session_logits(self._handle, _ids(tokens), len(tokens), pointer)
-        )
+        ids, pointer = capi.int64_array(tokens), ctypes.c_void_p(out.ctypes.data)
+        capi.check(capi.library().ingot_session_logits(self._handle, ids, len(ids), pointer))
         return out
 
     @property
@@ -154,9 +120,17 @@ class Session:
         capi.library().ingot_session_reset(self._handle)
 
     def close(self) -> None:
-        if self._handle:
-            capi.library().ingot_session_close(self._handle)
-            self._handle = ctypes.c_void_p()
+        for generation in self._running:
+            generation.stop()
+        if self._created:
+            capi.library().ingot_session_close(self._created)
+            self._created = ctypes.c_void_p()
+
+    @property
+    def _handle(self) -> ctypes.c_void_p:
+        if not self._created:
+            raise BadInput("the session is closed; make another one")
+        return self._created
 
     def __enter__(self) -> Session:
         return self
@@ -165,4 +139,62 @@ class Session:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_created"):
+            self.close()
+
+
+class _Generation:
+    """One call of the library, which blocks, in a thread; its tokens come through a queue."""
+
+    def __init__(
+        self, session: ctypes.c_void_p, tokens: ctypes.Array[Any], sampling: capi.Sampling
+    ) -> None:
+        self.stats: Stats | None = None  # at its end
+        self._made: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        arguments = (session, tokens, sampling)
+        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
+        self._thread.start()
+
+    def tokens(self) -> Iterator[int]:
+        while (item := self._made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def stop(self) -> None:
+        """Ask the library to stop and wait until it has."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(
+        self, session: ctypes.c_void_p, tokens: ctypes.Array[Any], sampling: capi.Sampling
+    ) -> None:
+        try:
+            self.stats = self._generate(session, tokens, sampling)
+            self._made.put(None)
+        except BaseException as error:
+            self._made.put(error)
+
+    def _generate(
+        self, session: ctypes.c_void_p, tokens: ctypes.Array[Any], sampling: capi.Sampling
+    ) -> Stats:
+        def take(token: int, _: Any) -> int:
+            self._made.put(token)
+            return self._stopped.is_set()
+
+        stats = capi.Stats()
+        capi.check(
+            capi.library().ingot_session_generate(
+                session,
+                tokens,
+                len(tokens),
+                ctypes.byref(sampling),
+                capi.TokenCallback(take),
+                None,
+                ctypes.byref(stats),
+            )
+        )
+        return Stats(
+            stats.prompt_tokens, stats.new_tokens, stats.prefill_seconds, stats.decode_seconds
+        )

@@ -1,17 +1,21 @@
 """The torch backend: a package's own object in libtorch, in a child process, as an oracle.
 
 A process holds one host. So the child imports torch, opens the torch host under the soname that the
-object was linked against, and answers requests: lists of tokens in, logits out.
+object was linked against, and answers requests: lists of tokens in, logits out. It is this module,
+run: `python -m ingot.runtime.torch_backend PACKAGE DESCRIPTOR`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from multiprocessing import get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from .. import native
@@ -24,11 +28,15 @@ class TorchPackage:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.manifest = read_manifest(path)
-        context = get_context("spawn")
-        self._pipe, remote = context.Pipe()
-        self._child = context.Process(target=_serve, args=(os.fspath(path), remote), daemon=True)
-        self._child.start()
-        remote.close()
+        self._pipe, remote = Pipe()
+        here = str(Path(__file__).parents[2])  # where this ingot was imported from
+        search = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+        with remote:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", __name__, os.fspath(path), str(remote.fileno())],
+                pass_fds=[remote.fileno()],
+                env={**os.environ, "PYTHONPATH": search},
+            )
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Append tokens; float32 [len(tokens), vocab_size] after each. Raises IngotError."""
@@ -46,8 +54,12 @@ class TorchPackage:
             fed = [token]
 
     def close(self) -> None:
-        self._pipe.close()
-        self._child.join()
+        self._pipe.close()  # at which the child ends
+        self._child.wait()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_child"):
+            self.close()
 
     def _ask(self, request: list[int] | None) -> Any:
         try:
@@ -140,3 +152,7 @@ def _serve(path: str, pipe: Connection) -> None:
                 pipe.send(runner.logits(request))
         except Exception as error:
             pipe.send(f"the torch backend failed: {error}")
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], Connection(int(sys.argv[2])))

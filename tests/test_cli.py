@@ -159,3 +159,12 @@ def test_export_mistakes(tmp_path: Path, demo_checkpoint: Path) -> None:
         assert result.returncode == 2, result
         assert sentence in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_inspect_a_path_with_markup(demo_package: Path, tmp_path: Path) -> None:
+    path = tmp_path / "[red]model[" / "blue].pt2"
+    path.parent.mkdir()
+    path.symlink_to(demo_package)
+    found = ingot("inspect", path)
+    assert found.returncode == 0, found.stderr
+    assert "LlamaForCausalLM" in found.stdout

@@ -57,6 +57,11 @@ void report(const ingot::Job& job, size_t prompt, ingot_stats* stats) {
   stats->decode_seconds = job.last_token - job.first_token;
 }
 
+void refuse_cancelled(const ingot::Job& job) {
+  if (job.cancelled)
+    throw ingot::Error(INGOT_CANCELLED, "stopped by the token callback, or by closing the session");
+}
+
 ingot::Job generate_job(ingot_session* session, const int64_t* tokens, size_t count,
                         const ingot_sampling& sampling) {
   if (sampling.max_new_tokens < 1) ingot::bad_input("max_new_tokens must be at least 1");
@@ -145,22 +150,15 @@ int64_t ingot_session_length(const ingot_session* session) {
 ingot_status ingot_session_generate(ingot_session* session, const int64_t* tokens, size_t count,
                                     const ingot_sampling* sampling, ingot_token_callback callback,
                                     void* user, ingot_stats* stats) {
-  bool cancelled = false;
-  const ingot_status status = guarded([&] {
+  return guarded([&] {
     ingot::Job job =
         generate_job(session, tokens, count,
                      known(sampling, {sizeof(ingot_sampling), 256, 0, 0, 1, 0, 0, nullptr, 0}));
-    session->package->engine().run(job, [&](int64_t token) {
-      cancelled = callback && callback(token, user) != 0;
-      return !cancelled;
-    });
+    session->package->engine().run(
+        job, [&](int64_t token) { return !callback || callback(token, user) == 0; });
     report(job, count, stats);
+    refuse_cancelled(job);
   });
-  if (status == INGOT_OK && cancelled) {
-    last_error = "stopped by the token callback";
-    return INGOT_CANCELLED;
-  }
-  return status;
 }
 
 ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens, size_t count,
@@ -172,6 +170,7 @@ ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens,
     job.logits = logits;
     job.logit_rows = count;
     session->package->engine().run(job, [](int64_t) { return true; });
+    refuse_cancelled(job);
   });
 }
 

@@ -60,12 +60,16 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
   if (in_child())
     bad_input("this package was opened before fork(); open it again in the child process");
   std::unique_lock lock(mutex_);
+  Sequence& sequence = *job.sequence;
+  if (sequence.job)
+    bad_input("the session is busy with another call; wait for its end, or make a second session");
   if (job.tokens.empty()) bad_input("the prompt is empty; give at least one token");
-  if (job.sequence->pending) job.tokens.insert(job.tokens.begin(), *job.sequence->pending);
+  if (sequence.pending) job.tokens.insert(job.tokens.begin(), *sequence.pending);
   check(job);
-  job.start_length = job.sequence->length;
+  job.start_length = sequence.length;
   job.prompt_count = static_cast<int64_t>(job.tokens.size());
-  job.sequence->pending.reset();
+  sequence.pending.reset();
+  sequence.job = &job;
   job.submitted = now();
   jobs_.push_back(&job);
   work_.notify_all();
@@ -79,10 +83,12 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
     lock.unlock();
     const bool go_on = take(token);
     lock.lock();
-    job.cancelled = !go_on;
+    if (!go_on) job.cancelled = true;
   }
+  if (job.cancelled && job.taken) rewind(job);
+  sequence.job = nullptr;  // from here it may be gone: release() waits for this
+  progress_.notify_all();
   if (job.error) throw *job.error;
-  if (job.cancelled) rewind(job);
 }
 
 int64_t Engine::length(const Sequence& sequence) {
@@ -91,7 +97,9 @@ int64_t Engine::length(const Sequence& sequence) {
 }
 
 void Engine::release(Sequence& sequence) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  if (sequence.job) sequence.job->cancelled = true;
+  progress_.wait(lock, [&] { return !sequence.job; });
   pool_.give_back(sequence.blocks);
   sequence = {};
 }
@@ -110,6 +118,8 @@ void Engine::loop() {
         execute(batch);
       } catch (const Error& caught) {
         error = caught;
+      } catch (const std::exception& caught) {
+        error = Error(INGOT_FAILED, std::string("the step failed: ") + caught.what());
       }
       lock.lock();
       if (error)

@@ -20,8 +20,11 @@
 #include "sampler.h"
 
 namespace ingot {
+struct Job;
+
 // What the KV cache holds of one session. Touched under the engine's lock alone.
 struct Sequence {
+  Job* job = nullptr;  // the call in progress
   std::vector<int64_t> blocks;
   int64_t length = 0;              // tokens in the cache
   std::optional<int64_t> pending;  // generated last, not in the cache yet
@@ -63,9 +66,11 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // Runs a job to its end; each token made is handed to `take`, on the calling thread, which
-  // returns false to stop. Throws Error.
+  // returns false to stop. `job.cancelled` tells whether it was stopped. Throws Error, also when
+  // the sequence has a job already.
   void run(Job& job, const std::function<bool(int64_t)>& take);
   int64_t length(const Sequence& sequence);
+  // Empties a sequence. A job that it has is stopped first.
   void release(Sequence& sequence);
   // Whether this is a forked child: the step thread stayed in the parent, maybe with the lock held,
   // so nothing here may be touched, not even destroyed.

@@ -1,5 +1,4 @@
 // ingot-run: generates from a package, from C++ alone.
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,6 +52,15 @@ double process_start_ms() {
   return std::stod(field) * 1e3 / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
+// VmHWM of /proc/self/status. getrusage would begin with that of the process which started this
+// one.
+double peak_rss_mb() {
+  std::ifstream file("/proc/self/status");
+  for (std::string word; file >> word;)
+    if (word == "VmHWM:") return file >> word ? std::stod(word) / 1024 : 0;
+  return 0;
+}
+
 Options parse(int argc, char** argv) {
   Options o;
   CLI::App app("Generate from an Ingot package.\n\n  ingot-run model.pt2 --tokens 1,2,3 --json");
@@ -62,9 +70,11 @@ Options parse(int argc, char** argv) {
       ->excludes(tokens);
   app.add_option("--max-new-tokens", o.max_new_tokens, "Tokens to generate at most")
       ->capture_default_str();
-  app.add_option("--temperature", o.temperature, "0: greedy");
-  app.add_option("--top-k", o.top_k, "Sample from the k likeliest; 0: off");
-  app.add_option("--top-p", o.top_p, "Sample from the likeliest that hold this mass; 1: off");
+  app.add_option("--temperature", o.temperature, "0: greedy")->check(CLI::NonNegativeNumber);
+  app.add_option("--top-k", o.top_k, "Sample from the k likeliest; 0: off")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--top-p", o.top_p, "Sample from the likeliest that hold this mass; 1: off")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", o.seed, "Seed of the sampler");
   app.add_option("--threads", o.threads, "Threads of a step; 0: the cores that are free");
   app.add_option("--trace", o.trace, "Write a Chrome trace here");
@@ -146,8 +156,6 @@ int32_t take_token(int64_t token, void* user) {
 }
 
 void print_json(const Output& out, const ingot_stats& stats, double load_ms, double started_ms) {
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
   const auto rate = [](double count, double seconds) {
     return seconds > 0 ? count / seconds : 0.0;
   };
@@ -158,7 +166,7 @@ void print_json(const Output& out, const ingot_stats& stats, double load_ms, dou
                        {"decode_tok_s", rate(stats.new_tokens - 1, stats.decode_seconds)},
                        {"load_ms", load_ms},
                        {"first_token_ms", out.first_token_ms - started_ms},
-                       {"peak_rss_mb", usage.ru_maxrss / 1024.0}};
+                       {"peak_rss_mb", peak_rss_mb()}};
   std::cout << result.dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
 }
 

@@ -2,8 +2,8 @@
  *
  * Every function that can fail returns an `ingot_status`; the sentence that says what, where and
  * what to do is `ingot_last_error()`, per thread, valid until the next call on it. Strings are
- * UTF-8. Sizes are in elements unless a name says bytes. Handles may be used from any thread; one
- * session serves one call at a time.
+ * UTF-8. Sizes are in elements unless a name says bytes. Handles may be used from any thread. A
+ * session serves one call at a time and refuses a second (INGOT_BAD_INPUT).
  */
 #ifndef INGOT_H
 #define INGOT_H
@@ -29,7 +29,7 @@ typedef enum ingot_status {
       2, /* damaged, too new, for another ISA level, or needs an op this library lacks */
   INGOT_NO_SPACE = 3, /* no KV blocks or memory left */
   INGOT_FAILED = 4,   /* generated code reported a failure */
-  INGOT_CANCELLED = 5 /* the token callback asked to stop */
+  INGOT_CANCELLED = 5 /* the token callback asked to stop, or the session was closed or reset */
 } ingot_status;
 
 typedef struct ingot_package ingot_package;
@@ -44,7 +44,8 @@ INGOT_API const char* ingot_last_error(void);
 typedef struct ingot_options {
   size_t struct_bytes; /* sizeof(ingot_options): lets the struct grow */
   int32_t threads;   /* OpenMP threads of a step; 0: the cores this process may use that are free */
-  int64_t kv_tokens; /* KV capacity shared by all sessions, in tokens; 0: one full-length session */
+  int64_t kv_tokens; /* KV capacity shared by all sessions, in tokens; 0: eight of the longest
+                        sequences. Memory is committed as it is used */
   int32_t verify_weights; /* non-zero: also hash the weights (code is always hashed) */
 } ingot_options;
 
@@ -97,6 +98,8 @@ typedef struct ingot_stats {
 typedef int32_t (*ingot_token_callback)(int64_t token, void* user);
 
 INGOT_API ingot_status ingot_session_create(ingot_package* package, ingot_session** session);
+/* Close and reset stop a call that another thread has in progress, and wait for its end. Not to be
+ * called from a token callback of the same session. NULL is ignored by close. */
 INGOT_API void ingot_session_close(ingot_session* session);
 /* Forget the cached tokens; the KV blocks go back to the package. */
 INGOT_API void ingot_session_reset(ingot_session* session);

@@ -64,6 +64,57 @@ TEST_F(BatchingTest, OneSessionsCancellationLeavesTheOthers) {
   other.join();
 }
 
+TEST_F(BatchingTest, ABusySessionRefusesASecondCall) {
+  const Package package = open();
+  const Session session = new_session(package);
+  std::atomic<bool> started = false, go_on = false;
+  const std::vector<int64_t> prompt = prompt_of(10);
+  std::thread caller([&] {
+    const auto wait = [&](int64_t) {
+      started = true;
+      go_on.wait(false);
+      return true;
+    };
+    EXPECT_EQ(generate(session, prompt, greedy_sampling(20), wait).tokens, greedy(prompt, 20));
+  });
+  while (!started) std::this_thread::yield();
+  EXPECT_EQ(generate(session, {1}, greedy_sampling(1)).status, INGOT_BAD_INPUT);
+  EXPECT_NE(std::string(ingot_last_error()).find("busy"), std::string::npos);
+  std::vector<float> logits(kVocab);
+  const int64_t token = 1;
+  EXPECT_EQ(ingot_session_logits(session.get(), &token, 1, logits.data()), INGOT_BAD_INPUT);
+  go_on = true;
+  go_on.notify_all();
+  caller.join();
+}
+
+TEST_F(BatchingTest, ResettingAndClosingStopACallInProgress) {
+  const Package package = open();
+  for (const bool close : {false, true}) {
+    Session session = new_session(package);
+    std::atomic<bool> started = false;
+    std::thread caller([&, raw = session.get()] {
+      const auto slow = [&](int64_t) {
+        started = true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        return true;
+      };
+      const Generated made = generate(raw, {1}, greedy_sampling(600), slow);
+      EXPECT_EQ(made.status, INGOT_CANCELLED);
+      EXPECT_LT(made.tokens.size(), 600);
+    });
+    while (!started) std::this_thread::yield();
+    if (close) {
+      session.reset();
+    } else {
+      ingot_session_reset(session.get());
+      EXPECT_EQ(ingot_session_length(session.get()), 0);
+      EXPECT_EQ(generate(session, {1, 2}, greedy_sampling(5)).tokens, greedy({1, 2}, 5));
+    }
+    caller.join();
+  }
+}
+
 TEST_F(BatchingTest, AFullCacheIsRefusedAndRoomComesBack) {
   const Package package = open(toy_source(), 64);
   const Session session = new_session(package);

@@ -159,7 +159,7 @@ inline ingot_sampling greedy_sampling(int64_t max_new_tokens) {
 }
 
 // `keep_on(token)` false stops.
-inline Generated generate(const Session& session, const std::vector<int64_t>& prompt,
+inline Generated generate(ingot_session* session, const std::vector<int64_t>& prompt,
                           const ingot_sampling& sampling,
                           std::function<bool(int64_t)> keep_on = nullptr) {
   struct Taken {
@@ -169,7 +169,7 @@ inline Generated generate(const Session& session, const std::vector<int64_t>& pr
   Generated result = {};
   result.stats.struct_bytes = sizeof result.stats;
   result.status = ingot_session_generate(
-      session.get(), prompt.data(), prompt.size(), &sampling,
+      session, prompt.data(), prompt.size(), &sampling,
       [](int64_t token, void* user) -> int32_t {
         auto& to = *static_cast<Taken*>(user);
         to.tokens.push_back(token);
@@ -178,6 +178,12 @@ inline Generated generate(const Session& session, const std::vector<int64_t>& pr
       &taken, &result.stats);
   result.tokens = std::move(taken.tokens);
   return result;
+}
+
+inline Generated generate(const Session& session, const std::vector<int64_t>& prompt,
+                          const ingot_sampling& sampling,
+                          std::function<bool(int64_t)> keep_on = nullptr) {
+  return generate(session.get(), prompt, sampling, std::move(keep_on));
 }
 
 inline std::vector<int64_t> joined(std::vector<int64_t> a, const std::vector<int64_t>& b) {

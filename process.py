@@ -1,0 +1,28 @@
+"""What the kernel knows of this process."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+
+def start_time() -> float:
+    """When the process began, in seconds of CLOCK_BOOTTIME (proc(5): stat, field 22)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def now() -> float:
+    """Seconds of the same clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def peak_rss_mb() -> float:
+    """Most memory that was resident, in MiB (proc(5): VmHWM).
+
+    getrusage's ru_maxrss would not do: it begins with that of the process which started this one.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kib) / 1024
