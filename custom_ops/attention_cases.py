@@ -26,6 +26,9 @@ class Batch:
     dim: int = 64
     kv_dtype: str = "float32"
     window: int | None = None
+    softcap: float | None = None
+    n_sink: int = 0
+    rotary: int = 0  # pairs of dimensions that are rotated
     padding: int = 0
     empty: tuple[int, ...] = ()
     strided: bool = False
@@ -48,8 +51,18 @@ class Batch:
         slots = self._slots(lengths, table, tokens)
         cache = self._cache(blocks, generator)
         seq_lens = torch.tensor(lengths)
-        numbers = (self.dim**-0.5, self.window, self.kv_dtype)
-        return q, k, v, cache, slots, query_start, seq_lens, table, *numbers
+        numbers = (self.dim**-0.5, self.window, self.softcap, self.n_sink, self.kv_dtype)
+        angles = self._angles(tokens, generator)
+        return q, k, v, cache, slots, query_start, seq_lens, table, *angles, *numbers
+
+    def _angles(
+        self, tokens: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Cosines and sines, as rows of wider tensors where `strided`."""
+        if not self.rotary:
+            return None, None
+        angles = torch.randn(tokens, self.rotary + 5 * self.strided, generator=generator)
+        return angles.cos()[:, : self.rotary], angles.sin()[:, : self.rotary]
 
     def _block_table(
         self, lengths: list[int], pages: int, blocks: int, generator: torch.Generator
@@ -91,6 +104,14 @@ _BATCHES = [
     replace(_RAGGED, name="window1", window=1),
     replace(_RAGGED, name="window20", window=20),
     replace(_RAGGED, name="window-larger", window=1000),
+    replace(_RAGGED, name="softcap", softcap=0.7),
+    replace(_RAGGED, name="softcap-wide", softcap=50.0, window=20),
+    replace(_RAGGED, name="sink1", window=20, n_sink=1),
+    replace(_RAGGED, name="sink18", window=3, n_sink=18),
+    replace(_RAGGED, name="sink-larger", window=20, n_sink=1000),
+    replace(_RAGGED, name="rotary", rotary=32),
+    replace(_RAGGED, name="rotary-partial-strided", rotary=9, strided=True, padding=2),
+    Batch("rotary-dim7", [(0, 17), (40, 3)], q_heads=5, kv_heads=5, dim=7, rotary=3),
     replace(_RAGGED, name="strided", strided=True),
     Batch("nothing", [(4, 0)]),
     Batch("padding-only", [(0, 0)], padding=3),

@@ -1,16 +1,20 @@
-"""paged_attention: writes new keys and values into a paged cache, then attends causally.
+"""paged_attention: rotates queries and keys, writes keys and values to a paged cache, attends.
 
     q [T, Hq, D], k, v [T, Hkv, D] float32, D contiguous, Hq a multiple of Hkv, D <= 256
     kv_cache [num_blocks, bytes_per_block] uint8, mutated
     slot_mapping [T], query_start [B + 1], seq_lens [B], block_table [B, P] int64
+    rotary_cos, rotary_sin [T, F] float32 or None, 2 F <= D: of each token's position
     -> [T, Hq, D] float32
 
 The batch is ragged (T tokens of B sequences, one after the other). Token t's K and V go to slot
 `slot_mapping[t]`, token `slot % 16` of block `slot // 16`; -1 writes nothing. Sequence b owns the
 tokens `query_start[b] .. query_start[b + 1]`, the last of its `seq_lens[b]`, and the blocks
-`block_table[b]`. A token at position p sees the positions (p - window, p]:
+`block_table[b]`. A token at position p sees the positions (p - window, p], and beside a window the
+first n_sink of its sequence (Xiao et al., arXiv:2309.17453). The pairs (d, d + F) of q and k are
+turned by the token's angles first (Su et al., arXiv:2104.09864), what lies from 2 F on is not:
 
-    out = softmax(scale * q K^T) V        each query head with KV head  head // (Hq / Hkv)
+    out = softmax(cap(scale * q K^T)) V   each query head with KV head  head // (Hq / Hkv)
+    cap(s) = softcap * tanh(s / softcap)  or s without a softcap (Gemma 2)
 
 Tokens of a sequence with seq_lens 0, and those beyond query_start[B], give zeros. A block holds 16
 tokens: for each KV head K as [D][16] then V as [16][D], in `kv_dtype`, which is float32, bfloat16
@@ -41,10 +45,16 @@ def reference(
     query_start: torch.Tensor,
     seq_lens: torch.Tensor,
     block_table: torch.Tensor,
+    rotary_cos: torch.Tensor | None,
+    rotary_sin: torch.Tensor | None,
     scale: float,
     window: int | None,
+    softcap: float | None,
+    n_sink: int,
     kv_dtype: str,
 ) -> torch.Tensor:
+    if rotary_cos is not None and rotary_sin is not None:
+        q, k = rotate(q, rotary_cos, rotary_sin), rotate(k, rotary_cos, rotary_sin)
     k_cache, v_cache = cache_views(kv_cache, k.shape[1], k.shape[2], kv_dtype)
     written = slot_mapping >= 0
     block, index = slot_mapping[written] // BLOCK, slot_mapping[written] % BLOCK
@@ -57,13 +67,24 @@ def reference(
         begin, end = query_start[b : b + 2].tolist() if length else (0, 0)
         for t in range(begin, end):
             last = length - end + t
-            seen = torch.arange(max(0, last + 1 - (window or last + 1)), last + 1)
+            seen = torch.arange(last + 1)
+            seen = seen[(seen > last - (window or last + 1)) | (seen < n_sink)]
             block, index = block_table[b, seen // BLOCK], seen % BLOCK
             keys = k_cache[block, :, :, index].to(q.dtype).repeat_interleave(group, 1)
             values = v_cache[block, :, index].to(q.dtype).repeat_interleave(group, 1)
             scores = torch.einsum("hd,shd->hs", q[t], keys) * scale
+            if softcap is not None:
+                scores = softcap * torch.tanh(scores / softcap)
             out[t] = torch.einsum("hs,shd->hd", scores.softmax(-1), values)
     return out
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x [T, heads, D] with the pairs (d, d + F) turned by cos, sin [T, F]."""
+    size = cos.shape[1]
+    cos, sin = cos[:, None], sin[:, None]
+    a, b = x[..., :size], x[..., size : 2 * size]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, x[..., 2 * size :]), dim=-1)
 
 
 def fake(q: torch.Tensor, *_: object) -> torch.Tensor:
@@ -73,7 +94,8 @@ def fake(q: torch.Tensor, *_: object) -> torch.Tensor:
 declare(
     schema="paged_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) kv_cache, "
     "Tensor slot_mapping, Tensor query_start, Tensor seq_lens, Tensor block_table, "
-    "float scale, int? window, str kv_dtype) -> Tensor",
+    "Tensor? rotary_cos, Tensor? rotary_sin, "
+    "float scale, int? window, float? softcap, int n_sink, str kv_dtype) -> Tensor",
     doc=__doc__,
     fake=fake,
     reference=reference,

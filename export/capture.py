@@ -28,6 +28,7 @@ DECODER_INPUTS: dict[str, tuple[str, ...]] = {
     "slot_mapping": ("T",),
     "query_start": ("B+1",),
     "seq_lens": ("B",),
+    "context_lens": ("B",),
     "block_table": ("B", "P"),
     "logit_rows": ("R",),
 }
@@ -40,6 +41,7 @@ def example_inputs(module: Decoder) -> tuple[object, ...]:
         [0, 1, 2, 3, 4, 0, 1, 2],
         [16, 17, 18, 19, 20, 64, 65, 66],
         [0, 5, 8],
+        [5, 3],
         [5, 3],
         [[1, 2, 3, 0], [4, 5, 6, 0]],
         [0, 4, 5, 6, 7],
@@ -58,6 +60,7 @@ def dynamic_shapes(module: Decoder) -> tuple[object, ...]:
         {0: tokens},
         {0: tokens},
         {0: Dim.DYNAMIC},  # B + 1, which the tracer finds by itself
+        {0: sequences},
         {0: sequences},
         {0: sequences, 1: blocks},
         {0: rows},

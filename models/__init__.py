@@ -13,18 +13,15 @@ from torch import Tensor
 
 from . import checkpoint as disk
 from .config import Config, Rope
-from .decoder import Decoder, named_owners
+from .decoder import Decoder, owners
 from .errors import CheckpointError
-from .families import read_config
+from .families import Family, read_config
 from .layers import Stored
 
-__all__ = ["CheckpointError", "Config", "Decoder", "Rope", "build", "load"]
+__all__ = ["CheckpointError", "Config", "Decoder", "Rope", "build", "empty", "load", "read_config"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 KV_DTYPES = ("float32", "bfloat16", "float16")
-
-# Buffers that old checkpoints carry and that are computed, not loaded.
-_COMPUTED = (".rotary_emb.inv_freq",)
 
 
 def load(
@@ -39,24 +36,39 @@ def load(
     if not checkpoint.is_dir():
         raise CheckpointError(f"no checkpoint folder {checkpoint}; give a folder with config.json")
     where = checkpoint / "config.json"
-    config = read_config(disk.read_json(where), str(where))
+    config, family = read_config(disk.read_json(where), str(where))
     config = dataclasses.replace(config, max_seq_len=_length(config, max_seq_len, str(where)))
-    model = _empty(config, dtype, kv_dtype)
-    _fill(model, checkpoint)
+    model = empty(config, dtype, kv_dtype)
+    _fill(model, checkpoint, family)
     return model
 
 
 def build(config: Config, dtype: str = "float32", kv_dtype: str = "auto", seed: int = 0) -> Decoder:
     """A model of random weights: normal, 0.02 apart, norms one."""
-    model = _empty(config, dtype, kv_dtype)
+    model = empty(config, dtype, kv_dtype)
     generator = torch.Generator().manual_seed(seed)
-    for name, owner in named_owners(model):
-        leaf = name.rpartition(".")[2]
-        shape = owner.disk_shape(leaf)
-        random = torch.randn(shape, generator=generator) * 0.02
-        _set(owner, leaf, torch.ones(shape) if "norm" in name else random)
+    for path, name, owner in owners(model):
+        shapes = owner.pieces(path, name).values()
+        if "norm" in path:
+            pieces = [torch.ones(shape) for shape in shapes]
+        else:
+            pieces = [torch.randn(shape, generator=generator) * 0.02 for shape in shapes]
+        _set(owner, name, pieces)
     _tie(model)
-    return model.eval()
+    return model
+
+
+def empty(config: Config, dtype: str = "float32", kv_dtype: str = "auto") -> Decoder:
+    """A model whose weights are on the meta device: shapes without memory."""
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype '{dtype}' is unknown; choose one of {', '.join(DTYPES)}")
+    kv_dtype = dtype if kv_dtype == "auto" else kv_dtype
+    if kv_dtype not in KV_DTYPES:
+        raise CheckpointError(
+            f"kv-dtype '{kv_dtype}' is unknown; choose one of {', '.join(KV_DTYPES)}"
+        )
+    with torch.device("meta"):
+        return Decoder(config, DTYPES[dtype], kv_dtype).eval()
 
 
 def _length(config: Config, wanted: int | None, where: str) -> int:
@@ -69,47 +81,37 @@ def _length(config: Config, wanted: int | None, where: str) -> int:
     return wanted
 
 
-def _empty(config: Config, dtype: str, kv_dtype: str) -> Decoder:
-    if dtype not in DTYPES:
-        raise CheckpointError(f"dtype '{dtype}' is unknown; choose one of {', '.join(DTYPES)}")
-    kv_dtype = dtype if kv_dtype == "auto" else kv_dtype
-    if kv_dtype not in KV_DTYPES:
-        raise CheckpointError(
-            f"kv-dtype '{kv_dtype}' is unknown; choose one of {', '.join(KV_DTYPES)}"
-        )
-    with torch.device("meta"):
-        return Decoder(config, DTYPES[dtype], kv_dtype).eval()
+def _fill(model: Decoder, checkpoint: Path, family: Family) -> None:
+    files = disk.tensor_files(checkpoint)
+    family = family.fit(files)
+    files = family.loaded(files, model.config.tied_head)
+    wanted = {
+        (path, name): {family.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
+        for path, name, owner in owners(model)
+    }
+    shapes = {name: shape for pieces in wanted.values() for name, shape in pieces.items()}
+    _check_names(shapes.keys() - files.keys(), files.keys() - shapes.keys(), checkpoint)
+    with disk.TensorFiles(files) as tensors:
+        for path, name, owner in owners(model):
+            pieces = [tensors.read(n, shape) for n, shape in wanted[path, name].items()]
+            _set(owner, name, pieces)
+    _tie(model)
 
 
-def _fill(model: Decoder, checkpoint: Path) -> None:
-    owners = dict(named_owners(model))
-    tied = {"lm_head.weight"} if model.config.tied_head else set()
-    files = {n: p for n, p in disk.tensor_files(checkpoint).items() if not n.endswith(_COMPUTED)}
-    files = {n: p for n, p in files.items() if n not in tied}  # a copy of the embedding
-    missing = owners.keys() - files.keys() - tied
-    extra = files.keys() - owners.keys()
+def _check_names(missing: set[str], extra: set[str], checkpoint: Path) -> None:
     if missing or extra:
-        what = f"lacks {sorted(missing)[0]}" if missing else f"has {sorted(extra)[0]} too many"
+        what = f"lacks {min(missing)}" if missing else f"has {min(extra)} too many"
         raise CheckpointError(
             f"{checkpoint} {what} ({len(missing)} missing, {len(extra)} too many); its config.json"
             " and tensors are of different models"
         )
-    for name, tensor in disk.read_tensors(files):
-        owner, leaf = owners[name], name.rpartition(".")[2]
-        wanted = owner.disk_shape(leaf)
-        if tuple(tensor.shape) != wanted:
-            raise CheckpointError(
-                f"{files[name]}: tensor {name} is {tuple(tensor.shape)}, config.json wants {wanted}"
-            )
-        _set(owner, leaf, tensor)
-    _tie(model)
 
 
-def _set(owner: Stored, leaf: str, tensor: Tensor) -> None:
-    """Put a tensor as it is on disk where the module's parameter is, in the parameter's dtype."""
-    dtype = getattr(owner, leaf).dtype
-    filled = owner.fill(leaf, tensor.to(dtype))
-    setattr(owner, leaf, torch.nn.Parameter(filled, requires_grad=False))
+def _set(owner: Stored, name: str, pieces: list[Tensor]) -> None:
+    """Put tensors as they are on disk where the module's parameter is, in the parameter's dtype."""
+    dtype = getattr(owner, name).dtype
+    filled = owner.fill(name, [piece.to(dtype) for piece in pieces])
+    setattr(owner, name, torch.nn.Parameter(filled, requires_grad=False))
 
 
 def _tie(model: Decoder) -> None:

@@ -6,7 +6,8 @@ Tensors are read one at a time from the mapped file, so a checkpoint is never in
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,34 @@ def _names(path: Path) -> list[str]:
         ) from error
 
 
-def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor, file by file. Raises CheckpointError for one that is not floating point."""
-    for path in sorted(set(files.values())):
-        with safe_open(path, framework="pt") as file:
-            for name in (n for n, p in files.items() if p == path):
-                tensor = file.get_tensor(name)
-                if tensor.dtype not in _FLOATING:
-                    kind = str(tensor.dtype).removeprefix("torch.")
-                    raise CheckpointError(
-                        f"{path}: tensor {name} is {kind}; quantised checkpoints are not supported"
-                    )
-                yield name, tensor
+class TensorFiles:
+    """Tensors by name, each read from its mapped file when it is asked for. Use it as a context."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+        self._open: dict[Path, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> TensorFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.clear()
+        self._stack.close()
+
+    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Raises CheckpointError for another shape, or a tensor that is not floating point."""
+        path = self._files[name]
+        if path not in self._open:
+            self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
+        tensor: Tensor = self._open[path].get_tensor(name)
+        if tensor.dtype not in _FLOATING:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{path}: tensor {name} is {kind}; quantised checkpoints are not supported"
+            )
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{path}: tensor {name} is {tuple(tensor.shape)}, config.json wants {shape}"
+            )
+        return tensor

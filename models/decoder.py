@@ -1,8 +1,8 @@
 """The decoder: one ragged graph for prefill, decode and any mixture of both.
 
-Modules carry the checkpoint's own tensor names: `model.layers.0.self_attn.q_proj.weight`. Shape
-letters: T new tokens of all sequences, B sequences, P blocks in the longest block table, R rows of
-logits.
+Modules carry the names that most checkpoints give their tensors: `model.layers.0.self_attn.o_proj`.
+Shape letters: T new tokens of all sequences, B sequences, P blocks in the longest block table, R
+rows of logits.
 """
 
 from __future__ import annotations
@@ -12,32 +12,44 @@ from torch import Tensor, nn
 
 from ..custom_ops.paged_attention import bytes_per_block
 from .config import Config
-from .layers import (
-    Attention,
-    Embedding,
-    GatedMLP,
-    Linear,
-    RMSNorm,
-    Step,
-    Stored,
-    inverse_frequencies,
-)
+from .layers import MLP, Attention, Embedding, LearnedPositions, Linear, Step, Stored, make_norm
+from .rope import Angles, RotaryEmbedding
+
+# A block's norms: before attention, after it, before the MLP, after it. The second name means
+# another place where norms stand on both sides: so the checkpoints have it.
+_NORMS = {
+    "before": ("input_layernorm", None, "post_attention_layernorm", None),
+    "after": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "around": (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+}
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """x + attention(x), then x + mlp(x), with norms where the family has them."""
 
-    def __init__(self, config: Config, dtype: torch.dtype, kv_dtype: str) -> None:
+    def __init__(self, config: Config, layer: int, dtype: torch.dtype, kv_dtype: str) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.self_attn = Attention(config, dtype, kv_dtype)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = GatedMLP(config, dtype)
+        window = config.window(layer)
+        self.local = window is not None and config.local_rope is not None
+        self.norms = _NORMS[config.norms]
+        for name in filter(None, self.norms):
+            self.add_module(name, make_norm(config, config.hidden_size))
+        self.self_attn = Attention(config, window, dtype, kv_dtype)
+        self.mlp = MLP(config, dtype)
 
-    def forward(self, x_TH: Tensor, step: Step, cache: Tensor) -> Tensor:
-        x_TH = x_TH + self.self_attn(self.input_layernorm(x_TH), step, cache)
-        out: Tensor = x_TH + self.mlp(self.post_attention_layernorm(x_TH))
-        return out
+    def norm(self, place: int, x_TH: Tensor) -> Tensor:
+        name = self.norms[place]
+        return x_TH if name is None else getattr(self, name)(x_TH)
+
+    def forward(self, x_TH: Tensor, angles: Angles | None, step: Step, cache: Tensor) -> Tensor:
+        attended = self.self_attn(self.norm(0, x_TH), angles, step, cache)
+        x_TH = x_TH + self.norm(1, attended)
+        return x_TH + self.norm(3, self.mlp(self.norm(2, x_TH)))
 
 
 class Backbone(nn.Module):
@@ -45,21 +57,27 @@ class Backbone(nn.Module):
 
     def __init__(self, config: Config, dtype: torch.dtype, kv_dtype: str) -> None:
         super().__init__()
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, dtype)
-        blocks = (Block(config, dtype, kv_dtype) for _ in range(config.num_layers))
+        c = config
+        self.embed_tokens = Embedding(c.vocab_size, c.hidden_size, dtype)
+        if c.rope is None:
+            self.embed_positions = LearnedPositions(c.learned_positions, c.hidden_size)
+        else:
+            self.rotary_emb = RotaryEmbedding(c.rope, c.head_dim)
+        if c.local_rope is not None:
+            self.rotary_emb_local = RotaryEmbedding(c.local_rope, c.head_dim)
+        blocks = (Block(c, layer, dtype, kv_dtype) for layer in range(c.num_layers))
         self.layers = nn.ModuleList(blocks)
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.norm = make_norm(c, c.hidden_size)
 
 
 class Decoder(nn.Module):
     """A causal language model over a paged cache; `forward` is the graph contract.
 
-    tokens, positions, slot_mapping [T], query_start [B + 1], seq_lens [B], block_table [B, P],
-    logit_rows [R]: int64. kv_cache: one uint8 [num_blocks, bytes_per_block] a layer, mutated.
-    Returns float32 [R, vocab_size].
+    tokens, positions, slot_mapping [T], query_start [B + 1], seq_lens, context_lens [B],
+    block_table [B, P], logit_rows [R]: int64. seq_lens counts the tokens of a sequence with this
+    step's, context_lens those with its whole prompt, which may come in several steps. kv_cache: one
+    uint8 [num_blocks, bytes_per_block] a layer, mutated. Returns float32 [R, vocab_size].
     """
-
-    inverse_frequencies: Tensor  # float32 [head_dim / 2]
 
     def __init__(self, config: Config, dtype: torch.dtype, kv_dtype: str) -> None:
         super().__init__()
@@ -69,9 +87,6 @@ class Decoder(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, False, dtype)
         if config.tied_head:
             self.lm_head.weight = self.model.embed_tokens.weight
-        with torch.device("cpu"):  # computed, not loaded: real even while the rest is on meta
-            frequencies = inverse_frequencies(config.rope, config.head_dim)
-        self.register_buffer("inverse_frequencies", frequencies, persistent=False)
 
     @property
     def bytes_per_block(self) -> int:
@@ -80,12 +95,11 @@ class Decoder(nn.Module):
     @property
     def parameter_count(self) -> int:
         """As the checkpoint counts: without padding, a tied head once."""
-        count = 0
-        for name, owner in named_owners(self):
-            if not (self.config.tied_head and name.startswith("lm_head.")):
-                shape = owner.disk_shape(name.rpartition(".")[2])
-                count += torch.Size(shape).numel()
-        return count
+        return sum(
+            torch.Size(shape).numel()
+            for path, name, owner in owners(self)
+            for shape in owner.pieces(path, name).values()
+        )
 
     def new_cache(self, num_blocks: int) -> list[Tensor]:
         shape = (num_blocks, self.bytes_per_block)
@@ -98,24 +112,36 @@ class Decoder(nn.Module):
         slot_mapping: Tensor,
         query_start: Tensor,
         seq_lens: Tensor,
+        context_lens: Tensor,
         block_table: Tensor,
         logit_rows: Tensor,
         kv_cache: list[Tensor],
     ) -> Tensor:
-        angles = positions.float()[:, None, None] * self.inverse_frequencies
-        step = Step(angles.cos(), angles.sin(), slot_mapping, query_start, seq_lens, block_table)
-        x_TH = self.model.embed_tokens(tokens)
-        for block, cache in zip(self.model.layers, kv_cache, strict=True):
-            x_TH = block(x_TH, step, cache)
-        logits: Tensor = self.lm_head(self.model.norm(x_TH[logit_rows]))
+        c, model = self.config, self.model
+        x_TH = model.embed_tokens(tokens)
+        if c.embedding_scale != 1:
+            x_TH = x_TH * c.embedding_scale
+        angles = local_angles = None
+        if c.rope is None:
+            x_TH = x_TH + model.embed_positions(positions)
+        else:
+            angles = model.rotary_emb(positions, query_start, context_lens)
+        if c.local_rope is not None:
+            local_angles = model.rotary_emb_local(positions, query_start, context_lens)
+        step = Step(slot_mapping, query_start, seq_lens, block_table)
+        for block, cache in zip(model.layers, kv_cache, strict=True):
+            x_TH = block(x_TH, local_angles if block.local else angles, step, cache)
+        logits: Tensor = self.lm_head(model.norm(x_TH[logit_rows]))
+        if c.logit_softcap is not None:
+            logits = c.logit_softcap * torch.tanh(logits / c.logit_softcap)
         return logits
 
 
-def named_owners(module: nn.Module) -> list[tuple[str, Stored]]:
-    """Each parameter's name and the module that holds it, under every name it has."""
+def owners(model: Decoder) -> list[tuple[str, str, Stored]]:
+    """Path, name and owner of each tensor that a checkpoint fills. A tied head has none."""
     return [
-        (f"{path}.{name}" if path else name, owner)
-        for path, owner in module.named_modules(remove_duplicate=False)
-        if isinstance(owner, Stored)
-        for name, _ in owner.named_parameters(recurse=False, remove_duplicate=False)
+        (path, name, owner)
+        for path, owner in model.named_modules()
+        if isinstance(owner, Stored) and not (owner is model.lm_head and model.config.tied_head)
+        for name, _ in owner.named_parameters(recurse=False)
     ]

@@ -1,19 +1,26 @@
 """The parts of a decoder, on our ops. Activations are float32; weights are stored as `dtype`.
 
-Shape suffixes: T tokens of all sequences, H hidden, N heads, K key-value heads, D head_dim, F half
-of D.
+Shape suffixes: T tokens of all sequences, H hidden, N heads, K key-value heads, D head_dim.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..custom_ops.linear import pack_linear
-from .config import Config, Rope
+from .config import Config
+from .rope import Angles
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
 
 
 def _parameter(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
@@ -28,33 +35,58 @@ def packed_shape(rows: int, columns: int, dtype: torch.dtype) -> torch.Size:
 class Stored(nn.Module):
     """A module with tensors of its own, which may lie in memory other than on disk."""
 
-    def disk_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of its tensor `name` in a checkpoint."""
-        return tuple(getattr(self, name).shape)
+    def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
+        """The tensors of a checkpoint that make up its tensor `name`, and their shapes.
 
-    def fill(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as the module holds it, from the one on disk."""
+        `path` is the module's own, "model.layers.0.mlp.gate_up_proj".
+        """
+        return {f"{path}.{name}": tuple(getattr(self, name).shape)}
+
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        """The tensor as the module holds it, from those of `pieces`, in its dtype."""
+        (tensor,) = pieces
         return tensor
 
 
 class Linear(Stored):
-    """y = x W^T + b with W packed."""
+    """y = x W^T + b with W packed. Several of a checkpoint's that read the same x may be one here:
+    `outputs` names them, with their sizes, in the order of y's columns."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int | Mapping[str, int],
+        bias: bool,
+        dtype: torch.dtype,
+        transposed: bool = False,
+    ) -> None:
         super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-        self.weight = _parameter(packed_shape(outputs, inputs, dtype), dtype)
-        self.bias = _parameter((outputs,), torch.float32) if bias else None
+        self.parts = {} if isinstance(outputs, int) else dict(outputs)
+        self.inputs, self.transposed = inputs, transposed
+        self.outputs = outputs if isinstance(outputs, int) else sum(outputs.values())
+        self.weight = _parameter(packed_shape(self.outputs, inputs, dtype), dtype)
+        self.bias = _parameter((self.outputs,), torch.float32) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.ingot.linear(x, self.weight, self.bias, self.outputs)
         return out
 
-    def disk_shape(self, name: str) -> tuple[int, ...]:
-        return (self.outputs,) if name == "bias" else (self.outputs, self.inputs)
+    def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
+        parent, _, own = path.rpartition(".")
+        shapes: dict[str, tuple[int, ...]] = {}
+        for part, outputs in (self.parts or {own: self.outputs}).items():
+            matrix = (self.inputs, outputs) if self.transposed else (outputs, self.inputs)
+            where = ".".join(filter(None, (parent, part, name)))
+            shapes[where] = (outputs,) if name == "bias" else matrix
+        return shapes
 
-    def fill(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor if name == "bias" else pack_linear(tensor)
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        if name == "bias":
+            return torch.cat(pieces)
+        return pack_linear(torch.cat([w.t() if self.transposed else w for w in pieces]))
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs}, {self.parts or self.outputs}, bias={self.bias is not None}"
 
 
 class Embedding(Stored):
@@ -69,52 +101,72 @@ class Embedding(Stored):
         out: Tensor = torch.ops.ingot.embedding(tokens_T, self.weight, self.hidden_size)
         return out
 
-    def disk_shape(self, name: str) -> tuple[int, ...]:
-        return (self.vocab_size, self.hidden_size)
+    def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{path}.{name}": (self.vocab_size, self.hidden_size)}
 
-    def fill(self, name: str, tensor: Tensor) -> Tensor:
-        return pack_linear(tensor)
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        return pack_linear(*pieces)
+
+
+class LearnedPositions(Stored):
+    """A row of [positions, H] for each position, float32 (GPT-2)."""
+
+    def __init__(self, positions: int, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = _parameter((positions, hidden_size), torch.float32)
+
+    def forward(self, positions_T: Tensor) -> Tensor:
+        return self.weight[positions_T]
 
 
 class RMSNorm(Stored):
-    """x / rms(x) * weight (Zhang and Sennrich 2019)."""
+    """x / rms(x) * weight (Zhang and Sennrich 2019), over the last dimension.
 
-    def __init__(self, size: int, eps: float) -> None:
+    plus_one: the checkpoint stores weight - 1 (Gemma).
+    """
+
+    def __init__(self, size: int, eps: float, plus_one: bool = False) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.plus_one = eps, plus_one
         self.weight = _parameter((size,), torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        (weight,) = pieces
+        return weight + 1 if self.plus_one else weight
 
-def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """Angle of each rotated pair per position, float32 [F], scaling applied."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-    plain = 1.0 / rope.theta**exponents
-    if rope.kind == "linear":
-        return plain / rope.factor
-    if rope.kind == "llama3":
-        context = rope.original_max_position_embeddings
-        wavelength = 2 * math.pi / plain
-        low, high = rope.low_freq_factor, rope.high_freq_factor
-        smooth = ((context / wavelength - low) / (high - low)).clamp(0, 1)
-        return plain * smooth + plain / rope.factor * (1 - smooth)
-    return plain
+    def extra_repr(self) -> str:
+        return f"{self.eps}"
 
 
-def rotate(x_TND: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + F) of each head by its position's angles."""
-    a, b = x_TND.chunk(2, dim=-1)
-    return torch.cat((a * cos_T1F - b * sin_T1F, b * cos_T1F + a * sin_T1F), dim=-1)
+class LayerNorm(Stored):
+    """(x - mean) / deviation * weight + bias (Ba et al. 2016), over the last dimension."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = _parameter((size,), torch.float32)
+        self.bias = _parameter((size,), torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.eps}"
+
+
+def make_norm(config: Config, size: int) -> Stored:
+    if config.norm == "layer":
+        return LayerNorm(size, config.norm_eps)
+    return RMSNorm(size, config.norm_eps, plus_one=config.norm == "rms_plus_one")
 
 
 @dataclass
 class Step:
-    """What all layers of one forward share: rotary angles and where the tokens' cache lies."""
+    """What all layers of one forward share: where the tokens' cache lies."""
 
-    cos_T1F: Tensor
-    sin_T1F: Tensor
     slot_mapping: Tensor
     query_start: Tensor
     seq_lens: Tensor
@@ -124,48 +176,78 @@ class Step:
 class Attention(nn.Module):
     """Causal self-attention over the paged cache (Ainslie et al. 2023 for grouped heads)."""
 
-    def __init__(self, config: Config, dtype: torch.dtype, kv_dtype: str) -> None:
+    def __init__(
+        self, config: Config, window: int | None, dtype: torch.dtype, kv_dtype: str
+    ) -> None:
         super().__init__()
         c = config
-        self.head_dim, self.window, self.kv_dtype = c.head_dim, c.sliding_window, kv_dtype
+        self.head_dim, self.window, self.kv_dtype = c.head_dim, window, kv_dtype
+        self.scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
+        self.softcap = c.attention_softcap
         queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-        self.q_proj = Linear(c.hidden_size, queries, c.attention_bias, dtype)
-        self.k_proj = Linear(c.hidden_size, keys, c.attention_bias, dtype)
-        self.v_proj = Linear(c.hidden_size, keys, c.attention_bias, dtype)
-        self.o_proj = Linear(queries, c.hidden_size, c.attention_bias, dtype)
+        self.sizes = [queries, keys, keys]
+        parts = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
+        outputs = sum(self.sizes) if c.fused_projections else parts
+        self.qkv_proj = Linear(c.hidden_size, outputs, c.qkv_bias, dtype, c.transposed)
+        self.o_proj = Linear(queries, c.hidden_size, c.output_bias, dtype, c.transposed)
+        self.query_key_norm = c.query_key_norm
+        if self.query_key_norm != "none":
+            per_head = self.query_key_norm == "head"
+            self.q_norm = make_norm(c, c.head_dim if per_head else queries)
+            self.k_norm = make_norm(c, c.head_dim if per_head else keys)
 
-    def forward(self, x_TH: Tensor, step: Step, cache: Tensor) -> Tensor:
-        q_TND = self.q_proj(x_TH).unflatten(-1, (-1, self.head_dim))
-        k_TKD = self.k_proj(x_TH).unflatten(-1, (-1, self.head_dim))
-        v_TKD = self.v_proj(x_TH).unflatten(-1, (-1, self.head_dim))
+    def forward(self, x_TH: Tensor, angles: Angles | None, step: Step, cache: Tensor) -> Tensor:
+        q, k, v = self.qkv_proj(x_TH).split(self.sizes, dim=-1)
+        if self.query_key_norm == "full":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q_TND, k_TKD, v_TKD = (x.unflatten(-1, (-1, self.head_dim)) for x in (q, k, v))
+        if self.query_key_norm == "head":
+            q_TND, k_TKD = self.q_norm(q_TND), self.k_norm(k_TKD)
         out_TND = torch.ops.ingot.paged_attention(
-            rotate(q_TND, step.cos_T1F, step.sin_T1F),
-            rotate(k_TKD, step.cos_T1F, step.sin_T1F),
+            q_TND,
+            k_TKD,
             v_TKD,
             cache,
             step.slot_mapping,
             step.query_start,
             step.seq_lens,
             step.block_table,
-            self.head_dim**-0.5,
+            angles.cos if angles else None,
+            angles.sin if angles else None,
+            self.scale,
             self.window,
+            self.softcap,
+            0,
             self.kv_dtype,
         )
         out: Tensor = self.o_proj(out_TND.flatten(1))
         return out
 
 
-class GatedMLP(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, SwiGLU)."""
+class MLP(nn.Module):
+    """down(act(gate(x)) * up(x)) (Shazeer 2020), or without a gate down(act(up(x)))."""
 
     def __init__(self, config: Config, dtype: torch.dtype) -> None:
         super().__init__()
-        inner, bias = config.intermediate_size, config.mlp_bias
-        self.gate_proj = Linear(config.hidden_size, inner, bias, dtype)
-        self.up_proj = Linear(config.hidden_size, inner, bias, dtype)
-        self.down_proj = Linear(inner, config.hidden_size, bias, dtype)
+        c, inner = config, config.intermediate_size
+        self.activation = c.activation
+        self.gated = c.gated_mlp
+        if c.gated_mlp:
+            outputs = 2 * inner if c.fused_projections else {"gate_proj": inner, "up_proj": inner}
+            self.gate_up_proj = Linear(c.hidden_size, outputs, c.mlp_bias, dtype, c.transposed)
+        else:
+            self.up_proj = Linear(c.hidden_size, inner, c.mlp_bias, dtype, c.transposed)
+        self.down_proj = Linear(inner, c.hidden_size, c.mlp_bias, dtype, c.transposed)
 
     def forward(self, x_TH: Tensor) -> Tensor:
-        gate = nn.functional.silu(self.gate_proj(x_TH))
-        out: Tensor = self.down_proj(gate * self.up_proj(x_TH))
+        act = ACTIVATIONS[self.activation]
+        if self.gated:
+            gate, up = self.gate_up_proj(x_TH).chunk(2, dim=-1)
+            inner = act(gate) * up
+        else:
+            inner = act(self.up_proj(x_TH))
+        out: Tensor = self.down_proj(inner)
         return out
+
+    def extra_repr(self) -> str:
+        return self.activation

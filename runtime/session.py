@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import queue
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -143,6 +145,16 @@ class Session:
             self.close()
 
 
+_generations: weakref.WeakSet[_Generation] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_generations() -> None:
+    """A process must not end under a step: libraries would be taken down while it runs."""
+    for generation in list(_generations):
+        generation.stop()
+
+
 class _Generation:
     """One call of the library, which blocks, in a thread; its tokens come through a queue."""
 
@@ -154,6 +166,7 @@ class _Generation:
         self._stopped = threading.Event()
         arguments = (session, tokens, sampling)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
+        _generations.add(self)
         self._thread.start()
 
     def tokens(self) -> Iterator[int]:

@@ -125,6 +125,7 @@ class _Runner:
                 positions.clone(),  # one sequence: its blocks in order
                 torch.tensor([0, count]),
                 torch.tensor([self.length]),
+                torch.tensor([self.length]),
                 torch.arange(self.blocks)[None],
                 torch.arange(count),
                 *self.cache,

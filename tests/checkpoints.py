@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import transformers
 
 SMALL = {
     "vocab_size": 300,
@@ -27,6 +27,24 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def longrope(pairs: int) -> dict[str, Any]:
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0 + 0.1 * i for i in range(pairs)],
+        "long_factor": [2.0 + 0.7 * i for i in range(pairs)],
+        "original_max_position_embeddings": 64,
+    }
+
 
 # One of each thing that a Llama checkpoint may vary in.
 LLAMAS: dict[str, dict[str, Any]] = {
@@ -65,25 +83,40 @@ LLAMAS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
-    """A Llama checkpoint of random weights, wide enough apart that greedy decoding varies."""
+def make_checkpoint(folder: Path, kind: str = "Llama", seed: int = 0, **config: Any) -> Path:
+    """A checkpoint of random weights, wide enough apart that greedy decoding varies.
+
+    kind: what transformers' classes are named after, as in LlamaConfig and LlamaForCausalLM.
+    """
     shard = config.pop("max_shard_size", "1GB")
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**{**SMALL, **config}))
+    head = {"GPT2": "GPT2LMHeadModel"}.get(kind, f"{kind}ForCausalLM")
+    settings = {"Gemma3": "Gemma3TextConfig"}.get(kind, f"{kind}Config")
+    common = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+    common |= {} if kind == "GPT2" else SMALL
+    model = getattr(transformers, head)(getattr(transformers, settings)(**{**common, **config}))
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1 or name.endswith("bias"):
             torch.nn.init.normal_(parameter, 0, 0.15)
+        else:  # norms
+            torch.nn.init.normal_(parameter, float(parameter.data.mean()), 0.1)
     model.save_pretrained(folder, max_shard_size=shard)
     return folder
 
 
-def reference(folder: Path) -> LlamaForCausalLM:
+def make_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
+    return make_checkpoint(folder, "Llama", seed, **config)
+
+
+def reference(folder: Path) -> Any:
     """The same checkpoint in transformers, float32."""
-    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     return model.eval()
 
 
-def reference_tokens(model: LlamaForCausalLM, prompt: list[int], count: int) -> list[int]:
+def reference_tokens(model: Any, prompt: list[int], count: int) -> list[int]:
     """Greedy continuation by transformers; stop ids do not stop."""
     model.generation_config.eos_token_id = None
     out = model.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False)

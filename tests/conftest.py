@@ -31,21 +31,21 @@ ExportPackage = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def export_package(tmp_path_factory: pytest.TempPathFactory) -> ExportPackage:
-    """`export_package(dtype=..., **llama_config) -> package`, exported once for each configuration.
+    """`export_package(kind, dtype=..., **config) -> package`, exported once for each configuration.
 
     The checkpoint it was made from, random weights and all, is the folder `checkpoint` beside the
     package.
     """
     from ingot.export import export_checkpoint
-    from tests.checkpoints import make_llama
+    from tests.checkpoints import make_checkpoint
 
     made: dict[str, Path] = {}
 
-    def export(dtype: str = "float32", **config: Any) -> Path:
-        key = repr((dtype, sorted(config.items(), key=str)))
+    def export(kind: str = "Llama", dtype: str = "float32", **config: Any) -> Path:
+        key = repr((kind, dtype, sorted(config.items(), key=str)))
         if key not in made:
             folder = tmp_path_factory.mktemp("package")
-            checkpoint = make_llama(folder / "checkpoint", **config)
+            checkpoint = make_checkpoint(folder / "checkpoint", kind, **config)
             export_checkpoint(checkpoint, folder / "model.pt2", dtype=dtype)
             made[key] = folder / "model.pt2"
         return made[key]

@@ -14,6 +14,7 @@ import torch
 
 import ingot
 from tests.checkpoints import LLAMAS, reference, reference_tokens, relative_error
+from tests.families import FAMILIES
 
 PROMPTS = [[5], [7, 1, 90], list(range(1, 120)), [3] * 300]
 
@@ -41,7 +42,7 @@ def tokens_of(package: ingot.Package, prompt: list[int], count: int) -> list[int
     return [piece.token for piece in pieces]
 
 
-def test_tokens_and_logits_are_those_of_transformers(package_path: Path) -> None:
+def check_against_transformers(package_path: Path) -> None:
     package = ingot.load(package_path)
     theirs = reference(package_path.parent / "checkpoint")
     vocab = package.manifest["model"]["vocab_size"]
@@ -51,6 +52,25 @@ def test_tokens_and_logits_are_those_of_transformers(package_path: Path) -> None
         with package.session() as session, torch.no_grad():
             ours = torch.from_numpy(session.logits(prompt))
             assert relative_error(ours, theirs(torch.tensor([prompt])).logits[0]) < 1e-4
+
+
+def test_tokens_and_logits_are_those_of_transformers(package_path: Path) -> None:
+    check_against_transformers(package_path)
+
+
+FIRST = {kind: name for name, (kind, _) in reversed(FAMILIES.items())}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if FIRST[kind] == name else pytest.mark.full)
+        for name, (kind, _) in FAMILIES.items()
+    ],
+)
+def test_families(name: str, export_package: Callable[..., Path]) -> None:
+    kind, config = FAMILIES[name]
+    check_against_transformers(export_package(kind, **config))
 
 
 def test_eight_sessions_at_once_give_what_each_gives_alone(package_path: Path) -> None:

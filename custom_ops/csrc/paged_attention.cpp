@@ -20,8 +20,10 @@ constexpr float kInfinity = __builtin_inff();
 struct Tile {
   int rows;
   const float* q[kTileRows];
+  alignas(64) float rotated[kTileRows][kMaxHeadDim];  // what they point to, if q is to be rotated
   float* out[kTileRows];
-  int64_t first[kTileRows];  // positions that a row sees: [first, last]
+  int64_t position[kTileRows];  // of the row's token
+  int64_t first[kTileRows];     // positions that a row sees in this walk: [first, last]
   int64_t last[kTileRows];
   alignas(64) float weights[kTileRows][kBlock];  // scores, then exp(score - max)
   alignas(64) float sums[kTileRows][kMaxHeadDim];
@@ -32,8 +34,8 @@ struct Tile {
   int end[kTileRows];
 };
 
-Tile make_tile(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
-  Tile tile;
+void set_rows(Tile& tile, const AttentionCall& call, int64_t sequence, int64_t kv_head,
+              int64_t first_row) {
   const int64_t group = call.group();
   const int64_t count = call.new_tokens(sequence);
   const int64_t left = count * group - first_row;
@@ -43,14 +45,16 @@ Tile make_tile(const AttentionCall& call, int64_t sequence, int64_t kv_head, int
     const int64_t token = call.query_start[sequence] + index;
     const int64_t head = kv_head * group + (first_row + r) % group;
     tile.q[r] = call.q.at(token, head);
+    if (call.rotary.pairs > 0) {
+      call.rotary.turn(tile.q[r], call.dim, token, tile.rotated[r]);
+      tile.q[r] = tile.rotated[r];
+    }
     tile.out[r] = call.out + (token * call.query_heads + head) * call.dim;
-    tile.last[r] = call.seq_lens[sequence] - count + index;
-    tile.first[r] = call.first_seen(tile.last[r]);
+    tile.position[r] = call.seq_lens[sequence] - count + index;
     tile.max[r] = -kInfinity;
     tile.total[r] = 0.0f;
     memset(tile.sums[r], 0, padded(call.dim) * sizeof(float));
   }
-  return tile;
 }
 
 // weights[row][0..16) = q[row] . K, for kRows rows. Sums of kScoreDepth terms are added up, which
@@ -81,16 +85,20 @@ void scores(Tile& tile, int row, const float* k, int64_t dim) {
   }
 }
 
+Vec scaled(Vec scores, float scale, float softcap) {
+  return softcap == 0.0f ? scores * scale : tanh(scores * (scale / softcap)) * softcap;
+}
+
 // Turns a row's scores into softmax weights relative to the largest score so far; tokens that the
 // row does not see weigh 0. Leaves in `rescale` the factor for the row's earlier sums.
-void soften(Tile& tile, int r, float scale) {
+void soften(Tile& tile, int r, float scale, float softcap) {
   Vec weights[kScoreVectors];
   VecInt seen[kScoreVectors];
   Vec largest = broadcast(tile.max[r]);
   for (int v = 0; v < kScoreVectors; v++) {
     const VecInt token = lane_numbers() + v * kLanes;
     seen[v] = (token >= tile.begin[r]) & (token < tile.end[r]);
-    weights[v] = load<Vec>(tile.weights[r] + v * kLanes) * scale;
+    weights[v] = scaled(load<Vec>(tile.weights[r] + v * kLanes), scale, softcap);
     weights[v] = seen[v] ? weights[v] : broadcast(-kInfinity);
     largest = larger(largest, weights[v]);
   }
@@ -140,13 +148,14 @@ bool see(Tile& tile, int64_t position) {
   return uniform;
 }
 
-void add_block(Tile& tile, const BlockView& block, int64_t position, int64_t dim, float scale) {
+void add_block(Tile& tile, const BlockView& block, int64_t position, const AttentionCall& call) {
   const bool uniform = see(tile, position);
   int r = 0;
-  for (; r + kScoreRows <= tile.rows; r += kScoreRows) scores<kScoreRows>(tile, r, block.k, dim);
-  for (; r < tile.rows; r++) scores<1>(tile, r, block.k, dim);
+  for (; r + kScoreRows <= tile.rows; r += kScoreRows)
+    scores<kScoreRows>(tile, r, block.k, call.dim);
+  for (; r < tile.rows; r++) scores<1>(tile, r, block.k, call.dim);
   for (r = 0; r < tile.rows; r++) {
-    if (tile.begin[r] < tile.end[r]) soften(tile, r, scale);
+    if (tile.begin[r] < tile.end[r]) soften(tile, r, call.scale, call.softcap);
   }
   if (uniform && tile.rows == kTileRows) return accumulate<kTileRows>(tile, 0, block);
   for (r = 0; r < tile.rows; r++) {
@@ -154,15 +163,34 @@ void add_block(Tile& tile, const BlockView& block, int64_t position, int64_t dim
   }
 }
 
+// Adds the blocks with the positions that the rows see now: their first and last rise row by row.
 template <typename T>
-void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
+void walk(Tile& tile, const AttentionCall& call, int64_t sequence, int64_t kv_head) {
   BlockScratch scratch;
-  Tile tile = make_tile(call, sequence, kv_head, first_row);
   const int64_t* table = call.block_table + sequence * call.pages;
   for (int64_t page = tile.first[0] / kBlock; page * kBlock <= tile.last[tile.rows - 1]; page++) {
     const char* head = call.cache + table[page] * call.cache_stride + kv_head * call.head_bytes;
-    add_block(tile, view_block<T>(head, call.dim, scratch), page * kBlock, call.dim, call.scale);
+    add_block(tile, view_block<T>(head, call.dim, scratch), page * kBlock, call);
   }
+}
+
+template <typename T>
+void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
+  Tile tile;
+  set_rows(tile, call, sequence, kv_head, first_row);
+  if (call.n_sink > 0) {
+    for (int r = 0; r < tile.rows; r++) {
+      const int64_t window = call.first_seen(tile.position[r]);
+      tile.first[r] = 0;
+      tile.last[r] = (window < call.n_sink ? window : call.n_sink) - 1;
+    }
+    walk<T>(tile, call, sequence, kv_head);
+  }
+  for (int r = 0; r < tile.rows; r++) {
+    tile.first[r] = call.first_seen(tile.position[r]);
+    tile.last[r] = tile.position[r];
+  }
+  walk<T>(tile, call, sequence, kv_head);
   for (int r = 0; r < tile.rows; r++) {
     for (int64_t d = 0; d < call.dim; d++) tile.out[r][d] = tile.sums[r][d] / tile.total[r];
   }
@@ -180,6 +208,20 @@ void clear_padding(const AttentionCall& call) {
 }
 
 template <typename T>
+void write_slot(const AttentionCall& call, int64_t token, int64_t kv_head) {
+  const int64_t slot = call.slot_mapping[token];
+  if (slot < 0) return;
+  const float* k = call.k.at(token, kv_head);
+  float rotated[kMaxHeadDim];
+  if (call.rotary.pairs > 0) {
+    call.rotary.turn(k, call.dim, token, rotated);
+    k = rotated;
+  }
+  char* head = call.cache + slot / kBlock * call.cache_stride + kv_head * call.head_bytes;
+  write_token<T>(head, call.dim, slot % kBlock, k, call.v.at(token, kv_head));
+}
+
+template <typename T>
 void run(const AttentionCall& call) {
   clear_padding(call);
 #pragma omp parallel
@@ -187,10 +229,7 @@ void run(const AttentionCall& call) {
 #pragma omp for collapse(2) schedule(static)  // ends in a barrier: all K and V are written
     for (int64_t t = 0; t < call.tokens; t++) {
       for (int64_t h = 0; h < call.kv_heads; h++) {
-        const int64_t slot = call.slot_mapping[t];
-        if (slot < 0) continue;
-        char* head = call.cache + slot / kBlock * call.cache_stride + h * call.head_bytes;
-        write_token<T>(head, call.dim, slot % kBlock, call.k.at(t, h), call.v.at(t, h));
+        write_slot<T>(call, t, h);
       }
     }
     for (int64_t b = 0; b < call.sequences; b++) {
@@ -207,10 +246,13 @@ void run(const AttentionCall& call) {
 
 void paged_attention(const DLTensor* q, const DLTensor* k, const DLTensor* v, DLTensor* kv_cache,
                      const DLTensor* slot_mapping, const DLTensor* query_start,
-                     const DLTensor* seq_lens, const DLTensor* block_table, double scale,
-                     const int64_t* window, const char* kv_dtype, DLTensor* out0) {
-  AttentionCall call = check_attention({q, k, v, kv_cache, slot_mapping, query_start, seq_lens,
-                                        block_table, scale, window, kv_dtype});
+                     const DLTensor* seq_lens, const DLTensor* block_table,
+                     const DLTensor* rotary_cos, const DLTensor* rotary_sin, double scale,
+                     const int64_t* window, const double* softcap, int64_t n_sink,
+                     const char* kv_dtype, DLTensor* out0) {
+  AttentionCall call =
+      check_attention({q, k, v, kv_cache, slot_mapping, query_start, seq_lens, block_table,
+                       rotary_cos, rotary_sin, scale, window, softcap, n_sink, kv_dtype});
   if (wants_shape(out0, kFloat32, {call.tokens, call.query_heads, call.dim})) return;
   call.out = data_of<float>(out0);
   switch (call.kv_type) {

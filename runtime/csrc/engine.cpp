@@ -191,6 +191,7 @@ void Engine::add(Batch& batch, Job& job, int64_t count) {
   share.rows = static_cast<int64_t>(batch.rows.size()) - share.first_row;
   batch.query_start.push_back(start + count);
   batch.seq_lens.push_back(sequence.length + count);
+  batch.context_lens.push_back(job.start_length + total);
   batch.table_width = std::max<int64_t>(batch.table_width, sequence.blocks.size());
   batch.shares.push_back(share);
 }
@@ -208,6 +209,7 @@ void Engine::execute(Batch& batch) {
       {batch.slots.data(), kInt64, {tokens}},
       {batch.query_start.data(), kInt64, {sequences + 1}},
       {batch.seq_lens.data(), kInt64, {sequences}},
+      {batch.context_lens.data(), kInt64, {sequences}},
       {batch.block_table.data(), kInt64, {sequences, batch.table_width}},
       {batch.rows.data(), kInt64, {static_cast<int64_t>(batch.rows.size())}},
   };

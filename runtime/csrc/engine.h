@@ -86,7 +86,8 @@ class Engine {
   };
   struct Batch {
     std::vector<Share> shares;
-    std::vector<int64_t> tokens, positions, slots, query_start{0}, seq_lens, block_table, rows;
+    std::vector<int64_t> tokens, positions, slots, query_start{0}, seq_lens, context_lens,
+        block_table, rows;
     int64_t table_width = 1;
   };
 

@@ -78,8 +78,9 @@ void* open_from_file(std::string_view code) {
 }  // namespace
 
 Graph::Graph(std::string_view code, std::string_view weights, const Manifest& manifest,
-             const std::string& path) {
-  host();  // must be open before code that needs it
+             const std::string& path)
+    : Graph() {  // from here the destructor runs, whatever is thrown
+  host();        // must be open before code that needs it
   load(code, path);
   check(create_(&container_, 1, "cpu", nullptr), "could not be started");
   check_signature(manifest, path);
@@ -119,7 +120,7 @@ void Graph::load(std::string_view code, const std::string& path) {
 
 // Generated code reads as many inputs as it was compiled for, whatever it is given.
 void Graph::check_signature(const Manifest& manifest, const std::string& path) const {
-  constexpr int64_t kIndexInputs = 7;  // tokens to logit_rows, docs/format.md
+  constexpr int64_t kIndexInputs = 8;  // tokens to logit_rows, docs/format.md
   size_t inputs = 0, outputs = 0;
   check(input_count_(container_, &inputs), "has no list of inputs");
   check(output_count_(container_, &outputs), "has no list of outputs");

@@ -29,6 +29,7 @@ class Graph {
   void run(const std::vector<Array>& inputs, std::vector<float>& output);
 
  private:
+  Graph() = default;
   void load(std::string_view code, const std::string& path);
   void check_signature(const Manifest& manifest, const std::string& path) const;
   void bind(std::string_view weights, const Manifest& manifest, const std::string& path);

@@ -12,8 +12,12 @@ from ingot.custom_ops.attention_cases import Batch
 from ingot.custom_ops.linear import pack_linear
 
 ATTENTION = (
-    "q k v kv_cache slot_mapping query_start seq_lens block_table scale window kv_dtype".split()
+    "q k v kv_cache slot_mapping query_start seq_lens block_table rotary_cos rotary_sin "
+    "scale window softcap n_sink kv_dtype".split()
 )
+
+
+ROTARY = ("rotary_cos", "rotary_sin")
 
 
 def attention(generator: torch.Generator, **changes: Any) -> torch.Tensor:
@@ -67,6 +71,13 @@ BAD_ATTENTION = [
     (r"block_table\[1, 0\] is -1", {"block_table": put((1, 0), -1)}),
     ("block_table must be int64", {"block_table": lambda t: t[:1]}),
     ("window is 0", {"window": 0}),
+    ("rotary_cos and rotary_sin come together", {"rotary_cos": torch.ones(17, 4)}),
+    ("rotary_cos must be float32", {name: torch.ones(16, 4) for name in ROTARY}),
+    ("turns 5 pairs, head_dim 8 has 4", {name: torch.ones(17, 5) for name in ROTARY}),
+    ("softcap is 0; it must be above 0", {"softcap": 0.0}),
+    ("softcap is nan", {"softcap": float("nan")}),
+    ("n_sink is -1", {"n_sink": -1}),
+    (r"block_table\[0, 0\] is -1", {"window": 2, "n_sink": 1, "block_table": put((0, 0), -1)}),
 ]
 
 

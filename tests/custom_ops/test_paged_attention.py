@@ -146,7 +146,7 @@ def test_cache_rounds_as_torch_does(kv_dtype: str, level: str) -> None:
     blocks = -(-tokens // 16)
     cache = torch.zeros(blocks, bytes_per_block(1, 256, kv_dtype), dtype=torch.uint8)
     sizes = torch.tensor([0, tokens]), torch.tensor([0]), torch.zeros(1, 1, dtype=torch.int64)
-    attend(x, x, x, cache, torch.arange(tokens), *sizes, 1.0, None, kv_dtype)
+    attend(x, x, x, cache, torch.arange(tokens), *sizes, None, None, 1.0, None, None, 0, kv_dtype)
     keys, rows = cache_views(cache, 1, 256, kv_dtype)
     expected = x.to(dtype).view(torch.int16)
     assert torch.equal(rows.reshape(-1, 1, 256)[:tokens].view(torch.int16), expected)

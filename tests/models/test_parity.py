@@ -9,17 +9,33 @@ import pytest
 import torch
 
 from ingot import models
-from tests.checkpoints import LINEAR, LLAMA3, LLAMAS, make_llama, reference, relative_error
+from tests.checkpoints import (
+    LINEAR,
+    LLAMA3,
+    LLAMAS,
+    make_checkpoint,
+    make_llama,
+    reference,
+    relative_error,
+)
+from tests.families import FAMILIES
 
 TOLERANCE = 1e-4
 BLOCK = 16
 
 
 def forward(
-    model: models.Decoder, parts: list[tuple[list[int], int]], cache: list[torch.Tensor]
+    model: models.Decoder,
+    parts: list[tuple[list[int], int]],
+    cache: list[torch.Tensor],
+    whole: int = 0,
 ) -> list[torch.Tensor]:
-    """Logits of each part: (new tokens, tokens before them). Part b owns blocks from 1 + 32 b."""
+    """Logits of each part: (new tokens, tokens before them). Part b owns blocks from 1 + 32 b.
+
+    whole: tokens of the prompts that these are parts of; 0: they are whole.
+    """
     tokens, positions, slots, starts, lengths = [], [], [], [0], []
+    contexts = []
     tables = [list(range(1 + 32 * b, 33 + 32 * b)) for b in range(len(parts))]
     for table, (new, past) in zip(tables, parts, strict=True):
         where = range(past, past + len(new))
@@ -28,14 +44,20 @@ def forward(
         slots += [table[p // BLOCK] * BLOCK + p % BLOCK for p in where]
         starts.append(starts[-1] + len(new))
         lengths.append(past + len(new))
-    inputs = (tokens, positions, slots, starts, lengths, tables, list(range(len(tokens))))
+        contexts.append(whole or lengths[-1])
+    rows = list(range(len(tokens)))
+    inputs = (tokens, positions, slots, starts, lengths, contexts, tables, rows)
     logits = model(*(torch.tensor(i, dtype=torch.int64) for i in inputs), cache)
     return list(logits.split([len(new) for new, _ in parts]))
 
 
-@pytest.fixture(params=LLAMAS, scope="module")
+CONFIGS = {**{f"llama-{name}": ("Llama", config) for name, config in LLAMAS.items()}, **FAMILIES}
+
+
+@pytest.fixture(params=CONFIGS, scope="module")
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_llama(tmp_path_factory.mktemp("ck") / "model", **LLAMAS[request.param])
+    kind, config = CONFIGS[request.param]
+    return make_checkpoint(tmp_path_factory.mktemp("ck") / "model", kind, **config)
 
 
 @torch.no_grad()
@@ -81,5 +103,5 @@ def test_bfloat16_weights_are_kept_and_shared(tmp_path: Path) -> None:
     checkpoint = make_llama(tmp_path / "model", tie_word_embeddings=True)
     model = models.load(checkpoint, dtype="bfloat16")
     assert model.kv_dtype == "bfloat16"
-    assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+    assert model.model.layers[0].mlp.gate_up_proj.weight.dtype == torch.bfloat16
     assert model.lm_head.weight is model.model.embed_tokens.weight

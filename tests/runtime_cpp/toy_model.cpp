@@ -32,7 +32,7 @@ int32_t aoti_record_function_end(void* guard);
 namespace {
 
 constexpr int32_t kUint8 = 0, kInt64 = 4, kFloat32 = 6;
-constexpr size_t kInputs = 7 + kLayers;
+constexpr size_t kInputs = 8 + kLayers;
 thread_local std::string g_error;
 
 struct Container {
@@ -71,12 +71,14 @@ struct Step {
         slots(h[2], kInt64, 1, "slot_mapping"),
         query_start(h[3], kInt64, 1, "query_start"),
         seq_lens(h[4], kInt64, 1, "seq_lens"),
-        block_table(h[5], kInt64, 2, "block_table"),
-        rows(h[6], kInt64, 1, "logit_rows"),
-        first_cache(h[7], kUint8, 2, "kv_cache.0"),
-        last_cache(h[8], kUint8, 2, "kv_cache.1") {}
+        context_lens(h[5], kInt64, 1, "context_lens"),
+        block_table(h[6], kInt64, 2, "block_table"),
+        rows(h[7], kInt64, 1, "logit_rows"),
+        first_cache(h[8], kUint8, 2, "kv_cache.0"),
+        last_cache(h[9], kUint8, 2, "kv_cache.1") {}
 
-  Input tokens, positions, slots, query_start, seq_lens, block_table, rows, first_cache, last_cache;
+  Input tokens, positions, slots, query_start, seq_lens, context_lens, block_table, rows,
+      first_cache, last_cache;
 
   int64_t sequence_of(int64_t token) const {
     int64_t b = 0;
@@ -105,6 +107,7 @@ void check(const Step& step) {
   for (int64_t b = 0; b < sequences; b++) {
     const int64_t begin = step.query_start.data[b], end = step.query_start.data[b + 1];
     require(begin < end, "a sequence without tokens");
+    require(step.context_lens.data[b] >= step.seq_lens.data[b], "a context ends too soon");
     for (int64_t i = begin; i < end; i++) {
       const int64_t position = step.seq_lens.data[b] - (end - i);
       require(step.positions.data[i] == position, "a position is wrong");

@@ -38,6 +38,20 @@ void check_heads(const AttentionCall& call) {
   }
 }
 
+Rotary rotary(const DLTensor* cos, const DLTensor* sin, int64_t tokens, int64_t dim) {
+  if ((cos == nullptr) != (sin == nullptr)) fail("rotary_cos and rotary_sin come together");
+  if (cos == nullptr) return {};
+  expect(cos, "rotary_cos", kFloat32, {tokens, -1});
+  const int64_t pairs = cos->shape[1];
+  expect(sin, "rotary_sin", kFloat32, {tokens, pairs});
+  expect_contiguous(cos, "rotary_cos", 1);
+  expect_contiguous(sin, "rotary_sin", 1);
+  if (2 * pairs > dim)
+    fail("rotary_cos turns %lld pairs, head_dim %lld has %lld", ll(pairs), ll(dim), ll(dim / 2));
+  return {data_of<const float>(cos), data_of<const float>(sin), cos->strides[0], sin->strides[0],
+          pairs};
+}
+
 void set_cache(AttentionCall& call, const DLTensor* cache) {
   const int64_t item_bytes = call.kv_type == KvType::float32 ? 4 : 2;
   call.head_bytes = 2 * kBlock * call.dim * item_bytes;
@@ -73,7 +87,8 @@ void check_sequence(const AttentionCall& call, int64_t b, int64_t blocks) {
          ll(b), ll(length), ll(end - begin), ll(call.pages * kBlock));
   }
   const int64_t first = call.first_seen(length - (end - begin));
-  for (int64_t page = first / kBlock; page * kBlock < length; page++) {
+  for (int64_t page = 0; page * kBlock < length; page++) {
+    if ((page + 1) * kBlock <= first && page * kBlock >= call.n_sink) continue;  // not seen
     const int64_t block = call.block_table[b * call.pages + page];
     if (block < 0 || block >= blocks) {
       fail("block_table[%lld, %lld] is %lld, outside [0, %lld)", ll(b), ll(page), ll(block),
@@ -83,6 +98,16 @@ void check_sequence(const AttentionCall& call, int64_t b, int64_t blocks) {
 }
 
 }  // namespace
+
+void Rotary::turn(const float* __restrict from, int64_t dim, int64_t token,
+                  float* __restrict to) const {
+  const float *c = cos + token * cos_stride, *s = sin + token * sin_stride;
+  for (int64_t i = 0; i < pairs; i++) {
+    to[i] = from[i] * c[i] - from[i + pairs] * s[i];
+    to[i + pairs] = from[i + pairs] * c[i] + from[i] * s[i];
+  }
+  for (int64_t d = 2 * pairs; d < dim; d++) to[d] = from[d];
+}
 
 AttentionCall check_attention(const AttentionArguments& a) {
   AttentionCall call{};
@@ -97,11 +122,17 @@ AttentionCall check_attention(const AttentionArguments& a) {
   call.k = heads(a.k, "k", call.tokens, call.kv_heads, call.dim);
   call.v = heads(a.v, "v", call.tokens, call.kv_heads, call.dim);
 
+  call.rotary = rotary(a.rotary_cos, a.rotary_sin, call.tokens, call.dim);
   call.kv_type = kv_type_of(a.kv_dtype);
   set_cache(call, a.kv_cache);
   call.scale = static_cast<float>(a.scale);
   call.window = a.window != nullptr ? *a.window : INT64_MAX;
   if (call.window < 1) fail("window is %lld; it must be at least 1", ll(call.window));
+  call.n_sink = a.n_sink;
+  if (call.n_sink < 0) fail("n_sink is %lld; it must not be negative", ll(call.n_sink));
+  call.softcap = a.softcap != nullptr ? static_cast<float>(*a.softcap) : 0.0f;
+  if (a.softcap != nullptr && !(call.softcap > 0))
+    fail("softcap is %g; it must be above 0", *a.softcap);
 
   expect(a.seq_lens, "seq_lens", kInt64, {-1});
   expect(a.block_table, "block_table", kInt64, {-1, -1});

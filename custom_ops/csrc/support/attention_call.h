@@ -21,8 +21,20 @@ struct Heads {
   }
 };
 
+// Cosines and sines of each token's position, [tokens, pairs]; pairs 0: nothing rotates.
+struct Rotary {
+  const float *cos, *sin;
+  int64_t cos_stride, sin_stride;
+  int64_t pairs;
+
+  // to = from, head_dim values, turned by the token's angles. Compiled for the baseline, which has
+  // no fused multiply-add, so every level writes the same keys.
+  void turn(const float* from, int64_t dim, int64_t token, float* to) const;
+};
+
 struct AttentionCall {
   Heads q, k, v;
+  Rotary rotary;
   float* out;
   char* cache;
   int64_t cache_stride;  // bytes from one block to the next
@@ -36,6 +48,8 @@ struct AttentionCall {
   int64_t pages;
   float scale;
   int64_t window;  // INT64_MAX: none
+  int64_t n_sink;  // first positions of a sequence, seen beside the window
+  float softcap;   // 0: none
 
   int64_t group() const { return query_heads / kv_heads; }
   int64_t new_tokens(int64_t sequence) const {
@@ -51,8 +65,11 @@ struct AttentionArguments {
   const DLTensor *q, *k, *v;
   DLTensor* kv_cache;
   const DLTensor *slot_mapping, *query_start, *seq_lens, *block_table;
+  const DLTensor *rotary_cos, *rotary_sin;  // or null
   double scale;
   const int64_t* window;
+  const double* softcap;
+  int64_t n_sink;
   const char* kv_dtype;
 };
 

@@ -93,5 +93,20 @@ inline Vec exp_negative(Vec x) {
   return x < -87.0f ? Vec{} : result;
 }
 
+// tanh x, to a few units in the last place: by e^-2|x|, and near 0, where that loses digits, by
+// the series up to x^11.
+inline Vec tanh(Vec x) {
+  const Vec size = x < 0.0f ? -x : x;
+  const Vec e = exp_negative(size * -2.0f);
+  const Vec far = (1.0f - e) / (1.0f + e);
+  const Vec x2 = x * x;
+  Vec p = x2 * (-1382.0f / 155925) + 62.0f / 2835;
+  p = p * x2 - 17.0f / 315;
+  p = p * x2 + 2.0f / 15;
+  p = p * x2 - 1.0f / 3;
+  const Vec near = x + x * x2 * p;
+  return size < 0.25f ? near : x < 0.0f ? -far : far;
+}
+
 }  // namespace
 }  // namespace ingot::INGOT_LEVEL

@@ -29,7 +29,8 @@ SizeClass size_class(size_t bytes) {
 }
 
 std::mutex mutex;
-std::vector<char*> free_lists[kClasses];
+// Never destroyed: a step may still run when the process's static objects end.
+auto* const free_lists = new std::vector<char*>[kClasses];
 std::atomic<size_t> held{0};
 }  // namespace
 
