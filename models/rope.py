@@ -37,7 +37,7 @@ class RotaryEmbedding(nn.Module):
     def forward(self, positions_T: Tensor, query_start: Tensor, context_lens_B: Tensor) -> Angles:
         frequencies = self.frequencies
         if self.rope.kind == "longrope":
-            lengths_T = of_tokens(context_lens_B, query_start, len(positions_T))
+            lengths_T = of_tokens(context_lens_B, query_start, positions_T.shape[0])
             is_long = lengths_T > self.rope.original_max_position_embeddings
             frequencies = torch.where(is_long[:, None], frequencies[1], frequencies[0])
         angles = positions_T.float()[:, None] * frequencies
@@ -52,7 +52,7 @@ def of_tokens(values_B: Tensor, query_start: Tensor, tokens: int) -> Tensor:
     """Each sequence's value for each of its tokens; the last one's for padding behind them."""
     token = torch.arange(tokens, device=values_B.device)
     sequence = (token[:, None] >= query_start[1:]).sum(1)
-    return values_B[sequence.clamp(max=len(values_B) - 1)]
+    return values_B[sequence.clamp(max=values_B.shape[0] - 1)]
 
 
 def inverse_frequencies(rope: Rope, size: int) -> Tensor:
