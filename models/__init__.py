@@ -7,58 +7,77 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import checkpoint as disk
-from .config import Config, Rope
-from .decoder import Decoder, owners
+from .config import Config, ImageConfig, Rope
+from .decoder import Decoder
 from .errors import CheckpointError
 from .families import Family, read_config
 from .layers import Stored
+from .model import Model
 
-__all__ = ["CheckpointError", "Config", "Decoder", "Rope", "build", "empty", "load", "read_config"]
+__all__ = [
+    "CheckpointError",
+    "Config",
+    "Decoder",
+    "Model",
+    "Rope",
+    "build",
+    "empty",
+    "load",
+    "read_config",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 KV_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load(
-    checkpoint: Path, dtype: str = "float32", max_seq_len: int | None = None, kv_dtype: str = "auto"
-) -> Decoder:
-    """The checkpoint's model on CPU, weights packed as `dtype`.
+    checkpoint: Path,
+    dtype: str = "float32",
+    max_seq_len: int | None = None,
+    kv_dtype: str = "auto",
+    image_size: int | None = None,
+) -> Any:
+    """The checkpoint's model on CPU, weights packed as `dtype`: a `Model`, most often a `Decoder`.
 
-    kv_dtype "auto" follows `dtype`. Raises CheckpointError, one sentence, for what cannot be used:
-    a missing or damaged file, an unknown architecture or field, a tensor of another shape, one too
-    many or one too few.
+    kv_dtype "auto" follows `dtype`. max_seq_len is a decoder's, image_size an image classifier's:
+    pixels a side, where it is not to be as it was trained. Raises CheckpointError, one sentence,
+    for what cannot be used: a missing or damaged file, an unknown architecture or field, a tensor
+    of another shape, one too many or one too few.
     """
     if not checkpoint.is_dir():
         raise CheckpointError(f"no checkpoint folder {checkpoint}; give a folder with config.json")
     where = checkpoint / "config.json"
     config, family = read_config(disk.read_json(where), str(where))
-    config = dataclasses.replace(config, max_seq_len=_length(config, max_seq_len, str(where)))
-    model = empty(config, dtype, kv_dtype)
+    config = _sized(config, str(where), max_seq_len=max_seq_len, image_size=image_size)
+    model = empty(config, dtype, kv_dtype, family.model)
     _fill(model, checkpoint, family)
     return model
 
 
-def build(config: Config, dtype: str = "float32", kv_dtype: str = "auto", seed: int = 0) -> Decoder:
+def build(config: Any, dtype: str = "float32", kv_dtype: str = "auto", seed: int = 0) -> Any:
     """A model of random weights: normal, 0.02 apart, norms one."""
     model = empty(config, dtype, kv_dtype)
     generator = torch.Generator().manual_seed(seed)
-    for path, name, owner in owners(model):
+    for path, name, owner in model.owners():
         shapes = owner.pieces(path, name).values()
         if "norm" in path:
             pieces = [torch.ones(shape) for shape in shapes]
         else:
             pieces = [torch.randn(shape, generator=generator) * 0.02 for shape in shapes]
         _set(owner, name, pieces)
-    _tie(model)
+    model.tie()
     return model
 
 
-def empty(config: Config, dtype: str = "float32", kv_dtype: str = "auto") -> Decoder:
+def empty(
+    config: Any, dtype: str = "float32", kv_dtype: str = "auto", model: type[Model] = Decoder
+) -> Any:
     """A model whose weights are on the meta device: shapes without memory."""
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype '{dtype}' is unknown; choose one of {', '.join(DTYPES)}")
@@ -67,35 +86,49 @@ def empty(config: Config, dtype: str = "float32", kv_dtype: str = "auto") -> Dec
         raise CheckpointError(
             f"kv-dtype '{kv_dtype}' is unknown; choose one of {', '.join(KV_DTYPES)}"
         )
+    options: dict[str, Any] = {"kv_dtype": kv_dtype} if issubclass(model, Decoder) else {}
     with torch.device("meta"):
-        return Decoder(config, DTYPES[dtype], kv_dtype).eval()
+        return model(config, DTYPES[dtype], **options).eval()
 
 
-def _length(config: Config, wanted: int | None, where: str) -> int:
-    if wanted is None:
-        return config.max_seq_len
-    if not 1 <= wanted <= config.max_seq_len:
-        raise CheckpointError(
-            f"--max-seq-len {wanted} is not in 1 to {config.max_seq_len}, which {where} states"
-        )
-    return wanted
+def _sized(config: Any, where: str, *, max_seq_len: int | None, image_size: int | None) -> Any:
+    """The config with the sizes that the user asked for."""
+    if max_seq_len is not None:
+        if not isinstance(config, Config):
+            raise CheckpointError(f"{where} is no decoder's: it has no --max-seq-len")
+        if not 1 <= max_seq_len <= config.max_seq_len:
+            raise CheckpointError(
+                f"--max-seq-len {max_seq_len} is not in 1 to {config.max_seq_len}, which {where}"
+                " states"
+            )
+        config = dataclasses.replace(config, max_seq_len=max_seq_len)
+    if image_size is not None:
+        if not isinstance(config, ImageConfig):
+            raise CheckpointError(f"{where} is no image model's: it has no --image-size")
+        if image_size < 1 or image_size % config.patch_size:
+            raise CheckpointError(
+                f"--image-size {image_size} is no multiple of {config.patch_size}, the patch size"
+                f" in {where}"
+            )
+        config = dataclasses.replace(config, image_size=image_size)
+    return config
 
 
-def _fill(model: Decoder, checkpoint: Path, family: Family) -> None:
+def _fill(model: Model, checkpoint: Path, family: Family) -> None:
     files = disk.tensor_files(checkpoint)
     family = family.fit(files)
-    files = family.loaded(files, model.config.tied_head)
+    files = family.loaded(files, getattr(model.config, "tied_head", False))
     wanted = {
         (path, name): {family.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
-        for path, name, owner in owners(model)
+        for path, name, owner in model.owners()
     }
     shapes = {name: shape for pieces in wanted.values() for name, shape in pieces.items()}
     _check_names(shapes.keys() - files.keys(), files.keys() - shapes.keys(), checkpoint)
     with disk.TensorFiles(files) as tensors:
-        for path, name, owner in owners(model):
+        for path, name, owner in model.owners():
             pieces = [tensors.read(n, shape) for n, shape in wanted[path, name].items()]
             _set(owner, name, pieces)
-    _tie(model)
+    model.tie()
 
 
 def _check_names(missing: set[str], extra: set[str], checkpoint: Path) -> None:
@@ -112,8 +145,3 @@ def _set(owner: Stored, name: str, pieces: list[Tensor]) -> None:
     dtype = getattr(owner, name).dtype
     filled = owner.fill(name, [piece.to(dtype) for piece in pieces])
     setattr(owner, name, torch.nn.Parameter(filled, requires_grad=False))
-
-
-def _tie(model: Decoder) -> None:
-    if model.config.tied_head:
-        model.lm_head.weight = model.model.embed_tokens.weight

@@ -1,4 +1,4 @@
-"""A decoder's architecture as data. What differs between families is a value here, not a class."""
+"""Architectures as data. What differs between families is a value here, not a class."""
 
 from __future__ import annotations
 
@@ -34,9 +34,58 @@ class Rope:
         return int(head_dim * self.partial_rotary_factor)
 
 
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What encoders of text and of images share."""
+
+    architecture: str
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    norm_eps: float
+    norms: Literal["before", "after"]  # "before": and one more after the last block
+    activation: Activation
+    qkv_bias: bool
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig(EncoderConfig):
+    """BERT's embeddings: of words, positions and token types, summed and normalised."""
+
+    vocab_size: int
+    max_seq_len: int
+    type_vocab_size: int
+
+
+@dataclass(frozen=True)
+class ImageConfig(EncoderConfig):
+    """A vision transformer over square patches, with a classifier."""
+
+    num_channels: int
+    image_size: int
+    patch_size: int
+    trained_image_size: int  # its position embeddings are interpolated where image_size differs
+    num_labels: int
+    labels: tuple[str, ...]
+    distilled: bool = False  # a second token, which the classifier reads only with two heads
+    two_heads: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch_size) ** 2 + 1 + self.distilled
+
+
 @dataclass(frozen=True)
 class Config:
-    """All that decides a decoder's graph, and nothing about its weights' values."""
+    """A decoder: all that decides its graph, and nothing about its weights' values."""
 
     architecture: str
     vocab_size: int
@@ -56,7 +105,7 @@ class Config:
     norm: Literal["rms", "rms_plus_one", "layer"] = "rms"  # plus one: weights are stored less one
     norms: Literal["before", "after", "around"] = "before"  # of attention and MLP
     query_key_norm: Literal["none", "head", "full"] = "none"  # per head, or over all heads
-    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
+    activation: Activation = "silu"
     gated_mlp: bool = True
     qkv_bias: bool = False
     output_bias: bool = False

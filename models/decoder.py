@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..custom_ops.paged_attention import bytes_per_block
 from .config import Config
-from .layers import MLP, Attention, Embedding, LearnedPositions, Linear, Step, Stored, make_norm
+from .layers import MLP, Attention, Embedding, Linear, Step, Table, make_norm
+from .model import Model
 from .rope import Angles, RotaryEmbedding
 
 # A block's norms: before attention, after it, before the MLP, after it. The second name means
@@ -40,7 +41,16 @@ class Block(nn.Module):
         for name in filter(None, self.norms):
             self.add_module(name, make_norm(config, config.hidden_size))
         self.self_attn = Attention(config, window, dtype, kv_dtype)
-        self.mlp = MLP(config, dtype)
+        self.mlp = MLP(
+            config.hidden_size,
+            config.intermediate_size,
+            config.activation,
+            dtype,
+            bias=config.mlp_bias,
+            gated=config.gated_mlp,
+            fused=config.fused_projections,
+            transposed=config.transposed,
+        )
 
     def norm(self, place: int, x_TH: Tensor) -> Tensor:
         name = self.norms[place]
@@ -60,7 +70,7 @@ class Backbone(nn.Module):
         c = config
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size, dtype)
         if c.rope is None:
-            self.embed_positions = LearnedPositions(c.learned_positions, c.hidden_size)
+            self.embed_positions = Table(c.learned_positions, c.hidden_size)
         else:
             self.rotary_emb = RotaryEmbedding(c.rope, c.head_dim)
         if c.local_rope is not None:
@@ -70,7 +80,7 @@ class Backbone(nn.Module):
         self.norm = make_norm(c, c.hidden_size)
 
 
-class Decoder(nn.Module):
+class Decoder(Model):
     """A causal language model over a paged cache; `forward` is the graph contract.
 
     tokens, positions, slot_mapping [T], query_start [B + 1], seq_lens, context_lens [B],
@@ -79,27 +89,26 @@ class Decoder(nn.Module):
     uint8 [num_blocks, bytes_per_block] a layer, mutated. Returns float32 [R, vocab_size].
     """
 
+    kind = "decoder"
+    config: Config
+
     def __init__(self, config: Config, dtype: torch.dtype, kv_dtype: str) -> None:
-        super().__init__()
-        self.config, self.kv_dtype = config, kv_dtype
-        self.dtype = str(dtype).removeprefix("torch.")
+        super().__init__(config, dtype)
+        self.kv_dtype = kv_dtype
         self.model = Backbone(config, dtype, kv_dtype)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, False, dtype)
-        if config.tied_head:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        self.tie()
 
     @property
     def bytes_per_block(self) -> int:
         return bytes_per_block(self.config.num_kv_heads, self.config.head_dim, self.kv_dtype)
 
-    @property
-    def parameter_count(self) -> int:
-        """As the checkpoint counts: without padding, a tied head once."""
-        return sum(
-            torch.Size(shape).numel()
-            for path, name, owner in owners(self)
-            for shape in owner.pieces(path, name).values()
-        )
+    def tie(self) -> None:
+        if self.config.tied_head:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def is_tied(self, owner: nn.Module) -> bool:
+        return owner is self.lm_head and self.config.tied_head
 
     def new_cache(self, num_blocks: int) -> list[Tensor]:
         shape = (num_blocks, self.bytes_per_block)
@@ -135,13 +144,3 @@ class Decoder(nn.Module):
         if c.logit_softcap is not None:
             logits = c.logit_softcap * torch.tanh(logits / c.logit_softcap)
         return logits
-
-
-def owners(model: Decoder) -> list[tuple[str, str, Stored]]:
-    """Path, name and owner of each tensor that a checkpoint fills. A tied head has none."""
-    return [
-        (path, name, owner)
-        for path, owner in model.named_modules()
-        if isinstance(owner, Stored) and not (owner is model.lm_head and model.config.tied_head)
-        for name, _ in owner.named_parameters(recurse=False)
-    ]

@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _parameter(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
+def parameter(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
@@ -64,8 +64,8 @@ class Linear(Stored):
         self.parts = {} if isinstance(outputs, int) else dict(outputs)
         self.inputs, self.transposed = inputs, transposed
         self.outputs = outputs if isinstance(outputs, int) else sum(outputs.values())
-        self.weight = _parameter(packed_shape(self.outputs, inputs, dtype), dtype)
-        self.bias = _parameter((self.outputs,), torch.float32) if bias else None
+        self.weight = parameter(packed_shape(self.outputs, inputs, dtype), dtype)
+        self.bias = parameter((self.outputs,), torch.float32) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.ingot.linear(x, self.weight, self.bias, self.outputs)
@@ -95,7 +95,7 @@ class Embedding(Stored):
     def __init__(self, vocab_size: int, hidden_size: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
-        self.weight = _parameter(packed_shape(vocab_size, hidden_size, dtype), dtype)
+        self.weight = parameter(packed_shape(vocab_size, hidden_size, dtype), dtype)
 
     def forward(self, tokens_T: Tensor) -> Tensor:
         out: Tensor = torch.ops.ingot.embedding(tokens_T, self.weight, self.hidden_size)
@@ -108,15 +108,15 @@ class Embedding(Stored):
         return pack_linear(*pieces)
 
 
-class LearnedPositions(Stored):
-    """A row of [positions, H] for each position, float32 (GPT-2)."""
+class Table(Stored):
+    """Rows of a small float32 matrix: learned positions, token types."""
 
-    def __init__(self, positions: int, hidden_size: int) -> None:
+    def __init__(self, rows: int, hidden_size: int) -> None:
         super().__init__()
-        self.weight = _parameter((positions, hidden_size), torch.float32)
+        self.weight = parameter((rows, hidden_size), torch.float32)
 
-    def forward(self, positions_T: Tensor) -> Tensor:
-        return self.weight[positions_T]
+    def forward(self, rows_T: Tensor) -> Tensor:
+        return self.weight[rows_T]
 
 
 class RMSNorm(Stored):
@@ -128,7 +128,7 @@ class RMSNorm(Stored):
     def __init__(self, size: int, eps: float, plus_one: bool = False) -> None:
         super().__init__()
         self.eps, self.plus_one = eps, plus_one
-        self.weight = _parameter((size,), torch.float32)
+        self.weight = parameter((size,), torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
@@ -147,8 +147,8 @@ class LayerNorm(Stored):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = _parameter((size,), torch.float32)
-        self.bias = _parameter((size,), torch.float32)
+        self.weight = parameter((size,), torch.float32)
+        self.bias = parameter((size,), torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -227,17 +227,26 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """down(act(gate(x)) * up(x)) (Shazeer 2020), or without a gate down(act(up(x)))."""
 
-    def __init__(self, config: Config, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        inner: int,
+        activation: str,
+        dtype: torch.dtype,
+        *,
+        bias: bool,
+        gated: bool = False,
+        fused: bool = False,
+        transposed: bool = False,
+    ) -> None:
         super().__init__()
-        c, inner = config, config.intermediate_size
-        self.activation = c.activation
-        self.gated = c.gated_mlp
-        if c.gated_mlp:
-            outputs = 2 * inner if c.fused_projections else {"gate_proj": inner, "up_proj": inner}
-            self.gate_up_proj = Linear(c.hidden_size, outputs, c.mlp_bias, dtype, c.transposed)
+        self.activation, self.gated = activation, gated
+        if gated:
+            outputs = 2 * inner if fused else {"gate_proj": inner, "up_proj": inner}
+            self.gate_up_proj = Linear(hidden, outputs, bias, dtype, transposed)
         else:
-            self.up_proj = Linear(c.hidden_size, inner, c.mlp_bias, dtype, c.transposed)
-        self.down_proj = Linear(inner, c.hidden_size, c.mlp_bias, dtype, c.transposed)
+            self.up_proj = Linear(hidden, inner, bias, dtype, transposed)
+        self.down_proj = Linear(inner, hidden, bias, dtype, transposed)
 
     def forward(self, x_TH: Tensor) -> Tensor:
         act = ACTIVATIONS[self.activation]

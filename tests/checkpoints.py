@@ -104,6 +104,28 @@ def make_checkpoint(folder: Path, kind: str = "Llama", seed: int = 0, **config: 
     return folder
 
 
+SMALL_ENCODER = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+SMALL_IMAGE = {"image_size": 32, "patch_size": 8}
+
+
+def make_encoder(folder: Path, architecture: str, seed: int = 0, **config: Any) -> Path:
+    """A random checkpoint of BertModel or an image classifier."""
+    torch.manual_seed(seed)
+    cls = getattr(transformers, architecture)
+    common = SMALL_ENCODER if architecture == "BertModel" else SMALL_ENCODER | SMALL_IMAGE
+    model = cls(cls.config_class(**{**common, **config}))
+    for name, parameter in model.named_parameters():
+        norm = "norm" in name.lower() and name.endswith("weight")
+        torch.nn.init.normal_(parameter, float(norm), 0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
 def make_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
     return make_checkpoint(folder, "Llama", seed, **config)
 

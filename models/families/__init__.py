@@ -26,7 +26,7 @@ _INERT = frozenset(
     initializer_range pretraining_tp output_attentions output_hidden_states return_dict
     chunk_size_feed_forward id2label label2id problem_type is_encoder_decoder is_decoder
     tie_encoder_decoder torchscript use_bfloat16 name_or_path auto_map cache_implementation
-    resid_pdrop embd_pdrop attn_pdrop""".split()
+    resid_pdrop embd_pdrop attn_pdrop attention_probs_dropout_prob hidden_dropout_prob""".split()
 )
 
 
@@ -40,8 +40,11 @@ def known_families() -> dict[str, Family]:
     return found
 
 
-def read_config(values: dict[str, Any], where: str) -> tuple[Config, Family]:
-    """The Config that a config.json says. Raises CheckpointError, naming what it cannot use."""
+def read_config(values: dict[str, Any], where: str) -> tuple[Any, Family]:
+    """What a config.json says: a Config or one of its kind, and its family.
+
+    Raises CheckpointError, naming what it cannot use.
+    """
     name = (values.get("architectures") or [None])[0]
     family = known_families().get(name)
     if family is None:
@@ -62,7 +65,7 @@ def read_config(values: dict[str, Any], where: str) -> tuple[Config, Family]:
     return config, family
 
 
-def _check(config: Config, where: str) -> None:
+def _check(config: Any, where: str) -> None:
     sizes = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
@@ -71,6 +74,16 @@ def _check(config: Config, where: str) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise CheckpointError(f"{where}: {name} is {value!r}; it must be a positive integer")
+    if isinstance(config, Config):
+        _check_decoder(config, where)
+    elif config.hidden_size % config.num_heads or config.head_dim > 256:
+        raise CheckpointError(
+            f"{where}: hidden_size {config.hidden_size} over {config.num_heads} heads must divide,"
+            " into at most 256"
+        )
+
+
+def _check_decoder(config: Config, where: str) -> None:
     if config.num_heads % config.num_kv_heads:
         raise CheckpointError(
             f"{where}: {config.num_heads} attention heads cannot share {config.num_kv_heads}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import Config, Rope
+from ..decoder import Decoder
+from ..model import Model
 
 
 class Fields:
@@ -38,26 +41,32 @@ class Family:
     """How one architecture's checkpoints are read.
 
     read: config.json to Config. Raises ValueError for what it cannot express.
-    names: (ours, theirs): parts of tensor names to replace, in order.
+    names: (pattern of ours, theirs): parts of tensor names to replace (`re.sub`), in order.
     prefix: what the names of some of its checkpoints lack in front.
-    computed: ends of the names of tensors that are computed, not loaded.
+    computed: ends of the names of tensors that are computed, or not part of the model.
+    model: the module that such a config makes.
     """
 
-    read: Callable[[Fields], Config]
+    read: Callable[[Fields], Any]
     names: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
     computed: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    model: type[Model] = Decoder
 
     def on_disk(self, name: str) -> str:
         for ours, theirs in self.names:
-            name = name.replace(ours, theirs)
+            name = re.sub(ours, theirs, name)
         return name
 
     def fit(self, files: Mapping[str, Path]) -> Family:
-        """This family for a checkpoint of these tensors: without the prefix, if none has it."""
-        if any(name.startswith(self.prefix) for name in files):
-            return self
-        return replace(self, names=(*self.names, (self.prefix, "")))
+        """This family for a checkpoint of these tensors: without the prefix, if none has it, and
+        with the names that LayerNorm's tensors had once."""
+        names = self.names
+        if not any(name.startswith(self.prefix) for name in files):
+            names = (*names, (f"^{self.prefix}", ""))
+        if any(name.endswith("LayerNorm.gamma") for name in files):
+            names = (*names, ("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta"))
+        return replace(self, names=names)
 
     def loaded(self, files: Mapping[str, Path], tied_head: bool) -> dict[str, Path]:
         """The tensors to load; a tied head, where it is stored, is a copy of the embedding."""

@@ -63,7 +63,8 @@ BAD_ATTENTION = [
     ("must rise within", {"query_start": put(1, 18)}),
     ("must rise within", {"query_start": put(2, 2)}),
     ("must rise within", {"query_start": put(2, 2**62)}),
-    ("query_start must be int64 .3.", {"query_start": lambda s: s[:-1]}),
+    ("seq_lens must be int64 .1.", {"query_start": lambda s: s[:-1]}),
+    ("query_start is empty", {"query_start": lambda s: s[:0]}),
     (r"seq_lens\[0\] is 15, but has 16 new", {"seq_lens": put(0, 15)}),
     (r"seq_lens\[0\] is -1", {"seq_lens": put(0, -1)}),
     (r"seq_lens\[1\] is 49, but .* room for 48", {"seq_lens": put(1, 49)}),
@@ -93,6 +94,27 @@ def test_the_unchanged_call_is_good(generator: torch.Generator) -> None:
 
 def test_blocks_before_the_window_are_not_needed(generator: torch.Generator) -> None:
     assert attention(generator, window=2, block_table=put((0, 0), -1)).isfinite().all()
+
+
+STARTS = torch.tensor([0, 2, 5])
+HEADS = torch.ones(5, 2, 8)
+BAD_BIDIRECTIONAL = [
+    ("q must be float32", (HEADS.double(), HEADS, HEADS, STARTS)),
+    ("k must be float32 .5, 2, 8.", (HEADS, HEADS[..., :7], HEADS, STARTS)),
+    ("2 query heads are not a multiple of 3", (HEADS, HEADS[:, [0, 0, 1]], HEADS, STARTS)),
+    ("head_dim is 0", (HEADS[..., :0], HEADS[..., :0], HEADS[..., :0], STARTS)),
+    ("query_start is empty", (HEADS, HEADS, HEADS, STARTS[:0])),
+    (r"query_start\[0\] is 1", (HEADS, HEADS, HEADS, STARTS + 1)),
+    ("must rise within", (HEADS, HEADS, HEADS, torch.tensor([0, 6]))),
+    ("must rise within", (HEADS, HEADS, HEADS, torch.tensor([0, 4, 3]))),
+    ("query_start must be int64", (HEADS, HEADS, HEADS, STARTS.int())),
+]
+
+
+@pytest.mark.parametrize(("sentence", "arguments"), BAD_BIDIRECTIONAL)
+def test_bidirectional_attention(sentence: str, arguments: tuple[torch.Tensor, ...]) -> None:
+    with pytest.raises(RuntimeError, match=f"^attention: .*{sentence}"):
+        torch.ops.ingot.attention(*arguments, 1.0)
 
 
 WEIGHT = pack_linear(torch.ones(70, 8))

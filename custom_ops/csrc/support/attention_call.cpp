@@ -28,7 +28,7 @@ KvType kv_type_of(const char* name) {
   fail("kv_dtype is \"%s\"; write float32, bfloat16 or float16", name);
 }
 
-void check_heads(const AttentionCall& call) {
+void check_heads(const RaggedCall& call) {
   if (call.dim < 1 || call.dim > kMaxHeadDim) {
     fail("head_dim is %lld; 1 to %lld work", ll(call.dim), ll(kMaxHeadDim));
   }
@@ -73,13 +73,19 @@ void check_slots(const AttentionCall& call, int64_t blocks) {
   }
 }
 
-void check_sequence(const AttentionCall& call, int64_t b, int64_t blocks) {
-  const int64_t begin = call.query_start[b];
-  const int64_t end = call.query_start[b + 1];
-  if (begin < 0 || begin > end || end > call.tokens) {
-    fail("query_start[%lld .. %lld] is %lld .. %lld, but must rise within [0, %lld]", ll(b),
-         ll(b + 1), ll(begin), ll(end), ll(call.tokens));
+void check_starts(const RaggedCall& call) {
+  if (call.query_start[0] != 0) fail("query_start[0] is %lld, not 0", ll(call.query_start[0]));
+  for (int64_t b = 0; b < call.sequences; b++) {
+    const int64_t begin = call.query_start[b], end = call.query_start[b + 1];
+    if (begin > end || end > call.tokens) {
+      fail("query_start[%lld .. %lld] is %lld .. %lld, but must rise within [0, %lld]", ll(b),
+           ll(b + 1), ll(begin), ll(end), ll(call.tokens));
+    }
   }
+}
+
+void check_sequence(const AttentionCall& call, int64_t b, int64_t blocks) {
+  const int64_t begin = call.query_start[b], end = call.query_start[b + 1];
   const int64_t length = call.seq_lens[b];
   if (length == 0 || begin == end) return;
   if (length < end - begin || length > call.pages * kBlock) {
@@ -109,19 +115,29 @@ void Rotary::turn(const float* __restrict from, int64_t dim, int64_t token,
   for (int64_t d = 2 * pairs; d < dim; d++) to[d] = from[d];
 }
 
-AttentionCall check_attention(const AttentionArguments& a) {
-  AttentionCall call{};
-  expect(a.q, "q", kFloat32, {-1, -1, -1});
-  expect(a.k, "k", kFloat32, {-1, -1, -1});
-  call.tokens = a.q->shape[0];
-  call.query_heads = a.q->shape[1];
-  call.kv_heads = a.k->shape[1];
-  call.dim = a.q->shape[2];
+RaggedCall check_ragged(const DLTensor* q, const DLTensor* k, const DLTensor* v,
+                        const DLTensor* query_start) {
+  RaggedCall call{};
+  expect(q, "q", kFloat32, {-1, -1, -1});
+  expect(k, "k", kFloat32, {-1, -1, -1});
+  call.tokens = q->shape[0];
+  call.query_heads = q->shape[1];
+  call.kv_heads = k->shape[1];
+  call.dim = q->shape[2];
   check_heads(call);
-  call.q = heads(a.q, "q", call.tokens, call.query_heads, call.dim);
-  call.k = heads(a.k, "k", call.tokens, call.kv_heads, call.dim);
-  call.v = heads(a.v, "v", call.tokens, call.kv_heads, call.dim);
+  call.q = heads(q, "q", call.tokens, call.query_heads, call.dim);
+  call.k = heads(k, "k", call.tokens, call.kv_heads, call.dim);
+  call.v = heads(v, "v", call.tokens, call.kv_heads, call.dim);
+  expect(query_start, "query_start", kInt64, {-1});
+  call.sequences = query_start->shape[0] - 1;
+  if (call.sequences < 0) fail("query_start is empty; it begins with 0");
+  call.query_start = integers(query_start, "query_start", {call.sequences + 1});
+  check_starts(call);
+  return call;
+}
 
+AttentionCall check_attention(const AttentionArguments& a) {
+  AttentionCall call{check_ragged(a.q, a.k, a.v, a.query_start)};
   call.rotary = rotary(a.rotary_cos, a.rotary_sin, call.tokens, call.dim);
   call.kv_type = kv_type_of(a.kv_dtype);
   set_cache(call, a.kv_cache);
@@ -134,17 +150,13 @@ AttentionCall check_attention(const AttentionArguments& a) {
   if (a.softcap != nullptr && !(call.softcap > 0))
     fail("softcap is %g; it must be above 0", *a.softcap);
 
-  expect(a.seq_lens, "seq_lens", kInt64, {-1});
   expect(a.block_table, "block_table", kInt64, {-1, -1});
-  call.sequences = a.seq_lens->shape[0];
   call.pages = a.block_table->shape[1];
   call.slot_mapping = integers(a.slot_mapping, "slot_mapping", {call.tokens});
-  call.query_start = integers(a.query_start, "query_start", {call.sequences + 1});
   call.seq_lens = integers(a.seq_lens, "seq_lens", {call.sequences});
   call.block_table = integers(a.block_table, "block_table", {call.sequences, call.pages});
   const int64_t blocks = a.kv_cache->shape[0];
   check_slots(call, blocks);
-  if (call.query_start[0] != 0) fail("query_start[0] is %lld, not 0", ll(call.query_start[0]));
   for (int64_t b = 0; b < call.sequences; b++) check_sequence(call, b, blocks);
   return call;
 }

@@ -1,4 +1,4 @@
-// The arguments of paged_attention, checked: from here on every pointer, size and index is good.
+// The arguments of attention ops, checked: from here on every pointer, size and index is good.
 #pragma once
 
 #include "support.h"
@@ -32,17 +32,27 @@ struct Rotary {
   void turn(const float* from, int64_t dim, int64_t token, float* to) const;
 };
 
-struct AttentionCall {
+// What every attention over a ragged batch has: q [tokens, query_heads, dim], k and v [tokens,
+// kv_heads, dim].
+struct RaggedCall {
   Heads q, k, v;
-  Rotary rotary;
   float* out;
+  int64_t tokens, sequences, query_heads, kv_heads, dim;
+  const int64_t* query_start;  // [sequences + 1]
+
+  int64_t group() const { return query_heads / kv_heads; }
+  int64_t new_tokens(int64_t sequence) const {
+    return query_start[sequence + 1] - query_start[sequence];
+  }
+};
+
+struct AttentionCall : RaggedCall {
+  Rotary rotary;
   char* cache;
   int64_t cache_stride;  // bytes from one block to the next
   int64_t head_bytes;    // of one KV head in a block
   KvType kv_type;
-  int64_t tokens, sequences, query_heads, kv_heads, dim;
   const int64_t* slot_mapping;  // [tokens]
-  const int64_t* query_start;   // [sequences + 1]
   const int64_t* seq_lens;      // [sequences]
   const int64_t* block_table;   // [sequences, pages]
   int64_t pages;
@@ -51,10 +61,6 @@ struct AttentionCall {
   int64_t n_sink;  // first positions of a sequence, seen beside the window
   float softcap;   // 0: none
 
-  int64_t group() const { return query_heads / kv_heads; }
-  int64_t new_tokens(int64_t sequence) const {
-    return query_start[sequence + 1] - query_start[sequence];
-  }
   // First position that the token at `position` sees.
   int64_t first_seen(int64_t position) const {
     return position >= window ? position - window + 1 : 0;
@@ -73,7 +79,9 @@ struct AttentionArguments {
   const char* kv_dtype;
 };
 
-// Throws with a sentence if anything does not fit. The output is not part of it.
+// These throw with a sentence if anything does not fit. The output is not part of it.
+RaggedCall check_ragged(const DLTensor* q, const DLTensor* k, const DLTensor* v,
+                        const DLTensor* query_start);
 AttentionCall check_attention(const AttentionArguments& arguments);
 
 }  // namespace ingot
