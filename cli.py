@@ -65,6 +65,7 @@ def main() -> None:
     help="Of the KV cache; auto: as --dtype.",
 )
 @click.option("--max-seq-len", type=int, help="Longest sequence; default: as config.json says.")
+@click.option("--image-size", type=int, help="Pixels a side; default: as config.json says.")
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @JSON
 def export(checkpoint: Path, output: Path, as_json: bool, **options: Any) -> None:
@@ -145,6 +146,40 @@ def run(package: Path, **options: Any) -> None:
     from .runtime import generate_command
 
     generate_command.run(package, **options)
+
+
+@main.command()
+@PACKAGE
+@click.option("--text", "texts", multiple=True, help="A text; give it as often as you like.")
+@click.option("--file", type=click.Path(path_type=Path), help="A file with one text a line.")
+@THREADS
+@JSON
+def embed(package: Path, **options: Any) -> None:
+    """Embed texts with an encoder's package.
+
+    \b
+    ingot embed minilm.pt2 --text "a cat" --text "a dog" --json
+    """
+    from .runtime import embed_command
+
+    embed_command.run(package, **options)
+
+
+@main.command()
+@PACKAGE
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--top", default=5, show_default=True, help="Labels to print, likeliest first.")
+@THREADS
+@JSON
+def classify(package: Path, **options: Any) -> None:
+    """Say what an image shows, with an image classifier's package.
+
+    \b
+    ingot classify vit.pt2 cat.jpg --top 3 --json
+    """
+    from .runtime import classify_command
+
+    classify_command.run(package, **options)
 
 
 @main.command()

@@ -17,8 +17,8 @@ from ..profiling.record import Recorder
 from .errors import ExportError
 
 if TYPE_CHECKING:
-    from ..models import Decoder
     from .cache import Compiled
+    from .contracts import Contract
     from .isa import IsaLevel
 
 __all__ = ["ExportError", "export_checkpoint"]
@@ -48,6 +48,7 @@ def export_checkpoint(
     dtype: str = "float32",
     kv_dtype: str = "auto",
     max_seq_len: int | None = None,
+    image_size: int | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
@@ -66,40 +67,56 @@ def export_checkpoint(
     recorder = Recorder("compile", on_phase=progress)
     with recorder.phase("import torch"):
         from .. import models
-        from . import cache, package
-        from .compile import inductor_options
-        from .weights import WeightStore
+        from . import contracts
     with recorder.phase("load checkpoint"):
-        module = models.load(checkpoint, dtype=dtype, max_seq_len=max_seq_len, kv_dtype=kv_dtype)
+        model = models.load(
+            checkpoint,
+            dtype=dtype,
+            max_seq_len=max_seq_len,
+            kv_dtype=kv_dtype,
+            image_size=image_size,
+        )
+        contract = contracts.of_checkpoint(model, checkpoint)
+    return _export(contract, level, output, recorder)
+
+
+def _export(
+    contract: Contract, level: IsaLevel, output: Path, recorder: Recorder
+) -> dict[str, Any]:
+    from . import cache, package
+    from .compile import inductor_options
+    from .contracts import named_tensors
+    from .weights import WeightStore
+
     with recorder.phase("cache look-up"):
-        key = cache.fingerprint(module, level, inductor_options())
+        key = cache.fingerprint(contract, level, inductor_options())
         compiled = cache.find(key)
         recorder.note("cache_hit", compiled is not None)
     if compiled is None:
-        compiled = _compile(module, key, level, recorder)
+        compiled = _compile(contract, key, level, recorder)
     with recorder.phase("plan weights"):
-        store = WeightStore.plan(cache.named_tensors(module), compiled.constants)
+        store = WeightStore.plan(named_tensors(contract.module), compiled.constants)
     recorder.note("weight_bytes", store.size)
     recorder.note("code_bytes", compiled.shared_object.stat().st_size)
-    source = package.Source(checkpoint, module, compiled, level)
     # The report inside the package ends where writing begins; the returned one has that phase too.
     with recorder.phase("write package"):
+        source = package.Source(contract, compiled, level)
         package.write(source, store, output, recorder.snapshot().to_dict())
     return recorder.finish().to_dict()
 
 
-def _compile(module: Decoder, key: str, level: IsaLevel, recorder: Recorder) -> Compiled:
+def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) -> Compiled:
     with recorder.phase("import compiler"):
         import torch._inductor.compile_fx
         import torch.export._trace  # noqa: F401
 
         from .build import CppBuild
-        from .capture import capture
         from .compile import compile, inductor_for
+        from .contracts import capture
 
     with inductor_for(level) as options, CppBuild(options) as build, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with recorder.phase("capture"):
-            program = capture(module)
+            program = capture(contract)
         with recorder.phase("compile"):
             return compile(program, key, options, build, recorder)

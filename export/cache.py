@@ -16,18 +16,14 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..custom_ops.shims import schemas
+from .contracts import Contract, named_tensors
 from .isa import IsaLevel
 from .toolchain import compiler_version
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..models import Decoder
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SOURCES = ("custom_ops", "models", "quant", "export")
@@ -48,12 +44,6 @@ def folder() -> Path:
     return Path(os.environ.get("INGOT_CACHE_DIR", default))
 
 
-def named_tensors(module: Decoder) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a tied tensor under each of its names."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    return {**parameters, **dict(module.named_buffers(remove_duplicate=False))}
-
-
 @cache
 def _sources_hash() -> str:
     digest = hashlib.sha256()
@@ -64,16 +54,15 @@ def _sources_hash() -> str:
     return digest.hexdigest()
 
 
-def fingerprint(module: Decoder, level: IsaLevel, options: dict[str, Any]) -> str:
+def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) -> str:
     """SHA-256 of all that decides the code. One-element tensors are inlined: their value counts."""
     tensors = [
         (name, str(t.dtype), tuple(t.shape), t.item() if t.numel() == 1 else None)
-        for name, t in sorted(named_tensors(module).items())
+        for name, t in sorted(named_tensors(contract.module).items())
     ]
     parts = (
-        str(module),
-        repr(module.config),
-        module.kv_dtype,
+        str(contract.module),
+        contract.identity,
         tensors,
         _sources_hash(),
         schemas(),

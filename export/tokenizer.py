@@ -82,16 +82,71 @@ def pack_token_bytes(table: list[bytes]) -> bytes:
     return struct.pack(f"<{len(offsets) + 1}I", len(table), *offsets) + b"".join(table)
 
 
+def byte_table(files: dict[str, bytes], vocab_size: int) -> dict[str, bytes]:
+    """The entry of the id-to-bytes table, if there is a tokenizer. Raises ExportError."""
+    if "ingot/tokenizer.json" not in files:
+        return {}
+    table = token_bytes(files["ingot/tokenizer.json"], vocab_size)
+    return {"ingot/token_bytes.bin": pack_token_bytes(table)}
+
+
+_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+}
+
+
+def embedding_facts(checkpoint: Path, positions: int) -> dict[str, object]:
+    """How hidden states become an embedding, as sentence-transformers' files say.
+
+    Without them: the mean, not normalised. `max_tokens`: of a text, special tokens included, at
+    most `positions`. Raises ExportError for a pooling that is not supported.
+    """
+    facts: dict[str, object] = {"pooling": "mean", "normalize": False}
+    for module in _read_json(checkpoint / "modules.json", []):
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == "Normalize":
+            facts["normalize"] = True
+        elif kind == "Pooling":
+            facts["pooling"] = _pooling(checkpoint / module["path"] / "config.json")
+        elif kind != "Transformer":
+            raise ExportError(f"{checkpoint}/modules.json has a {kind}, which is not supported")
+    limit = _read_json(checkpoint / "sentence_bert_config.json", {}).get("max_seq_length")
+    limit = limit or _read_json(checkpoint / "tokenizer_config.json", {}).get("model_max_length")
+    facts["max_tokens"] = min(int(limit or positions), positions)
+    return facts
+
+
+def _pooling(path: Path) -> str:
+    config = _read_json(path, {})
+    if "pooling_mode" in config:  # sentence-transformers 5
+        modes = [config["pooling_mode"]]
+    else:
+        modes = [mode for name, mode in _POOLINGS.items() if config.get(name)]
+    others = [n for n, v in config.items() if n.startswith("pooling_mode_") and v is True]
+    others = [name for name in others if name not in _POOLINGS]
+    if len(modes) != 1 or others or modes[0] not in _POOLINGS.values():
+        raise ExportError(f"{path}: pooling {modes + others} is not supported; one mode must be on")
+    return str(modes[0])
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    if not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ExportError(f"{path} is not JSON ({error}); save it again") from error
+
+
 def generation_defaults(checkpoint: Path) -> dict[str, object]:
     """Stop ids and sampling: generation_config.json, else config.json. Raises ExportError."""
     found: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
-        path = checkpoint / name
-        if path.is_file():
-            try:
-                found |= {k: v for k, v in json.loads(path.read_text()).items() if v is not None}
-            except ValueError as error:
-                raise ExportError(f"{path} is not JSON ({error}); save it again") from error
+        given = _read_json(checkpoint / name, {})
+        found |= {k: v for k, v in given.items() if v is not None}
     stops = found.get("eos_token_id", [])
     return {
         "bos_token_id": found.get("bos_token_id"),

@@ -77,6 +77,31 @@ class Stats(Sized):
     ]
 
 
+class Array(ctypes.Structure):
+    """A borrowed array; its dtype is a number of DTYPES."""
+
+    _fields_ = [
+        ("data", c_void_p),
+        ("dtype", c_int32),
+        ("ndim", c_int32),
+        ("shape", POINTER(c_int64)),
+    ]
+
+
+DTYPES = {
+    "uint8": 0,
+    "int8": 1,
+    "int16": 2,
+    "int32": 3,
+    "int64": 4,
+    "float16": 5,
+    "float32": 6,
+    "float64": 7,
+    "bool": 11,
+    "bfloat16": 15,
+}
+
+
 def int64_array(values: Sequence[int]) -> ctypes.Array[c_int64]:
     """A C array. Raises BadInput for what is no integer of 64 bits."""
     try:
@@ -120,6 +145,14 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         ],
     ),
     "ingot_session_logits": (c_int32, [c_void_p, POINTER(c_int64), c_size_t, c_void_p]),
+    "ingot_run": (c_int32, [c_void_p, POINTER(Array), c_size_t, POINTER(c_void_p)]),
+    "ingot_results_count": (c_size_t, [c_void_p]),
+    "ingot_results_get": (c_int32, [c_void_p, c_size_t, POINTER(Array)]),
+    "ingot_results_free": (None, [c_void_p]),
+    "ingot_embed": (
+        c_int32,
+        [c_void_p, POINTER(c_int64), POINTER(c_size_t), c_size_t, c_void_p],
+    ),
     "ingot_trace_start": (None, []),
     "ingot_trace_write": (c_int32, [c_char_p]),
     "ingot_measure_read": (c_double, [c_void_p, c_size_t]),

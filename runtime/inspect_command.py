@@ -22,6 +22,26 @@ def describe(path: Path) -> dict[str, Any]:
     return {"file_bytes": path.stat().st_size, "manifest": manifest, "report": report}
 
 
+def _by_kind(manifest: dict[str, Any]) -> dict[str, str]:
+    """What only some kinds of package have, as rows of the table."""
+    rows = {}
+    if "max_seq_len" in manifest["model"]:
+        rows["longest sequence"] = f"{manifest['model']['max_seq_len']} tokens"
+    if cache := manifest.get("kv_cache"):
+        per_token = cache["bytes_per_block"] * cache["num_layers"] / cache["block_size"]
+        rows["KV cache"] = f"{cache['dtype']}, {per_token / 1024:.1f} KiB a token"
+    if how := manifest.get("embedding"):
+        normalized = ", normalised" if how["normalize"] else ""
+        rows["embedding"] = f"{how['pooling']}{normalized}, of {how['max_tokens']} tokens at most"
+    if labels := manifest["model"].get("labels"):
+        rows["labels"] = f"{len(labels)}: {', '.join(labels[:5])}{', ...' * (len(labels) > 5)}"
+    return rows
+
+
+def _signature(fact: dict[str, Any]) -> str:
+    return f"{fact['name']} {fact['dtype']} [{', '.join(map(str, fact['shape']))}]"
+
+
 def run(path: Path, as_json: bool) -> None:
     found = describe(path)
     if as_json:
@@ -32,13 +52,15 @@ def run(path: Path, as_json: bool) -> None:
     from rich.text import Text
 
     manifest, console = found["manifest"], Console(markup=False)
-    model, cache = manifest["model"], manifest["kv_cache"]
+    model = manifest["model"]
     facts = Table(show_header=False, title=Text(str(path)))
     facts.add_row("model", f"{model['name']} ({model['architecture']})")
     facts.add_row("parameters", f"{model['parameters'] / 1e6:.2f} M, {model['dtype']}")
-    facts.add_row("longest sequence", f"{model['max_seq_len']} tokens")
-    per_token = cache["bytes_per_block"] * cache["num_layers"] / cache["block_size"]
-    facts.add_row("KV cache", f"{cache['dtype']}, {per_token / 1024:.1f} KiB a token")
+    for name, value in _by_kind(manifest).items():
+        facts.add_row(name, value)
+    for name in ("inputs", "outputs"):
+        if model["kind"] != "decoder":
+            facts.add_row(name, "\n".join(map(_signature, manifest["graph"][name])))
     for variant in manifest["variants"]:
         needs = ", needs libtorch" if variant["requires"] else ""
         facts.add_row("code", f"{variant['isa']}{needs}")

@@ -7,11 +7,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import capi
 from .errors import BadInput
 from .session import Piece, Session
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Package:
@@ -45,6 +48,51 @@ class Package:
         with self.session() as session:
             yield from session.generate(prompt, **options)
 
+    def run(self, **inputs: Any) -> dict[str, np.ndarray[Any, Any]]:
+        """Arrays by input name to arrays by output name, once through the graph.
+
+        numpy arrays, lists of numbers, or anything with DLPack, such as a CPU torch tensor. For
+        packages that are not decoders'. Raises BadInput, naming the input that does not fit.
+        """
+        from .arrays import run
+
+        return run(self, inputs)
+
+    def embed(self, texts: str | Sequence[str]) -> np.ndarray[Any, Any]:
+        """Sentence embeddings, float32 [len(texts), hidden_size]; one text is a list of one.
+
+        A text longer than the package's `max_tokens` is cut there. Raises BadInput if the package
+        is no text encoder's.
+        """
+        import numpy as np
+
+        if "embedding" not in self.manifest:
+            raise BadInput(f"{self.path} is not an encoder's package; it makes no embeddings")
+        ids = self._encode_for_embedding([texts] if isinstance(texts, str) else list(texts))
+        out = np.empty((len(ids), self.manifest["model"]["hidden_size"]), np.float32)
+        lengths = (ctypes.c_size_t * len(ids))(*map(len, ids))
+        tokens = capi.int64_array([token for sequence in ids for token in sequence])
+        pointer = ctypes.c_void_p(out.ctypes.data)
+        capi.check(capi.library().ingot_embed(self.handle, tokens, lengths, len(ids), pointer))
+        return out
+
+    def _encode_for_embedding(self, texts: list[str]) -> list[list[int]]:
+        for text in texts:
+            _check_text(text)
+        self.tokenizer.no_padding()  # the graph is ragged
+        self.tokenizer.enable_truncation(self.manifest["embedding"]["max_tokens"])
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+
+    def classify(self, image: Any) -> list[tuple[str, float]]:
+        """Labels and their probabilities, likeliest first, of a path or a `PIL.Image`.
+
+        The image is resized, cropped and scaled as the checkpoint's preprocessor_config.json says.
+        Needs Pillow (`ingot[vision]`). Raises BadInput for what is no image.
+        """
+        from .image import classify
+
+        return classify(self, image)
+
     def entry(self, name: str) -> bytes:
         """A copy of one archive entry, such as "ingot/report.json". Raises BadInput if absent."""
         data, size = ctypes.c_void_p(), ctypes.c_size_t()
@@ -69,10 +117,7 @@ class Package:
 
         Raises BadInput for a text that is no Unicode, as bytes from a command line may not be.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput("the text is not valid UTF-8; give it in that encoding") from error
+        _check_text(text)
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
@@ -107,6 +152,13 @@ class Package:
     def __del__(self) -> None:
         if getattr(self, "handle", None):
             capi.library().ingot_package_close(self.handle)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("the text is not valid UTF-8; give it in that encoding") from error
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -13,6 +13,9 @@
 struct ingot_package : ingot::Package {
   using ingot::Package::Package;
 };
+struct ingot_results : ingot::Results {
+  explicit ingot_results(ingot::Results&& results) : ingot::Results(std::move(results)) {}
+};
 struct ingot_session {
   ingot_package* package;
   ingot::Sequence sequence;
@@ -74,7 +77,7 @@ ingot::Job generate_job(ingot_session* session, const int64_t* tokens, size_t co
   job.max_new_tokens = sampling.max_new_tokens;
   job.sampler.emplace(
       ingot::SamplerSettings{sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed});
-  if (!sampling.ignore_eos) job.stop_tokens = session->package->manifest().eos_token_ids;
+  if (!sampling.ignore_eos) job.stop_tokens = session->package->manifest().decoder.eos_token_ids;
   job.stop_tokens.insert(job.stop_tokens.end(), sampling.stop_tokens,
                          sampling.stop_tokens + sampling.stop_count);
   return job;
@@ -91,7 +94,7 @@ ingot_status ingot_package_open(const char* path, const ingot_options* options,
   });
 }
 void ingot_package_close(ingot_package* package) {
-  if (package && !package->engine().in_child()) delete package;
+  if (package && !package->in_child()) delete package;
 }
 const char* ingot_package_manifest(const ingot_package* package) {
   return package->manifest_json();
@@ -131,7 +134,10 @@ ingot_status ingot_read_manifest(const char* path, char** json) {
 void ingot_free(void* memory) { std::free(memory); }
 
 ingot_status ingot_session_create(ingot_package* package, ingot_session** session) {
-  return guarded([&] { *session = new ingot_session{package, {}}; });
+  return guarded([&] {
+    package->engine();  // refuses where there is none
+    *session = new ingot_session{package, {}};
+  });
 }
 void ingot_session_close(ingot_session* session) {
   if (!session || session->package->engine().in_child()) return;
@@ -172,6 +178,38 @@ ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens,
     session->package->engine().run(job, [](int64_t) { return true; });
     refuse_cancelled(job);
   });
+}
+
+ingot_status ingot_run(ingot_package* package, const ingot_array* inputs, size_t count,
+                       ingot_results** results) {
+  return guarded([&] {
+    std::vector<ingot::Array> arrays;
+    for (size_t i = 0; i < count; i++) {
+      if (inputs[i].ndim < 0 || inputs[i].ndim > 8)
+        ingot::bad_input("input " + std::to_string(i) + " has " + std::to_string(inputs[i].ndim) +
+                         " dimensions; at most 8 work");
+      arrays.push_back(
+          {inputs[i].data, inputs[i].dtype, {inputs[i].shape, inputs[i].shape + inputs[i].ndim}});
+    }
+    *results = new ingot_results(package->run(arrays));
+  });
+}
+size_t ingot_results_count(const ingot_results* results) { return results->count(); }
+ingot_status ingot_results_get(const ingot_results* results, size_t index, ingot_array* array) {
+  return guarded([&] {
+    if (index >= results->count())
+      ingot::bad_input("there is no result " + std::to_string(index) + " of " +
+                       std::to_string(results->count()));
+    const ingot::Array& found = results->array(index);
+    *array = {found.data, found.scalar_type, static_cast<int32_t>(found.shape.size()),
+              found.shape.data()};
+  });
+}
+void ingot_results_free(ingot_results* results) { delete results; }
+
+ingot_status ingot_embed(ingot_package* package, const int64_t* tokens, const size_t* lengths,
+                         size_t count, float* embeddings) {
+  return guarded([&] { package->embed(tokens, lengths, count, embeddings); });
 }
 
 void ingot_trace_start(void) {

@@ -12,8 +12,8 @@
 namespace ingot {
 namespace {
 constexpr int64_t kStepTokens = 256;  // of all prompts in one step: bounds latency and temporaries
-constexpr int64_t kStepLogitRows = 32;  // of one job: a row is as long as the vocabulary
-constexpr int32_t kInt64 = 4;           // c10::ScalarType
+constexpr int64_t kStepLogitRows = 32;       // of one job: a row is as long as the vocabulary
+constexpr int32_t kInt64 = 4, kFloat32 = 6;  // c10::ScalarType
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -114,8 +114,9 @@ void Engine::loop() {
     if (!batch.shares.empty()) {
       lock.unlock();
       std::optional<Error> error;
+      std::optional<Results> results;
       try {
-        execute(batch);
+        results.emplace(execute(batch));
       } catch (const Error& caught) {
         error = caught;
       } catch (const std::exception& caught) {
@@ -125,7 +126,7 @@ void Engine::loop() {
       if (error)
         for (const Share& share : batch.shares) fail(*share.job, *error);
       else
-        settle(batch);
+        settle(batch, static_cast<const float*>(results->array(0).data));
     }
     drop_finished();
   }
@@ -196,7 +197,7 @@ void Engine::add(Batch& batch, Job& job, int64_t count) {
   batch.shares.push_back(share);
 }
 
-void Engine::execute(Batch& batch) {
+Results Engine::execute(Batch& batch) {
   const int64_t tokens = batch.tokens.size(), sequences = batch.shares.size();
   batch.block_table.assign(sequences * batch.table_width, 0);
   for (int64_t s = 0; s < sequences; s++) {
@@ -215,17 +216,21 @@ void Engine::execute(Batch& batch) {
   };
   inputs.insert(inputs.end(), pool_.layers().begin(), pool_.layers().end());
   const StepTrace step(tokens, sequences);
-  graph_.run(inputs, logits_);
-  if (logits_.size() != batch.rows.size() * limits_.vocab_size)
+  Results results = graph_.run(inputs);
+  const Array& logits = results.array(0);
+  if (logits.scalar_type != kFloat32 ||
+      logits.shape !=
+          std::vector<int64_t>{static_cast<int64_t>(batch.rows.size()), limits_.vocab_size})
     throw Error(INGOT_FAILED, "generated code gave logits of an unexpected size");
+  return results;
 }
 
-void Engine::settle(const Batch& batch) {
+void Engine::settle(const Batch& batch, const float* logits) {
   for (const Share& share : batch.shares) {
     Job& job = *share.job;
     job.sequence->length += share.count;
     job.fed += share.count;
-    const float* rows = logits_.data() + share.first_row * limits_.vocab_size;
+    const float* rows = logits + share.first_row * limits_.vocab_size;
     if (job.logits) {
       std::memcpy(job.logits, rows, share.rows * limits_.vocab_size * sizeof(float));
       job.logits += share.rows * limits_.vocab_size;

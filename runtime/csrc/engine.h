@@ -96,8 +96,8 @@ class Engine {
   Batch assemble();
   bool reserve(Sequence& sequence, int64_t count);
   void add(Batch& batch, Job& job, int64_t count);
-  void execute(Batch& batch);
-  void settle(const Batch& batch);
+  Results execute(Batch& batch);
+  void settle(const Batch& batch, const float* logits);
   void settle_generated(Job& job, const float* logits);
   void finish(Job& job);
   void fail(Job& job, const Error& error);
@@ -108,7 +108,6 @@ class Engine {
   KvPool& pool_;
   const EngineLimits limits_;
   const pid_t process_;
-  std::vector<float> logits_;
   std::mutex mutex_;
   std::condition_variable work_, progress_;
   std::vector<Job*> jobs_;

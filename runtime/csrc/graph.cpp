@@ -47,6 +47,29 @@ bool fits(const Constant& c) {
   return empty || last < elements;
 }
 
+std::vector<int64_t> row_major(const std::vector<int64_t>& shape) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t step = 1;
+  for (size_t d = shape.size(); d-- > 0; step *= shape[d]) strides[d] = step;
+  return strides;
+}
+
+// The elements of a strided array, in row-major order.
+std::vector<char> contiguous(const Array& array, const int64_t* strides) {
+  const size_t bytes = element_bytes(array.scalar_type);
+  int64_t count = 1;
+  for (int64_t size : array.shape) count *= size;
+  std::vector<char> copy(static_cast<size_t>(count) * bytes);
+  for (int64_t i = 0; i < count; i++) {
+    int64_t rest = i, offset = 0;
+    for (size_t d = array.shape.size(); d-- > 0; rest /= array.shape[d])
+      offset += rest % array.shape[d] * strides[d];
+    std::memcpy(copy.data() + static_cast<size_t>(i) * bytes,
+                static_cast<const char*>(array.data) + offset * static_cast<int64_t>(bytes), bytes);
+  }
+  return copy;
+}
+
 // Generated code states its constants' sizes rounded up to 64 bytes.
 constexpr size_t kPadding = 63;
 
@@ -119,14 +142,14 @@ void Graph::load(std::string_view code, const std::string& path) {
 }
 
 // Generated code reads as many inputs as it was compiled for, whatever it is given.
-void Graph::check_signature(const Manifest& manifest, const std::string& path) const {
-  constexpr int64_t kIndexInputs = 8;  // tokens to logit_rows, docs/format.md
-  size_t inputs = 0, outputs = 0;
+void Graph::check_signature(const Manifest& manifest, const std::string& path) {
+  size_t inputs = 0;
   check(input_count_(container_, &inputs), "has no list of inputs");
-  check(output_count_(container_, &outputs), "has no list of outputs");
-  if (static_cast<int64_t>(inputs) != kIndexInputs + manifest.num_layers || outputs != 1)
+  check(output_count_(container_, &outputs_), "has no list of outputs");
+  if (inputs != manifest.signature.inputs.size() || outputs_ != manifest.output_count)
     bad_package("the code of " + path + " is not that of its manifest: it takes " +
-                std::to_string(inputs) + " inputs; export it again");
+                std::to_string(inputs) + " inputs and gives " + std::to_string(outputs_) +
+                "; export it again");
 }
 
 void Graph::bind(std::string_view weights, const Manifest& manifest, const std::string& path) {
@@ -161,22 +184,40 @@ void Graph::bind(std::string_view weights, const Manifest& manifest, const std::
   check(bind_(container_, pairs.data(), pairs.size(), false, true), "refuses its constants");
 }
 
-void Graph::run(const std::vector<Array>& inputs, std::vector<float>& output) {
+Results Graph::run(const std::vector<Array>& inputs) {
   std::vector<void*> handles;
   for (const Array& input : inputs) {
-    std::vector<int64_t> strides(input.shape.size());
-    int64_t step = 1;
-    for (size_t d = input.shape.size(); d-- > 0; step *= input.shape[d]) strides[d] = step;
+    const std::vector<int64_t> strides = row_major(input.shape);
     void* tensor = nullptr;
-    host().tensor_borrow(input.data, static_cast<int64_t>(input.shape.size()), input.shape.data(),
-                         strides.data(), input.scalar_type, &tensor);
+    if (host().tensor_borrow(input.data, static_cast<int64_t>(input.shape.size()),
+                             input.shape.data(), strides.data(), input.scalar_type, &tensor))
+      bad_input("an input has more dimensions than the host holds");
     handles.push_back(tensor);  // generated code takes it over
   }
-  void* result = nullptr;
-  check(run_(container_, handles.data(), handles.size(), &result, 1, nullptr, nullptr), "failed");
-  const auto* values = static_cast<const float*>(host().tensor_data(result));
-  output.assign(values, values + host().tensor_numel(result));
-  host().tensor_delete(result);
+  std::vector<void*> made(outputs_);
+  check(
+      run_(container_, handles.data(), handles.size(), made.data(), made.size(), nullptr, nullptr),
+      "failed");
+  return Results(std::move(made));
+}
+
+Results::Results(std::vector<void*> tensors) : tensors_(std::move(tensors)) {
+  for (void* tensor : tensors_) {
+    int64_t dim = 0;
+    const int64_t *sizes = nullptr, *strides = nullptr;
+    int32_t type = 0, owned = 0;
+    host().tensor_describe(tensor, &dim, &sizes, &strides, &type, &owned);
+    Array array{host().tensor_data(tensor), type, {sizes, sizes + dim}};
+    if (!owned || row_major(array.shape) != std::vector<int64_t>(strides, strides + dim)) {
+      copies_.push_back(contiguous(array, strides));
+      array.data = copies_.back().data();
+    }
+    arrays_.push_back(std::move(array));
+  }
+}
+
+Results::~Results() {
+  for (void* tensor : tensors_) host().tensor_delete(tensor);
 }
 
 void Graph::check(int32_t status, const char* what) const {

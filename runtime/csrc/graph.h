@@ -6,13 +6,25 @@
 #include <vector>
 
 #include "manifest.h"
+#include "signature.h"
 
 namespace ingot {
-// An input of the graph: borrowed memory.
-struct Array {
-  void* data;
-  int32_t scalar_type;
-  std::vector<int64_t> shape;
+// What a run made: tensors of the host, which go back to it with this object.
+class Results {
+ public:
+  explicit Results(std::vector<void*> tensors);
+  ~Results();
+  Results(Results&& other) noexcept = default;
+  Results& operator=(Results&& other) = delete;
+
+  size_t count() const { return arrays_.size(); }
+  // Row-major and contiguous; valid as long as this object.
+  const Array& array(size_t index) const { return arrays_[index]; }
+
+ private:
+  std::vector<void*> tensors_;
+  std::vector<Array> arrays_;
+  std::vector<std::vector<char>> copies_;  // of those that lie otherwise, or in others' memory
 };
 
 class Graph {
@@ -25,13 +37,13 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
-  // Runs once and copies the one output, float32, into `output`. Throws Error. One call at a time.
-  void run(const std::vector<Array>& inputs, std::vector<float>& output);
+  // Throws Error. One call at a time.
+  Results run(const std::vector<Array>& inputs);
 
  private:
   Graph() = default;
   void load(std::string_view code, const std::string& path);
-  void check_signature(const Manifest& manifest, const std::string& path) const;
+  void check_signature(const Manifest& manifest, const std::string& path);
   void bind(std::string_view weights, const Manifest& manifest, const std::string& path);
   void check(int32_t status, const char* what) const;
 
@@ -43,6 +55,7 @@ class Graph {
   void* library_ = nullptr;
   void* container_ = nullptr;
   std::vector<void*> constants_;
+  size_t outputs_ = 0;
   int32_t (*create_)(void**, size_t, const char*, const char*) = nullptr;
   int32_t (*delete_)(void*) = nullptr;
   int32_t (*run_)(void*, void**, size_t, void**, size_t, void*, void*) = nullptr;

@@ -8,7 +8,9 @@ namespace ingot {
 namespace {
 using nlohmann::json;
 constexpr int64_t kFormatVersion = 1;
-constexpr int64_t kBlockSize = 16;  // of paged_attention, the only op that knows a block
+constexpr int64_t kBlockSize = 16;    // of paged_attention, the only op that knows a block
+constexpr size_t kDecoderInputs = 8;  // tokens to logit_rows; then a cache for each layer
+constexpr size_t kEncoderInputs = 4;  // tokens to query_start
 constexpr int64_t kLargest = int64_t{1} << 40;  // of any size or count: products stay in range
 
 int32_t scalar_type(const std::string& dtype) {
@@ -37,15 +39,70 @@ Constant constant(const json& object) {
   return c;
 }
 
+DecoderFacts decoder_facts(const json& root) {
+  DecoderFacts d;
+  const json &model = root.at("model"), &cache = root.at("kv_cache");
+  d.vocab_size = positive(model, "vocab_size");
+  d.max_seq_len = positive(model, "max_seq_len");
+  d.num_layers = positive(cache, "num_layers");
+  d.block_size = positive(cache, "block_size");
+  if (d.block_size != kBlockSize) throw std::runtime_error("block_size is not 16");
+  d.bytes_per_block = positive(cache, "bytes_per_block");
+  d.eos_token_ids = root.at("generation").at("eos_token_ids").get<std::vector<int64_t>>();
+  return d;
+}
+
+Pooling pooling(const std::string& name) {
+  if (name == "mean") return Pooling::mean;
+  if (name == "cls") return Pooling::cls;
+  if (name == "max") return Pooling::max;
+  if (name == "mean_sqrt_len") return Pooling::mean_sqrt_len;
+  throw std::runtime_error("pooling is '" + name + "'");
+}
+
+Embedding embedding(const json& root) {
+  const json &model = root.at("model"), &how = root.at("embedding");
+  return {pooling(how.at("pooling").get<std::string>()), how.at("normalize").get<bool>(),
+          positive(how, "max_tokens"), positive(model, "hidden_size"),
+          positive(model, "vocab_size")};
+}
+
+Signature signature(const json& graph) {
+  Signature s;
+  for (const json& given : graph.at("inputs")) {
+    Input input{
+        given.at("name").get<std::string>(), scalar_type(given.at("dtype").get<std::string>()), {}};
+    for (const json& size : given.at("shape"))
+      input.shape.push_back(size.is_string() ? parse_dim(size.get<std::string>())
+                                             : Dim{"", 0, size.get<int64_t>()});
+    if (input.shape.size() > 8) throw std::runtime_error("an input has more than 8 dimensions");
+    s.inputs.push_back(std::move(input));
+  }
+  if (graph.contains("symbols"))
+    for (const auto& [name, range] : graph.at("symbols").items())
+      s.symbols[name] = {range.at(0).get<int64_t>(), range.at(1).get<int64_t>()};
+  return s;
+}
+
+// The graph contracts of the kinds that the runtime drives itself (docs/format.md).
+void check_contract(const Manifest& m) {
+  const size_t inputs = m.kind == Kind::decoder
+                            ? kDecoderInputs + static_cast<size_t>(m.decoder.num_layers)
+                            : kEncoderInputs;
+  if (m.kind != Kind::module && (m.signature.inputs.size() != inputs || m.output_count != 1))
+    throw std::runtime_error("a graph of this kind takes " + std::to_string(inputs) +
+                             " inputs, not " + std::to_string(m.signature.inputs.size()));
+}
+
 Manifest read(const json& root) {
   Manifest m;
-  const json &model = root.at("model"), &cache = root.at("kv_cache");
-  m.vocab_size = positive(model, "vocab_size");
-  m.max_seq_len = positive(model, "max_seq_len");
-  m.num_layers = positive(cache, "num_layers");
-  m.block_size = positive(cache, "block_size");
-  if (m.block_size != kBlockSize) throw std::runtime_error("block_size is not 16");
-  m.bytes_per_block = positive(cache, "bytes_per_block");
+  const std::string kind = root.at("model").at("kind").get<std::string>();
+  m.kind = kind == "decoder" ? Kind::decoder : kind == "encoder" ? Kind::encoder : Kind::module;
+  if (m.kind == Kind::decoder) m.decoder = decoder_facts(root);
+  if (m.kind == Kind::encoder) m.embedding = embedding(root);
+  m.signature = signature(root.at("graph"));
+  m.output_count = root.at("graph").at("outputs").size();
+  check_contract(m);
   for (const auto& [name, value] : root.at("constants").items())
     m.constants.emplace(name, constant(value));
   m.ops = root.at("ops").get<std::map<std::string, std::string>>();
@@ -53,7 +110,6 @@ Manifest read(const json& root) {
     m.variants.push_back({v.at("name").get<std::string>(), v.at("isa").get<std::string>(),
                           v.at("entry").get<std::string>(),
                           v.at("requires").get<std::vector<std::string>>()});
-  m.eos_token_ids = root.at("generation").at("eos_token_ids").get<std::vector<int64_t>>();
   for (const auto& [name, value] : root.at("entries").items())
     m.entries[name] = {value.at("bytes").get<uint64_t>(), value.at("sha256").get<std::string>()};
   return m;

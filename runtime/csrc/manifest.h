@@ -6,6 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include "pooling.h"
+#include "signature.h"
+
 namespace ingot {
 struct Constant {
   uint64_t offset, bytes;
@@ -23,12 +26,22 @@ struct EntryFact {
   std::string sha256;
 };
 
+enum class Kind { decoder, encoder, module };  // module: anything that is run by arrays
+
+struct DecoderFacts {
+  int64_t vocab_size = 0, num_layers = 0, max_seq_len = 0, block_size = 0, bytes_per_block = 0;
+  std::vector<int64_t> eos_token_ids;
+};
+
 struct Manifest {
-  int64_t vocab_size, num_layers, max_seq_len, block_size, bytes_per_block;
+  Kind kind;
+  DecoderFacts decoder;  // of that kind only
+  Embedding embedding;   // of an encoder only
+  Signature signature;
+  size_t output_count;
   std::map<std::string, Constant> constants;
   std::map<std::string, std::string> ops;  // name -> schema
   std::vector<Variant> variants;
-  std::vector<int64_t> eos_token_ids;
   std::map<std::string, EntryFact> entries;
 };
 

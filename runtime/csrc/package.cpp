@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 
 #include "cpu.h"
+#include "embed.h"
 #include "error.h"
 #include "host.h"
 #include "sha256.h"
@@ -29,14 +31,43 @@ Package::Package(const std::string& path, const ingot_options& options)
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.verify_weights) check_entry("ingot/weights.bin");
   graph_ = std::make_unique<Graph>(archive_.entry(variant.entry), weights_, manifest_, path);
-  const int64_t block = manifest_.block_size;
-  const int64_t per_sequence = (manifest_.max_seq_len + block - 1) / block;
-  const int64_t blocks = options.kv_tokens > 0 ? (options.kv_tokens + block - 1) / block
-                                               : kDefaultSequences * per_sequence;
-  pool_ = std::make_unique<KvPool>(manifest_.num_layers, blocks + 1, manifest_.bytes_per_block);
+  if (manifest_.kind == Kind::decoder)
+    start_engine(options.kv_tokens);
+  else
+    worker_ = std::make_unique<Worker>(threads_);
+}
+
+void Package::start_engine(int64_t kv_tokens) {
+  const DecoderFacts& d = manifest_.decoder;
+  const int64_t per_sequence = (d.max_seq_len + d.block_size - 1) / d.block_size;
+  const int64_t blocks = kv_tokens > 0 ? (kv_tokens + d.block_size - 1) / d.block_size
+                                       : kDefaultSequences * per_sequence;
+  pool_ = std::make_unique<KvPool>(d.num_layers, blocks + 1, d.bytes_per_block);
   engine_ = std::make_unique<Engine>(
       *graph_, *pool_,
-      EngineLimits{manifest_.vocab_size, manifest_.max_seq_len, block, blocks * block, threads_});
+      EngineLimits{d.vocab_size, d.max_seq_len, d.block_size, blocks * d.block_size, threads_});
+}
+
+Engine& Package::engine() {
+  if (!engine_) bad_input(archive_.path() + " is not a decoder's package; it generates no text");
+  return *engine_;
+}
+
+Results Package::run(const std::vector<Array>& inputs) {
+  if (engine_)
+    bad_input(archive_.path() + " is a decoder's package; make a session to generate with it");
+  check_inputs(manifest_.signature, inputs);
+  std::optional<Results> results;
+  worker_->run([&] { results.emplace(graph_->run(inputs)); });
+  return std::move(*results);
+}
+
+void Package::embed(const int64_t* tokens, const size_t* lengths, size_t count, float* embeddings) {
+  if (manifest_.kind != Kind::encoder)
+    bad_input(archive_.path() + " is not an encoder's package; it makes no embeddings");
+  ingot::embed(
+      manifest_.embedding, [this](const std::vector<Array>& inputs) { return run(inputs); }, tokens,
+      lengths, count, embeddings);
 }
 
 // The best level that this CPU has.

@@ -9,6 +9,7 @@
 #include "graph.h"
 #include "kv_pool.h"
 #include "manifest.h"
+#include "worker.h"
 
 namespace ingot {
 class Package {
@@ -19,11 +20,18 @@ class Package {
   const char* manifest_json() const { return manifest_json_.c_str(); }
   const Manifest& manifest() const { return manifest_; }
   const Archive& archive() const { return archive_; }
-  Engine& engine() { return *engine_; }
+  // Throws Error if this is no decoder's package.
+  Engine& engine();
+  // Throws Error if the inputs are not what the package takes, or if it is a decoder's.
+  Results run(const std::vector<Array>& inputs);
+  // As `ingot::embed`. Throws Error if this is no encoder's package.
+  void embed(const int64_t* tokens, const size_t* lengths, size_t count, float* embeddings);
+  bool in_child() const { return engine_ ? engine_->in_child() : worker_->in_child(); }
   std::string_view token_bytes(int64_t token) const;
   double measure_read(size_t bytes) const;
 
  private:
+  void start_engine(int64_t kv_tokens);
   const Variant& choose_variant() const;
   void check_ops() const;
   void check_entry(const std::string& name) const;
@@ -35,6 +43,7 @@ class Package {
   std::string_view weights_;
   std::unique_ptr<Graph> graph_;
   std::unique_ptr<KvPool> pool_;
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Engine> engine_;  // a decoder's
+  std::unique_ptr<Worker> worker_;  // of all others
 };
 }  // namespace ingot

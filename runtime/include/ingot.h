@@ -116,6 +116,48 @@ INGOT_API ingot_status ingot_session_generate(ingot_session* session, const int6
 INGOT_API ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens,
                                             size_t count, float* logits);
 
+/* ---- other models: arrays in, arrays out -------------------------------------------------------
+ */
+
+/* As PyTorch numbers them. */
+typedef enum ingot_dtype {
+  INGOT_UINT8 = 0,
+  INGOT_INT8 = 1,
+  INGOT_INT16 = 2,
+  INGOT_INT32 = 3,
+  INGOT_INT64 = 4,
+  INGOT_FLOAT16 = 5,
+  INGOT_FLOAT32 = 6,
+  INGOT_FLOAT64 = 7,
+  INGOT_BOOL = 11,
+  INGOT_BFLOAT16 = 15
+} ingot_dtype;
+
+/* Contiguous, row-major; data aligned to 64 bytes is fastest. */
+typedef struct ingot_array {
+  void* data;
+  int32_t dtype; /* ingot_dtype */
+  int32_t ndim;
+  const int64_t* shape; /* [ndim] */
+} ingot_array;
+typedef struct ingot_results ingot_results;
+
+/* Runs a package that is not a decoder's once. The inputs, in the order of the manifest's `graph`,
+ * are only read. INGOT_BAD_INPUT names the input that does not fit. Free the results. */
+INGOT_API ingot_status ingot_run(ingot_package* package, const ingot_array* inputs, size_t count,
+                                 ingot_results** results);
+INGOT_API size_t ingot_results_count(const ingot_results* results);
+/* `array` points into the results. */
+INGOT_API ingot_status ingot_results_get(const ingot_results* results, size_t index,
+                                         ingot_array* array);
+INGOT_API void ingot_results_free(ingot_results* results);
+
+/* Embeddings of `count` token sequences, which lie one after the other in `tokens`, special tokens
+ * included; `lengths` of each. Pooled and normalised as the manifest's `embedding` says. Writes
+ * float32 [count, hidden_size]. */
+INGOT_API ingot_status ingot_embed(ingot_package* package, const int64_t* tokens,
+                                   const size_t* lengths, size_t count, float* embeddings);
+
 /* ---- tracing -----------------------------------------------------------------------------------
  */
 

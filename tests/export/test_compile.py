@@ -71,11 +71,13 @@ def test_the_same_shape_is_compiled_once(
 
 def test_the_fingerprint_is_of_the_graph_not_of_the_weights(tmp_path: Path) -> None:
     from ingot import models
+    from ingot.export import contracts
     from ingot.export.isa import LEVELS
 
     def key(seed: int = 0, level: int = 1, **config: object) -> str:
         folder = make_llama(tmp_path / str(len(list(tmp_path.iterdir()))), seed=seed, **config)
-        return cache.fingerprint(models.load(folder), LEVELS[level], {})
+        contract = contracts.of_checkpoint(models.load(folder), folder)
+        return cache.fingerprint(contract, LEVELS[level], {})
 
     assert key() == key(seed=1)
     others = (key(vocab_size=301), key(level=2), key(rms_norm_eps=1e-3), key(attention_bias=True))

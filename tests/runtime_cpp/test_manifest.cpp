@@ -13,7 +13,19 @@ using nlohmann::json;
 json good() {
   return json::parse(R"({
     "format_version": 1,
-    "model": {"vocab_size": 100, "max_seq_len": 64},
+    "model": {"kind": "decoder", "vocab_size": 100, "max_seq_len": 64},
+    "graph": {"inputs": [
+      {"name": "tokens", "dtype": "int64", "shape": ["T"]},
+      {"name": "positions", "dtype": "int64", "shape": ["T"]},
+      {"name": "slot_mapping", "dtype": "int64", "shape": ["T"]},
+      {"name": "query_start", "dtype": "int64", "shape": ["B+1"]},
+      {"name": "seq_lens", "dtype": "int64", "shape": ["B"]},
+      {"name": "context_lens", "dtype": "int64", "shape": ["B"]},
+      {"name": "block_table", "dtype": "int64", "shape": ["B", "P"]},
+      {"name": "logit_rows", "dtype": "int64", "shape": ["R"]},
+      {"name": "kv_cache.0", "dtype": "uint8", "shape": ["num_blocks", 4096]},
+      {"name": "kv_cache.1", "dtype": "uint8", "shape": ["num_blocks", 4096]}],
+      "outputs": [{"name": "logits"}]},
     "kv_cache": {"block_size": 16, "bytes_per_block": 4096, "num_layers": 2},
     "constants": {"w": {"offset": 64, "nbytes": 24, "dtype": "float32", "shape": [2, 3], "stride": [3, 1]}},
     "ops": {"linear": "linear(Tensor x) -> Tensor"},
@@ -34,15 +46,43 @@ std::string refusal(std::string_view text) {
 
 TEST(Manifest, ReadsWhatTheRuntimeNeeds) {
   const Manifest m = parse_manifest(good().dump(), "a.pt2");
-  EXPECT_EQ(m.vocab_size, 100);
-  EXPECT_EQ(m.max_seq_len, 64);
-  EXPECT_EQ(m.num_layers, 2);
-  EXPECT_EQ(m.block_size, 16);
+  EXPECT_EQ(m.decoder.vocab_size, 100);
+  EXPECT_EQ(m.decoder.max_seq_len, 64);
+  EXPECT_EQ(m.decoder.num_layers, 2);
+  EXPECT_EQ(m.decoder.block_size, 16);
   EXPECT_EQ(m.constants.at("w").offset, 64u);
   EXPECT_EQ(m.constants.at("w").stride, (std::vector<int64_t>{3, 1}));
   EXPECT_EQ(m.variants.at(0).entry, "ingot/v3/model.so");
-  EXPECT_EQ(m.eos_token_ids, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(m.decoder.eos_token_ids, (std::vector<int64_t>{1, 2}));
   EXPECT_EQ(m.ops.at("linear"), "linear(Tensor x) -> Tensor");
+}
+
+TEST(Manifest, OtherKindsNeedNoCache) {
+  json m = good();
+  m.erase("kv_cache");
+  m.erase("generation");
+  m["model"] = {{"kind", "encoder"}, {"vocab_size", 30}, {"hidden_size", 8}};
+  m["embedding"] = {{"pooling", "cls"}, {"normalize", true}, {"max_tokens", 12}};
+  auto& inputs = m["graph"]["inputs"];
+  inputs.erase(inputs.begin() + 4, inputs.end());
+  const Manifest encoder = parse_manifest(m.dump(), "a.pt2");
+  EXPECT_EQ(encoder.kind, Kind::encoder);
+  EXPECT_EQ(encoder.embedding.pooling, Pooling::cls);
+  EXPECT_EQ(encoder.embedding.max_tokens, 12);
+  EXPECT_EQ(encoder.signature.inputs.at(3).shape.at(0).offset, 1);
+  m["embedding"]["pooling"] = "lasttoken";
+  EXPECT_NE(refusal(m.dump()).find("pooling is 'lasttoken'"), std::string::npos);
+  m["model"]["kind"] = "image-classifier";
+  m["graph"]["symbols"] = {{"T", {1, 9}}};
+  const Manifest module = parse_manifest(m.dump(), "a.pt2");
+  EXPECT_EQ(module.kind, Kind::module);
+  EXPECT_EQ(module.signature.symbols.at("T").most, 9);
+}
+
+TEST(Manifest, AGraphThatIsNotItsKindsIsRefused) {
+  json m = good();
+  m["graph"]["inputs"].erase(0);
+  EXPECT_NE(refusal(m.dump()).find("takes 10 inputs, not 9"), std::string::npos);
 }
 
 TEST(Manifest, AReaderIgnoresFieldsItDoesNotKnow) {

@@ -61,6 +61,21 @@ inline std::string token_table() {
   return table + offsets + text;
 }
 
+inline nlohmann::json toy_graph() {
+  auto inputs = nlohmann::json::array();
+  const auto add = [&](const std::string& name, const char* dtype, const nlohmann::json& shape) {
+    inputs.push_back({{"name", name}, {"dtype", dtype}, {"shape", shape}});
+  };
+  for (const char* name : {"tokens", "positions", "slot_mapping"}) add(name, "int64", {"T"});
+  add("query_start", "int64", {"B+1"});
+  for (const char* name : {"seq_lens", "context_lens"}) add(name, "int64", {"B"});
+  add("block_table", "int64", {"B", "P"});
+  add("logit_rows", "int64", {"R"});
+  for (int layer = 0; layer < kLayers; layer++)
+    add("kv_cache." + std::to_string(layer), "uint8", {"num_blocks", kBytesPerBlock});
+  return {{"inputs", inputs}, {"outputs", {{{"name", "logits"}}}}};
+}
+
 inline PackageSource toy_source() {
   PackageSource source;
   const std::string code = "ingot/variants/x86-64-v2/model.so";
@@ -78,6 +93,7 @@ inline PackageSource toy_source() {
         {"block_size", kBlockSize},
         {"bytes_per_block", kBytesPerBlock},
         {"num_layers", kLayers}}},
+      {"graph", toy_graph()},
       {"constants",
        {{"toy.salt",
          {{"offset", 64},

@@ -28,7 +28,15 @@ int32_t tensor_borrow(void* data, int64_t dim, const int64_t* sizes, const int64
 }
 void tensor_delete(void* tensor) { delete static_cast<Tensor*>(tensor); }
 void* tensor_data(void* tensor) { return static_cast<Tensor*>(tensor)->data(); }
-int64_t tensor_numel(void* tensor) { return static_cast<Tensor*>(tensor)->numel(); }
+void tensor_describe(void* handle, int64_t* dim, const int64_t** sizes, const int64_t** strides,
+                     int32_t* scalar_type, int32_t* owned) {
+  const Tensor& tensor = *static_cast<Tensor*>(handle);
+  *dim = tensor.dim;
+  *sizes = tensor.sizes;
+  *strides = tensor.strides;
+  *scalar_type = tensor.dtype;
+  *owned = tensor.storage->owned;
+}
 void trace_enable(int32_t on) { tracing.store(on != 0, std::memory_order_relaxed); }
 
 void trace_collect(void (*take)(const ingot_host_event*, void*), void* user) {
@@ -68,6 +76,6 @@ extern "C" __attribute__((visibility("default"))) int32_t aoti_record_function_e
 extern "C" __attribute__((visibility("default"))) const ingot_host_api* ingot_host_get_api() {
   using namespace ingot::host;
   static const ingot_host_api api{sizeof(ingot_host_api), tensor_borrow, tensor_delete, tensor_data,
-                                  tensor_numel,           trace_enable,  trace_collect};
+                                  tensor_describe,        trace_enable,  trace_collect};
   return &api;
 }

@@ -19,7 +19,10 @@ struct ingot_host_api {
                            int32_t scalar_type, void** tensor);
   void (*tensor_delete)(void* tensor);
   void* (*tensor_data)(void* tensor);
-  int64_t (*tensor_numel)(void* tensor);
+  // Sizes and strides stay with the tensor. `owned`: whether its memory is the host's, not
+  // borrowed.
+  void (*tensor_describe)(void* tensor, int64_t* dim, const int64_t** sizes,
+                          const int64_t** strides, int32_t* scalar_type, int32_t* owned);
   // Recording of kernels and op calls. `trace_collect` hands out each event once, oldest first.
   void (*trace_enable)(int32_t on);
   void (*trace_collect)(void (*take)(const ingot_host_event*, void*), void* user);

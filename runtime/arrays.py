@@ -1,0 +1,88 @@
+"""Running a package by arrays: numpy (or anything with DLPack) in, numpy out."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import capi
+from .errors import BadInput
+
+if TYPE_CHECKING:
+    from .package import Package
+
+_NAMES = {number: name for name, number in capi.DTYPES.items()}
+
+
+def run(package: Package, arrays: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Inputs by name to outputs by name, as the manifest's `graph` has them."""
+    if package.manifest["model"]["kind"] == "decoder":
+        raise BadInput(f"{package.path} is a decoder's; make a session to generate with it")
+    graph = package.manifest["graph"]
+    names = [fact["name"] for fact in graph["inputs"]]
+    missing, extra = [n for n in names if n not in arrays], [n for n in arrays if n not in names]
+    if missing or extra:
+        what = f"lacks input {missing[0]}" if missing else f"has no input {extra[0]}"
+        raise BadInput(f"the call {what}; {package.path} takes {', '.join(names)}")
+    held = [_input(fact, arrays[fact["name"]]) for fact in graph["inputs"]]
+    shapes = [capi.int64_array(array.shape) for array in held]
+    inputs = (capi.Array * len(held))(
+        *(
+            capi.Array(array.ctypes.data, capi.DTYPES[fact["dtype"]], array.ndim, shape)
+            for fact, array, shape in zip(graph["inputs"], held, shapes, strict=True)
+        )
+    )
+    results = ctypes.c_void_p()
+    library = capi.library()
+    capi.check(library.ingot_run(package.handle, inputs, len(held), ctypes.byref(results)))
+    try:
+        count = library.ingot_results_count(results)
+        made = [_output(results, index) for index in range(count)]
+    finally:
+        library.ingot_results_free(results)
+    return dict(zip((fact["name"] for fact in graph["outputs"]), made, strict=True))
+
+
+def _input(fact: Mapping[str, Any], value: Any) -> np.ndarray[Any, Any]:
+    """A contiguous array of the input's dtype: integers and floats are not converted silently.
+
+    bfloat16, which numpy lacks, is given as float32 and rounded to even.
+    """
+    name, dtype = fact["name"], fact["dtype"]
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        value = np.from_dlpack(value)
+    try:
+        array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+    except ValueError as error:
+        raise BadInput(f"input {name} is no array: {error}") from error
+    wanted = "float32" if dtype == "bfloat16" else dtype
+    if array.dtype.name != wanted:
+        if isinstance(value, np.ndarray) or not np.can_cast(array.dtype, wanted, "same_kind"):
+            raise BadInput(f"input {name} must be {wanted}, but is {array.dtype.name}")
+        array = array.astype(wanted)  # of a plain Python list, whose numbers have no size
+    return _to_bfloat16(array) if dtype == "bfloat16" else array
+
+
+def _to_bfloat16(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    bits = array.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    rounded = np.where(np.isnan(array), (bits >> 16) | 0x40, rounded)
+    return np.ascontiguousarray(rounded.astype(np.uint16))
+
+
+def _output(results: ctypes.c_void_p, index: int) -> np.ndarray[Any, Any]:
+    """A copy of a result; bfloat16 as float32."""
+    found = capi.Array()
+    capi.check(capi.library().ingot_results_get(results, index, ctypes.byref(found)))
+    name = _NAMES[found.dtype]
+    stored = np.dtype("uint16" if name == "bfloat16" else name)
+    shape = tuple(found.shape[d] for d in range(found.ndim))
+    size = int(np.prod(shape, dtype=np.int64)) * stored.itemsize
+    data = ctypes.string_at(found.data, size) if size else b""
+    array = np.frombuffer(bytearray(data), stored).reshape(shape)
+    if name == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array

@@ -1,0 +1,62 @@
+#include "worker.h"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <exception>
+
+#include "error.h"
+
+namespace ingot {
+struct Worker::Job {
+  const std::function<void()>* body;
+  std::exception_ptr error;
+  bool finished = false;
+};
+
+Worker::Worker(int threads) : process_(getpid()), thread_([this, threads] { loop(threads); }) {}
+
+Worker::~Worker() {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  work_.notify_all();
+  thread_.join();
+}
+
+bool Worker::in_child() const { return getpid() != process_; }
+
+void Worker::run(const std::function<void()>& body) {
+  if (in_child())
+    bad_input("this package was opened before fork(); open it again in the child process");
+  Job job{&body, nullptr};
+  {
+    std::unique_lock lock(mutex_);
+    jobs_.push_back(&job);
+    work_.notify_one();
+    done_.wait(lock, [&] { return job.finished; });
+  }
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+void Worker::loop(int threads) {
+  omp_set_num_threads(threads);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
+    if (jobs_.empty()) return;
+    Job& job = *jobs_.front();
+    jobs_.pop_front();
+    lock.unlock();
+    try {
+      (*job.body)();
+    } catch (...) {
+      job.error = std::current_exception();
+    }
+    lock.lock();
+    job.finished = true;
+    done_.notify_all();
+  }
+}
+}  // namespace ingot

