@@ -55,7 +55,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option(
@@ -67,21 +67,28 @@ def main() -> None:
 @click.option("--max-seq-len", type=int, help="Longest sequence; default: as config.json says.")
 @click.option("--image-size", type=int, help="Pixels a side; default: as config.json says.")
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
+@click.option(
+    "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
+)
 @JSON
-def export(checkpoint: Path, output: Path, as_json: bool, **options: Any) -> None:
-    """Cast a checkpoint folder (Hugging Face layout) into one package.
+def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Cast a checkpoint folder (Hugging Face layout), or any module, into one package.
+
+    A module is given as FILE.py:FUNCTION; the function returns the module, a tuple of example
+    inputs and which of their sizes vary (torch.export's dynamic_shapes).
 
     \b
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
+    ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
     for needed in ("torch", "safetensors"):
         if importlib.util.find_spec(needed) is None:
             _fail(f"{needed} is not installed; export needs it: pip install 'ingot[export]'")
-    from .export import export_checkpoint
+    from .export.source import export_source
 
     with _progress() as progress:
-        record = export_checkpoint(checkpoint, output, progress=progress, **options)
+        record = export_source(source, output, progress=progress, **options)
     gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,13 @@ from ..profiling.record import Recorder
 from .errors import ExportError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .cache import Compiled
     from .contracts import Contract
     from .isa import IsaLevel
 
-__all__ = ["ExportError", "export_checkpoint"]
+__all__ = ["ExportError", "export_checkpoint", "export_module"]
 
 
 @contextmanager
@@ -60,10 +62,7 @@ def export_checkpoint(
     from .isa import find_level
 
     level = find_level(isa)
-    if not output.resolve().parent.is_dir():
-        raise ExportError(
-            f"no folder {output.resolve().parent} to write {output.name} to; make it first"
-        )
+    _check_output(output)
     recorder = Recorder("compile", on_phase=progress)
     with recorder.phase("import torch"):
         from .. import models
@@ -80,6 +79,50 @@ def export_checkpoint(
     return _export(contract, level, output, recorder)
 
 
+@_no_collection()
+def export_module(
+    module: nn.Module,
+    args: Sequence[object],
+    output: Path,
+    *,
+    dynamic_shapes: Any = None,
+    op_library: Path | None = None,
+    name: str | None = None,
+    isa: str | None = None,
+    progress: Callable[[str], None] = _silent,
+) -> dict[str, Any]:
+    """Cast any module into a package, which `ingot.load(path).run(**arrays)` runs.
+
+    args: example inputs, tensors, for tracing. dynamic_shapes: which of their sizes vary, as
+    torch.export.export takes it; a size that varies begins at its `Dim`'s min. The module is in
+    eval mode when it is traced, and is not changed. Its float32 `nn.Linear`s and bidirectional
+    `scaled_dot_product_attention` go to Ingot's ops. op_library: a shared library with the C shims
+    of the module's own ops (examples/own_op), which goes into the package. Returns the compile
+    record. Raises ExportError; `output` is then as it was before.
+    """
+    from .isa import find_level
+
+    level = find_level(isa)
+    _check_output(output)
+    recorder = Recorder("compile", on_phase=progress)
+    with recorder.phase("import torch"):
+        from .module import contract_of
+        from .op_library import read_library
+    with recorder.phase("capture"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = None if op_library is None else read_library(op_library)
+        name = name or type(module).__name__
+        contract = contract_of(module, args, dynamic_shapes, name, library)
+    return _export(contract, level, output, recorder)
+
+
+def _check_output(output: Path) -> None:
+    if not output.resolve().parent.is_dir():
+        raise ExportError(
+            f"no folder {output.resolve().parent} to write {output.name} to; make it first"
+        )
+
+
 def _export(
     contract: Contract, level: IsaLevel, output: Path, recorder: Recorder
 ) -> dict[str, Any]:
@@ -89,7 +132,7 @@ def _export(
     from .weights import WeightStore
 
     with recorder.phase("cache look-up"):
-        key = cache.fingerprint(contract, level, inductor_options())
+        key = cache.fingerprint(contract, level, inductor_options(contract))
         compiled = cache.find(key)
         recorder.note("cache_hit", compiled is not None)
     if compiled is None:
@@ -114,9 +157,15 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
         from .compile import compile, inductor_for
         from .contracts import capture
 
-    with inductor_for(level) as options, CppBuild(options) as build, warnings.catch_warnings():
+    with (
+        inductor_for(contract, level) as options,
+        CppBuild(options) as build,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
-        with recorder.phase("capture"):
-            program = capture(contract)
+        program = contract.program
+        if program is None:
+            with recorder.phase("capture"):
+                program = capture(contract)
         with recorder.phase("compile"):
             return compile(program, key, options, build, recorder)

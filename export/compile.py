@@ -19,7 +19,9 @@ from ..profiling.record import Recorder
 from . import cache
 from .build import Built, CppBuild, replaces_inductors
 from .cache import Compiled
+from .contracts import Contract
 from .isa import IsaLevel, inductor_targets
+from .op_library import OpLibrary
 
 HOST = "libingot_host.so.1"
 
@@ -37,11 +39,12 @@ _TIMERS = {
 }
 
 
-def inductor_options() -> dict[str, Any]:
+def inductor_options(contract: Contract) -> dict[str, Any]:
+    own = [f":{contract.op_library.soname}"] if contract.op_library else []
     return {
         "aot_inductor.link_libtorch": False,
-        "aot_inductor.custom_ops_to_c_shims": c_shims(),
-        "aot_inductor.custom_op_libs": [f":{HOST}"],
+        "aot_inductor.custom_ops_to_c_shims": c_shims() | contract.own_shims,
+        "aot_inductor.custom_op_libs": [f":{HOST}", *own],
         "aot_inductor.check_lowerbound": False,  # sizes from 1; the runtime checks inputs
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.package": True,
@@ -54,10 +57,14 @@ def inductor_options() -> dict[str, Any]:
 
 
 @contextmanager
-def inductor_for(level: IsaLevel) -> Iterator[dict[str, Any]]:
+def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]]:
     """While it is open Inductor compiles for `level`, with the options that it yields."""
-    with inductor_targets(level) as target, _environment(), _without_input_checks():
-        yield {**inductor_options(), **target}
+    with (
+        inductor_targets(level) as target,
+        _environment(contract.op_library),
+        _without_input_checks(),
+    ):
+        yield {**inductor_options(contract), **target}
 
 
 def compile(
@@ -89,10 +96,11 @@ def _called_ops(program: ExportedProgram) -> tuple[str, ...]:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """Where the linker finds the host; an Inductor cache of our own: compiled headers stay."""
+def _environment(library: OpLibrary | None) -> Iterator[None]:
+    """Where the linker finds the host and the user's ops; an Inductor cache of our own."""
+    folders = [native.find(HOST).parent] + ([library.path.parent] if library else [])
     wanted = {
-        "LIBRARY_PATH": str(native.find(HOST).parent),
+        "LIBRARY_PATH": os.pathsep.join(map(str, folders)),
         "TORCHINDUCTOR_CACHE_DIR": str(cache.folder() / "inductor"),
         "TORCHINDUCTOR_VEC_ISA_OK": "1",
     }

@@ -19,6 +19,7 @@ from ..models import Decoder, Model
 from ..models.encoder import ImageClassifier, TextEncoder
 from . import tokenizer
 from .errors import ExportError
+from .op_library import OpLibrary
 
 BLOCK_SIZE = 16
 _MOST_TOKENS = 1 << 20
@@ -33,7 +34,7 @@ class Contract:
     that vary by their letter, as the manifest's `graph` states them; `symbols`: least and most of a
     letter. identity: what decides the graph beside the module's structure. card: the manifest's
     `model`; sections: more of the manifest, by kind. files: entries of the package. program: the
-    graph, where it is traced already.
+    graph, where it is traced already. op_library, own_shims: of the user's own ops in it.
     """
 
     module: nn.Module
@@ -47,6 +48,8 @@ class Contract:
     sections: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     program: ExportedProgram | None = None
+    op_library: OpLibrary | None = None
+    own_shims: dict[Any, list[str]] = field(default_factory=dict)
 
 
 def of_checkpoint(model: Model, checkpoint: Path) -> Contract:
@@ -224,8 +227,6 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def capture(contract: Contract) -> ExportedProgram:
     """Export the contract's graph. Raises ExportError with what the tracer says of the module."""
-    if contract.program is not None:
-        return contract.program
     try:
         with torch.no_grad():
             return torch.export.export(

@@ -38,6 +38,8 @@ def write(source: Source, store: WeightStore, output: Path, report: Mapping[str,
         with ArchiveWriter(output) as archive:
             variant = _add_code(archive, source)
             archive.add("ingot/weights.bin", store.chunks())
+            if library := source.contract.op_library:
+                archive.add(library.entry, library.path.read_bytes())
             for name, data in source.contract.files.items():
                 archive.add(name, data)
             archive.add("ingot/report.json", json.dumps(report, indent=1).encode())
@@ -51,14 +53,14 @@ def write(source: Source, store: WeightStore, output: Path, report: Mapping[str,
 
 
 def _add_code(archive: ArchiveWriter, source: Source) -> dict[str, object]:
-    entry = f"ingot/variants/{source.level.name}/model.so"
+    entry, library = f"ingot/variants/{source.level.name}/model.so", source.contract.op_library
     archive.add(entry, source.compiled.shared_object.read_bytes())
     return {
         "name": source.level.name,
         "device": "cpu",
         "isa": source.level.name,
         "entry": entry,
-        "requires": missing(source.compiled.shared_object),
+        "requires": missing(source.compiled.shared_object, *([library.path] if library else [])),
     }
 
 
@@ -83,5 +85,6 @@ def _manifest(source: Source, store: WeightStore, variant: dict[str, object]) ->
         "constants": store.constants,
         "ops": {name: schemas()[name] for name in source.compiled.ops},
         "variants": [variant],
+        "op_libraries": [contract.op_library.entry] if contract.op_library else [],
         **contract.sections,
     }

@@ -35,11 +35,18 @@ def _library_path(soname: str) -> str:
     return found.stdout.strip()
 
 
-def missing(shared_object: Path) -> list[str]:
-    """Symbols the object needs that neither the lean host nor the system libraries define."""
+def defined(shared_object: Path) -> set[str]:
+    """Symbols that a library offers."""
+    return _nm(["--defined-only"], str(shared_object))
+
+
+def missing(shared_object: Path, *others: Path) -> list[str]:
+    """Symbols the object needs that neither the lean host, nor the system's libraries, nor `others`
+    define."""
     undefined = _nm(["--undefined-only"], str(shared_object))
     weak = _nm_weak(shared_object)
-    for library in (str(native.find("libingot_host.so.1")), *map(_library_path, _SYSTEM)):
+    libraries = (str(native.find("libingot_host.so.1")), *map(_library_path, _SYSTEM))
+    for library in (*libraries, *map(str, others)):
         undefined -= _nm(["--defined-only"], library)
     return sorted(undefined - weak)
 

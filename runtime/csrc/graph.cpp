@@ -98,13 +98,23 @@ void* open_from_file(std::string_view code) {
   close(file);
   return library;
 }
+void* open_code(std::string_view code, const char* what, const std::string& path) {
+  void* library = open_from_memory(code);
+  if (!library) library = open_from_file(code);
+  if (library) return library;
+  const char* reason = dlerror();
+  bad_package(std::string(what) + " of " + path + " cannot be loaded (" +
+              (reason ? reason : "no reason") + "); export it again with this version of Ingot");
+}
 }  // namespace
 
-Graph::Graph(std::string_view code, std::string_view weights, const Manifest& manifest,
-             const std::string& path)
+Graph::Graph(std::string_view code, const std::vector<std::string_view>& libraries,
+             std::string_view weights, const Manifest& manifest, const std::string& path)
     : Graph() {  // from here the destructor runs, whatever is thrown
   host();        // must be open before code that needs it
-  load(code, path);
+  for (std::string_view library : libraries) open_code(library, "an op library", path);
+  library_ = open_code(code, "the code", path);
+  find_entry_points(path);
   check(create_(&container_, 1, "cpu", nullptr), "could not be started");
   check_signature(manifest, path);
   bind(weights, manifest, path);
@@ -115,14 +125,7 @@ Graph::~Graph() {
   for (void* tensor : constants_) host().tensor_delete(tensor);
 }
 
-void Graph::load(std::string_view code, const std::string& path) {
-  library_ = open_from_memory(code);
-  if (!library_) library_ = open_from_file(code);
-  if (!library_) {
-    const char* reason = dlerror();
-    bad_package("the code of " + path + " cannot be loaded (" + (reason ? reason : "no reason") +
-                "); export it again with this version of Ingot");
-  }
+void Graph::find_entry_points(const std::string& path) {
   const auto find = [&](const char* name, auto& function) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library_, name));
     if (!function) bad_package("the code of " + path + " lacks " + name + "; export it again");

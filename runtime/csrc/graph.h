@@ -29,10 +29,10 @@ class Results {
 
 class Graph {
  public:
-  // `code` is a shared object, `weights` the mapped store. Throws Error. The code stays loaded for
-  // ever: generated code cannot be unloaded.
-  Graph(std::string_view code, std::string_view weights, const Manifest& manifest,
-        const std::string& path);
+  // `code` is a shared object, `libraries` those with the user's own ops, `weights` the mapped
+  // store. Throws Error. The code stays loaded for ever: generated code cannot be unloaded.
+  Graph(std::string_view code, const std::vector<std::string_view>& libraries,
+        std::string_view weights, const Manifest& manifest, const std::string& path);
   ~Graph();
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
@@ -42,7 +42,7 @@ class Graph {
 
  private:
   Graph() = default;
-  void load(std::string_view code, const std::string& path);
+  void find_entry_points(const std::string& path);
   void check_signature(const Manifest& manifest, const std::string& path);
   void bind(std::string_view weights, const Manifest& manifest, const std::string& path);
   void check(int32_t status, const char* what) const;

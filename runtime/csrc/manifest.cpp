@@ -110,6 +110,8 @@ Manifest read(const json& root) {
     m.variants.push_back({v.at("name").get<std::string>(), v.at("isa").get<std::string>(),
                           v.at("entry").get<std::string>(),
                           v.at("requires").get<std::vector<std::string>>()});
+  if (root.contains("op_libraries"))
+    m.op_libraries = root.at("op_libraries").get<std::vector<std::string>>();
   for (const auto& [name, value] : root.at("entries").items())
     m.entries[name] = {value.at("bytes").get<uint64_t>(), value.at("sha256").get<std::string>()};
   return m;

@@ -42,6 +42,7 @@ struct Manifest {
   std::map<std::string, Constant> constants;
   std::map<std::string, std::string> ops;  // name -> schema
   std::vector<Variant> variants;
+  std::vector<std::string> op_libraries;  // entries, to be opened before the code
   std::map<std::string, EntryFact> entries;
 };
 

@@ -30,7 +30,13 @@ Package::Package(const std::string& path, const ingot_options& options)
   check_entry(variant.entry);
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.verify_weights) check_entry("ingot/weights.bin");
-  graph_ = std::make_unique<Graph>(archive_.entry(variant.entry), weights_, manifest_, path);
+  std::vector<std::string_view> libraries;
+  for (const std::string& entry : manifest_.op_libraries) {
+    check_entry(entry);
+    libraries.push_back(archive_.entry(entry));
+  }
+  graph_ =
+      std::make_unique<Graph>(archive_.entry(variant.entry), libraries, weights_, manifest_, path);
   if (manifest_.kind == Kind::decoder)
     start_engine(options.kv_tokens);
   else

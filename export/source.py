@@ -1,0 +1,60 @@
+"""What `ingot export` is pointed at: a checkpoint's folder, or a function that makes a module."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import export_checkpoint, export_module
+from .errors import ExportError
+
+_DEFAULTS = {"dtype": "float32", "kv_dtype": "auto", "max_seq_len": None, "image_size": None}
+
+
+def export_source(
+    source: str, output: Path, *, op_library: Path | None, isa: str | None, **options: Any
+) -> dict[str, Any]:
+    """Export what `source` names; `progress` is among the options. Raises ExportError."""
+    file, colon, function = source.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        if op_library is not None:
+            raise ExportError("--op-library is for a module (FILE.py:FUNCTION), not a checkpoint")
+        return export_checkpoint(Path(source), output, isa=isa, **options)
+    for name, default in _DEFAULTS.items():
+        if options.pop(name) != default:
+            raise ExportError(f"--{name.replace('_', '-')} is for a checkpoint, not a module")
+    made = _load(Path(file), function)()
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise ExportError(
+            f"{source} must return the module, a tuple of example inputs and, if sizes vary,"
+            " dynamic_shapes"
+        )
+    module, args, *shapes = made
+    return export_module(
+        module,
+        args,
+        output,
+        dynamic_shapes=shapes[0] if shapes else None,
+        op_library=op_library,
+        isa=isa,
+        **options,
+    )
+
+
+def _load(file: Path, function: str) -> Callable[[], Any]:
+    """The function of a Python file, which is run. Raises ExportError."""
+    if not file.is_file():
+        raise ExportError(f"no file {file}; give FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = loaded
+    spec.loader.exec_module(loaded)
+    found = getattr(loaded, function, None)
+    if not callable(found):
+        raise ExportError(f"{file} has no function {function}")
+    return found  # type: ignore[no-any-return]
