@@ -8,6 +8,7 @@ a machine like the precompiled headers, and the rest compiles side by side.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 import shutil
 import subprocess
@@ -139,7 +140,12 @@ def replaces_inductors(build: CppBuild) -> Iterator[list[tuple[Built, tuple[str,
 
     def compile(graph: Any, wrapper: str, kernels: str, extern: str | None, **_: Any) -> list[str]:
         if extern:
-            raise ExportError("the graph calls an op that has no C interface; see CONTRIBUTING.md")
+            called = json.loads(extern).get("nodes", [])
+            targets = sorted({node["node"]["target"] for node in called})
+            raise ExportError(
+                f"the graph calls {', '.join(targets)}, for which torch has no C interface; write"
+                " the module without, or with an op of your own (examples/own_op)"
+            )
         names = (n for n in graph.constants if n not in graph.folded_constants)
         constants = tuple(graph.allocated_constant_name[name] for name in names)
         built = build.build(wrapper, kernels)

@@ -20,6 +20,7 @@ from . import cache
 from .build import Built, CppBuild, replaces_inductors
 from .cache import Compiled
 from .contracts import Contract
+from .errors import ExportError
 from .isa import IsaLevel, inductor_targets
 from .op_library import OpLibrary
 
@@ -75,9 +76,14 @@ def compile(
 
     assert program.example_inputs is not None
     with _timers(recorder), replaces_inductors(build) as made, torch.no_grad():
-        torch._inductor.aot_compile(
-            program.module(check_guards=False), program.example_inputs[0], options=options
-        )
+        try:
+            torch._inductor.aot_compile(
+                program.module(check_guards=False), program.example_inputs[0], options=options
+            )
+        except torch._inductor.exc.InductorError as error:
+            if isinstance(error.inner_exception, ExportError):
+                raise error.inner_exception from None
+            raise
     built, constants = made[0]
     recorder.note("cpp_seconds", built.seconds)
     return _publish(key, built, constants, program)

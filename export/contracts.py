@@ -235,5 +235,6 @@ def capture(contract: Contract) -> ExportedProgram:
                 dynamic_shapes=contract.dynamic_shapes,
                 strict=False,
             )
-    except torch._dynamo.exc.UserError as error:
-        raise ExportError(f"the module cannot be traced: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the tracer's own are of many kinds, and the module's any
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ExportError(f"the module cannot be traced: {reason}") from error

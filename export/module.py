@@ -49,6 +49,7 @@ def contract_of(
     traced = Contract(rewritten, tuple(args), dynamic_shapes, [], [], "", {})
     with _Attention():
         program = capture(traced)
+    _refuse_mutation(program)
     letters, symbols = _symbols(program, dynamic_shapes)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Contract(
@@ -208,15 +209,25 @@ def _inputs(program: ExportedProgram, letters: dict[Any, str]) -> list[dict[str,
 def _outputs(program: ExportedProgram, letters: dict[Any, str]) -> list[dict[str, Any]]:
     (node,) = (node for node in program.graph.nodes if node.op == "output")
     facts: list[dict[str, Any]] = []
-    for spec, value in zip(program.graph_signature.output_specs, node.args[0], strict=True):
-        if spec.kind is not OutputKind.USER_OUTPUT:
-            raise ExportError(
-                f"the module changes its {spec.kind.name.lower()} '{spec.target}'; packages are"
-                " immutable: return the new value instead"
-            )
+    for value in node.args[0]:
         name = "output" if len(node.args[0]) == 1 else f"output{len(facts)}"
         facts.append(_fact(name, getattr(value, "meta", {}).get("val"), letters))
     return facts
+
+
+def _refuse_mutation(program: ExportedProgram) -> None:
+    """Weights are mapped read-only, inputs are the caller's. Raises ExportError."""
+    targets = (node.target for node in program.graph.nodes if node.op == "call_function")
+    schemas = (t._schema for t in targets if isinstance(t, torch._ops.OpOverload))
+    if not any(schema.is_mutable for schema in schemas):
+        return
+    for spec in program.run_decompositions({}).graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            what = spec.kind.name.lower().replace("_", " ")
+            raise ExportError(
+                f"the module changes '{spec.target}' ({what}); a package is immutable: return the"
+                " new value instead"
+            )
 
 
 def _fact(name: str, value: Any, letters: dict[Any, str]) -> dict[str, Any]:

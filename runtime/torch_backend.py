@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import native
-from .errors import IngotError
+from .errors import BadInput, IngotError
 from .package import read_manifest
 
 
 class TorchPackage:
-    """One conversation with a package run by libtorch."""
+    """A package run by libtorch: one conversation with a decoder, or arrays through a module."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.manifest = read_manifest(path)
@@ -40,10 +41,19 @@ class TorchPackage:
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Append tokens; float32 [len(tokens), vocab_size] after each. Raises IngotError."""
-        return self._ask(list(tokens))
+        return self._ask("logits", list(tokens))
 
     def reset(self) -> None:
-        self._ask(None)
+        self._ask("reset")
+
+    def run(self, **inputs: Any) -> dict[str, Any]:
+        """As `Package.run`, for any package that is not a decoder's. Raises IngotError."""
+        names = [fact["name"] for fact in self.manifest["graph"]["inputs"]]
+        if set(names) != set(inputs):
+            raise BadInput(f"the inputs are {', '.join(names)}; given are {', '.join(inputs)}")
+        made = self._ask("run", [inputs[name] for name in names])
+        outputs = (fact["name"] for fact in self.manifest["graph"]["outputs"])
+        return dict(zip(outputs, made, strict=True))
 
     def generate(self, tokens: Sequence[int], max_new_tokens: int) -> Iterator[int]:
         """Greedy tokens after the prompt; stop ids do not stop."""
@@ -61,7 +71,7 @@ class TorchPackage:
         if hasattr(self, "_child"):
             self.close()
 
-    def _ask(self, request: list[int] | None) -> Any:
+    def _ask(self, *request: Any) -> Any:
         try:
             self._pipe.send(request)
             answer = self._pipe.recv()
@@ -76,14 +86,13 @@ class _Runner:
     """In the child: the object, its constants and one sequence's cache."""
 
     def __init__(self, path: str) -> None:
-        import zipfile
-
         import torch
 
         self.torch = torch
         ctypes.CDLL(str(native.find("torch/libingot_host.so.1")), mode=ctypes.RTLD_LOCAL)
         self.manifest = read_manifest(path)
         with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".so") as code:
+            self._open_libraries(archive)
             code.write(archive.read(f"model/{self.manifest['variants'][0]['entry']}"))
             code.flush()
             self.runner = torch._C._aoti.AOTIModelContainerRunnerCpu(code.name, 1)
@@ -91,7 +100,16 @@ class _Runner:
         names = self.runner.get_constant_names_to_original_fqns()
         self.constants = {name: self._constant(fqn) for name, fqn in names.items()}
         self.runner.update_constant_buffer(self.constants, False, False, True)
-        self.reset()
+        if "kv_cache" in self.manifest:
+            self.reset()
+
+    def _open_libraries(self, archive: zipfile.ZipFile) -> None:
+        """The user's own ops, before the code that calls them."""
+        for entry in self.manifest.get("op_libraries", ()):
+            with tempfile.NamedTemporaryFile(suffix=".so") as library:
+                library.write(archive.read(f"model/{entry}"))
+                library.flush()
+                ctypes.CDLL(library.name, mode=ctypes.RTLD_LOCAL)
 
     def _constant(self, fqn: str) -> Any:
         fact = self.manifest["constants"][fqn]
@@ -111,6 +129,9 @@ class _Runner:
             self.torch.zeros(shape, dtype=self.torch.uint8) for _ in range(cache["num_layers"])
         ]
         self.length = 0
+
+    def run(self, inputs: list[Any]) -> list[Any]:
+        return [out.numpy() for out in self.runner.run([*map(self.torch.as_tensor, inputs)])]
 
     def logits(self, tokens: list[int]) -> Any:
         torch, count = self.torch, len(tokens)
@@ -146,11 +167,8 @@ def _serve(path: str, pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            if request is None:
-                runner.reset()
-                pipe.send(None)
-            else:
-                pipe.send(runner.logits(request))
+            name, *arguments = request
+            pipe.send(getattr(runner, name)(*arguments))
         except Exception as error:
             pipe.send(f"the torch backend failed: {error}")
 
