@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-extern "C" __attribute__((visibility("default"))) AOTITorchError aoti_torch_cpu_squared_relu(
-    AtenTensorHandle x, double slope, AtenTensorHandle* out) {
+extern "C" __attribute__((visibility("default"))) AOTITorchError
+aoti_torch_cpu_squared_relu(AtenTensorHandle x, double slope, AtenTensorHandle* out) {
   int64_t dim = 0, count = 0, *sizes = nullptr, *strides = nullptr;
   void *from = nullptr, *to = nullptr;
   if (aoti_torch_get_dim(x, &dim) || aoti_torch_get_sizes(x, &sizes) ||

@@ -126,7 +126,7 @@ class PackageTest : public testing::Test {
   ~PackageTest() override { std::filesystem::remove_all(folder_); }
 
   std::string write(const std::string& bytes) {
-    const std::filesystem::path path = folder_ / ("p" + std::to_string(written_++) + ".pt2");
+    const std::filesystem::path path = folder_ / std::to_string(written_++).append(".pt2");
     std::ofstream(path, std::ios::binary) << bytes;
     return path.string();
   }

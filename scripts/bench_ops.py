@@ -1,0 +1,225 @@
+"""Every op against what the machine can do and against torch, interleaved in one run.
+
+    python scripts/bench_ops.py [--threads N] [--rounds R] [--only TEXT] [--json]
+
+A row is a call: the median time, the ceiling that it runs against (memory READ for little work a
+byte, float32 FMA for much), the share of that ceiling, and torch's time over ours for the same
+arithmetic (above 1: ours is faster). Ceilings are measured between the calls, so load on a shared
+machine touches all alike. Weights and caches are rotated through copies larger than the last cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import torch.nn.functional as F
+
+import ingot.custom_ops  # noqa: F401  (registers the ops)
+from ingot.custom_ops.attention_cases import Batch
+from ingot.custom_ops.linear import pack_linear
+
+_ROTATED_BYTES = 256 << 20
+ops = torch.ops.ingot
+
+
+@dataclass
+class Row:
+    """One comparison: `ours` and `theirs` take the round's number, to choose a copy."""
+
+    name: str
+    ours: Callable[[int], Any]
+    theirs: Callable[[int], Any]
+    bytes: int  # that a call must read
+    flops: int
+    our_s: list[float] = field(default_factory=list)
+    their_s: list[float] = field(default_factory=list)
+    ceiling_s: list[float] = field(default_factory=list)
+
+    def result(self) -> dict[str, Any]:
+        ours = statistics.median(self.our_s)
+        return {
+            "name": self.name,
+            "us": ours * 1e6,
+            "gb_s": self.bytes / ours / 1e9,
+            "gflop_s": self.flops / ours / 1e9,
+            "ceiling_share": statistics.median(self.ceiling_s) / ours,
+            "torch_over_ours": statistics.median(self.their_s) / ours,
+        }
+
+
+class Ceilings:
+    """READ and FMA of this machine, compiled for it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        library = Path(self._folder.name) / "ceilings.so"
+        source = Path(__file__).with_name("ceilings.cpp")
+        flags = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
+        subprocess.run(["g++", *flags, source, "-o", library], check=True)
+        self._library = ctypes.CDLL(str(library))
+        self._library.read_seconds.restype = ctypes.c_double
+        self._library.fma_flops.restype = ctypes.c_double
+        self._buffer = torch.ones(_ROTATED_BYTES // 4)
+
+    def seconds(self, row: Row) -> float:
+        """The least time that the row's bytes and operations take; the larger of the two."""
+        read = self._library.read_seconds(
+            ctypes.c_void_p(self._buffer.data_ptr()), ctypes.c_size_t(_ROTATED_BYTES)
+        )
+        flops = self._library.fma_flops(ctypes.c_int64(200_000))
+        return max(row.bytes * read / _ROTATED_BYTES, row.flops / flops)
+
+
+def copies(tensor: torch.Tensor) -> list[torch.Tensor]:
+    size = tensor.numel() * tensor.element_size()
+    return [tensor.clone() for _ in range(max(2, min(64, _ROTATED_BYTES // max(size, 1) + 1)))]
+
+
+def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
+    x = torch.randn(rows, inputs)
+    weight = (torch.randn(outputs, inputs) / inputs**0.5).to(dtype)
+    packed, plain = copies(pack_linear(weight)), copies(weight)
+    typed = x.to(dtype)
+    name = f"linear {rows}x{outputs}x{inputs} {str(dtype).removeprefix('torch.')}"
+    return Row(
+        name,
+        lambda r: ops.linear(x, packed[r % len(packed)], None, outputs),
+        lambda r: F.linear(typed, plain[r % len(plain)]),
+        packed[0].numel() * packed[0].element_size() + rows * (inputs + outputs) * 4,
+        2 * rows * outputs * inputs,
+    )
+
+
+def paged(name: str, batch: Batch) -> Row:
+    """Against SDPA over the same sequences, one after the other, keys and values contiguous."""
+    arguments = batch.make(torch.Generator().manual_seed(0))
+    caches = copies(arguments[3])
+    heads, kv_heads, dim = batch.q_heads, batch.kv_heads, batch.dim
+    calls = []
+    for past, new in batch.sequences:
+        q = torch.randn(1, heads, new, dim)
+        k, v = (copies(torch.randn(1, kv_heads, past + new, dim)) for _ in range(2))
+        mask = None
+        if past and new > 1:
+            mask = torch.ones(new, past + new, dtype=torch.bool).tril(past)
+        calls.append((q, k, v, mask, past == 0 and new > 1))
+
+    def theirs(r: int) -> None:
+        for q, k, v, mask, causal in calls:
+            key, value = k[r % len(k)], v[r % len(v)]
+            F.scaled_dot_product_attention(
+                q, key, value, attn_mask=mask, is_causal=causal, enable_gqa=heads != kv_heads
+            )
+
+    pairs = sum(new * (2 * past + new + 1) // 2 for past, new in batch.sequences)
+    tokens = sum(past + new for past, new in batch.sequences)
+    item = 4 if batch.kv_dtype == "float32" else 2
+    return Row(
+        f"paged_attention {name} {batch.kv_dtype}",
+        lambda r: ops.paged_attention(*arguments[:3], caches[r % len(caches)], *arguments[4:]),
+        theirs,
+        2 * tokens * kv_heads * dim * item,
+        4 * pairs * heads * dim,
+    )
+
+
+def bidirectional(batch: int, length: int, heads: int, dim: int) -> Row:
+    q, k, v = (torch.randn(batch * length, heads, dim) for _ in range(3))
+    starts = torch.arange(batch + 1) * length
+    split = [x.view(batch, length, heads, dim).transpose(1, 2).contiguous() for x in (q, k, v)]
+    return Row(
+        f"attention {batch}x{length} {heads} heads of {dim}",
+        lambda r: ops.attention(q, k, v, starts, dim**-0.5),
+        lambda r: F.scaled_dot_product_attention(*split),
+        3 * q.numel() * 4,
+        4 * batch * heads * length * length * dim,
+    )
+
+
+def rows() -> list[Row]:
+    found = [
+        linear(m, n, k, dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+        for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
+        for m in (1, 4, 32, 512)
+    ]
+    llama: dict[str, Any] = {"q_heads": 32, "kv_heads": 4, "dim": 64}
+    for kv_dtype in ("float32", "bfloat16", "float16"):
+        for name, sequences in {
+            "prefill 512": [(0, 512)],
+            "prefill 2048": [(0, 2048)],
+            "decode at 512": [(511, 1)],
+            "decode at 4096": [(4095, 1)],
+            "decode 8 at 1024": [(1023, 1)] * 8,
+        }.items():
+            found.append(paged(name, Batch(name, sequences, kv_dtype=kv_dtype, **llama)))
+    found += [bidirectional(1, 128, 12, 32), bidirectional(8, 128, 12, 32)]
+    found += [bidirectional(1, 197, 12, 64), bidirectional(8, 197, 12, 64)]
+    return found
+
+
+def timed(call: Callable[[int], Any], round_number: int) -> float:
+    begun = time.perf_counter()
+    call(round_number)
+    return time.perf_counter() - begun
+
+
+@click.command()
+@click.option("--threads", default=0, help="0: torch's default.")
+@click.option("--rounds", default=15, show_default=True)
+@click.option("--only", default="", help="Rows whose name holds this.")
+@click.option("--json", "as_json", is_flag=True)
+def main(threads: int, rounds: int, only: str, as_json: bool) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+    ceilings, results = Ceilings(), []
+    for row in (row for row in rows() if only in row.name):
+        for r in range(-2, rounds):  # the first two warm up
+            our, their = timed(row.ours, r), timed(row.theirs, r)
+            if r >= 0:
+                row.our_s.append(our)
+                row.their_s.append(their)
+                row.ceiling_s.append(ceilings.seconds(row))
+        results.append(row.result())
+        if not as_json:
+            show(results[-1], header=len(results) == 1)
+    if as_json:
+        click.echo(json.dumps({"threads": torch.get_num_threads(), "rows": results}))
+
+
+def show(result: dict[str, Any], header: bool) -> None:
+    if header:
+        click.echo(f"{'':44} {'us':>9} {'GB/s':>7} {'GFLOP/s':>8} {'of ceiling':>10} torch/ours")
+    click.echo(
+        f"{result['name']:44} {result['us']:9.1f} {result['gb_s']:7.1f} {result['gflop_s']:8.0f} "
+        f"{result['ceiling_share']:10.0%} {result['torch_over_ours']:10.2f}"
+    )
+
+
+def share_one_openmp() -> None:
+    """Start again with one OpenMP library for torch and us: two teams spin against each other."""
+    if "libgomp" not in os.environ.get("LD_PRELOAD", ""):
+        found = subprocess.run(
+            ["g++", "-print-file-name=libgomp.so.1"], capture_output=True, text=True, check=True
+        )
+        environment = {**os.environ, "LD_PRELOAD": found.stdout.strip()}
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+if __name__ == "__main__":
+    share_one_openmp()
+    with torch.no_grad():
+        main()
