@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,9 @@ class Ceilings:
         return max(row.bytes * read / _ROTATED_BYTES, row.flops / flops)
 
 
-def copies(tensor: torch.Tensor) -> list[torch.Tensor]:
-    size = tensor.numel() * tensor.element_size()
+def copies(tensor: torch.Tensor, share: int = 1) -> list[torch.Tensor]:
+    """As many as fill the rotated bytes, of which there are `share` users at once."""
+    size = tensor.numel() * tensor.element_size() * share
     return [tensor.clone() for _ in range(max(2, min(64, _ROTATED_BYTES // max(size, 1) + 1)))]
 
 
@@ -111,7 +113,8 @@ def paged(name: str, batch: Batch) -> Row:
     calls = []
     for past, new in batch.sequences:
         q = torch.randn(1, heads, new, dim)
-        k, v = (copies(torch.randn(1, kv_heads, past + new, dim)) for _ in range(2))
+        shape, users = (1, kv_heads, past + new, dim), 2 * len(batch.sequences)
+        k, v = (copies(torch.randn(shape), users) for _ in range(2))
         mask = None
         if past and new > 1:
             mask = torch.ones(new, past + new, dtype=torch.bool).tril(past)
@@ -149,9 +152,14 @@ def bidirectional(batch: int, length: int, heads: int, dim: int) -> Row:
     )
 
 
-def rows() -> list[Row]:
+def rows(only: str) -> Iterator[Row]:
+    """Those whose name holds `only`, one at a time: each has copies of its own."""
+    return (row for row in (make() for make in _makers()) if only in row.name)
+
+
+def _makers() -> list[Callable[[], Row]]:
     found = [
-        linear(m, n, k, dtype)
+        partial(linear, m, n, k, dtype)
         for dtype in (torch.float32, torch.bfloat16)
         for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
         for m in (1, 4, 32, 512)
@@ -165,10 +173,10 @@ def rows() -> list[Row]:
             "decode at 4096": [(4095, 1)],
             "decode 8 at 1024": [(1023, 1)] * 8,
         }.items():
-            found.append(paged(name, Batch(name, sequences, kv_dtype=kv_dtype, **llama)))
-    found += [bidirectional(1, 128, 12, 32), bidirectional(8, 128, 12, 32)]
-    found += [bidirectional(1, 197, 12, 64), bidirectional(8, 197, 12, 64)]
-    return found
+            batch = Batch(name, sequences, kv_dtype=kv_dtype, **llama)
+            found.append(partial(paged, name, batch))
+    shapes = ((1, 128, 12, 32), (8, 128, 12, 32), (1, 197, 12, 64), (8, 197, 12, 64))
+    return found + [partial(bidirectional, *shape) for shape in shapes]
 
 
 def timed(call: Callable[[int], Any], round_number: int) -> float:
@@ -186,7 +194,7 @@ def main(threads: int, rounds: int, only: str, as_json: bool) -> None:
     if threads:
         torch.set_num_threads(threads)
     ceilings, results = Ceilings(), []
-    for row in (row for row in rows() if only in row.name):
+    for row in rows(only):
         for r in range(-2, rounds):  # the first two warm up
             our, their = timed(row.ours, r), timed(row.theirs, r)
             if r >= 0:

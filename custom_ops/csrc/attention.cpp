@@ -36,7 +36,6 @@ class Blocks {
   Blocks(const Blocks&) = delete;
   Blocks& operator=(const Blocks&) = delete;
 
-  int64_t count() const { return count_; }
   BlockView view(int64_t index) const {
     const float* block = data_ + index * block_floats();
     return {block, block + dim_ * kBlock, v_stride_};
@@ -62,7 +61,7 @@ void attend(const Call& call, const Blocks& blocks, int64_t sequence, int64_t he
       tile.first[r] = 0;
       tile.last[r] = count - 1;
     }
-    for (int64_t b = 0; b < blocks.count(); b++) add_block(tile, blocks.view(b), b * kBlock, how);
+    walk(tile, how, [&](int64_t index, int) { return blocks.view(index); });
     finish(tile, call.dim);
   }
 }

@@ -5,12 +5,7 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-struct Queries {
-  alignas(64) float rotated[kTileRows][kMaxHeadDim];
-  int64_t position[kTileRows];
-};
-
-void set_rows(Tile& tile, Queries& queries, const AttentionCall& call, int64_t sequence,
+void set_rows(Tile& tile, int64_t* positions, const AttentionCall& call, int64_t sequence,
               int64_t kv_head, int64_t first_row) {
   const int64_t group = call.group();
   const int64_t count = call.new_tokens(sequence);
@@ -21,45 +16,41 @@ void set_rows(Tile& tile, Queries& queries, const AttentionCall& call, int64_t s
     const int64_t token = call.query_start[sequence] + index;
     const int64_t head = kv_head * group + (first_row + r) % group;
     const float* q = call.q.at(token, head);
+    float rotated[kMaxHeadDim];
     if (call.rotary.pairs > 0) {
-      call.rotary.turn(q, call.dim, token, queries.rotated[r]);
-      q = queries.rotated[r];
+      call.rotary.turn(q, call.dim, token, rotated);
+      q = rotated;
     }
     begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, call.dim);
-    queries.position[r] = call.seq_lens[sequence] - count + index;
-  }
-}
-
-// Adds the blocks with the positions that the rows see now: their first and last rise row by row.
-template <typename T>
-void walk(Tile& tile, const AttentionCall& call, int64_t sequence, int64_t kv_head) {
-  BlockScratch scratch;
-  const Scores how = {call.dim, call.scale, call.softcap};
-  const int64_t* table = call.block_table + sequence * call.pages;
-  for (int64_t page = tile.first[0] / kBlock; page * kBlock <= tile.last[tile.rows - 1]; page++) {
-    const char* head = call.cache + table[page] * call.cache_stride + kv_head * call.head_bytes;
-    add_block(tile, view_block<T>(head, call.dim, scratch), page * kBlock, how);
+    positions[r] = call.seq_lens[sequence] - count + index;
   }
 }
 
 template <typename T>
 void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
   Tile tile;
-  Queries queries;
-  set_rows(tile, queries, call, sequence, kv_head, first_row);
+  int64_t positions[kTileRows];
+  BlockScratch scratch[kStepBlocks];
+  set_rows(tile, positions, call, sequence, kv_head, first_row);
+  const Scores how = {call.dim, call.scale, call.softcap};
+  const int64_t* table = call.block_table + sequence * call.pages;
+  const auto view = [&](int64_t page, int place) {
+    const char* head = call.cache + table[page] * call.cache_stride + kv_head * call.head_bytes;
+    return view_block<T>(head, call.dim, scratch[place]);
+  };
   if (call.n_sink > 0) {
     for (int r = 0; r < tile.rows; r++) {
-      const int64_t window = call.first_seen(queries.position[r]);
+      const int64_t window = call.first_seen(positions[r]);
       tile.first[r] = 0;
       tile.last[r] = (window < call.n_sink ? window : call.n_sink) - 1;
     }
-    walk<T>(tile, call, sequence, kv_head);
+    walk(tile, how, view);
   }
   for (int r = 0; r < tile.rows; r++) {
-    tile.first[r] = call.first_seen(queries.position[r]);
-    tile.last[r] = queries.position[r];
+    tile.first[r] = call.first_seen(positions[r]);
+    tile.last[r] = positions[r];
   }
-  walk<T>(tile, call, sequence, kv_head);
+  walk(tile, how, view);
   finish(tile, call.dim);
 }
 
