@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,12 @@ from .errors import ExportError
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..models import Model
     from .cache import Compiled
     from .contracts import Contract
     from .isa import IsaLevel
 
-__all__ = ["ExportError", "export_checkpoint", "export_module"]
+__all__ = ["ExportError", "export_checkpoint", "export_model", "export_module"]
 
 
 @contextmanager
@@ -76,6 +78,31 @@ def export_checkpoint(
             image_size=image_size,
         )
         contract = contracts.of_checkpoint(model, checkpoint)
+    return _export(contract, level, output, recorder)
+
+
+@_no_collection()
+def export_model(
+    model: Model,
+    output: Path,
+    *,
+    name: str,
+    isa: str | None = None,
+    progress: Callable[[str], None] = _silent,
+) -> dict[str, Any]:
+    """Cast a model that is in memory, as `models.build` makes one of random weights, without a
+    tokenizer. Returns the compile record. Raises ExportError; `output` is then as it was before.
+    """
+    from .isa import find_level
+
+    level = find_level(isa)
+    _check_output(output)
+    recorder = Recorder("compile", on_phase=progress)
+    with recorder.phase("import torch"):
+        from . import contracts
+    with tempfile.TemporaryDirectory() as empty:
+        contract = contracts.of_checkpoint(model, Path(empty))
+    contract.card["name"] = name
     return _export(contract, level, output, recorder)
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,11 @@ import torch.nn.functional as F
 
 import ingot.custom_ops  # noqa: F401  (registers the ops)
 from ingot.custom_ops.attention_cases import Batch
+from ingot.custom_ops.declare import OPS
+from ingot.custom_ops.eager import bind
 from ingot.custom_ops.linear import pack_linear
 
 _ROTATED_BYTES = 256 << 20
-ops = torch.ops.ingot
 
 
 @dataclass
@@ -84,6 +85,12 @@ class Ceilings:
         return max(row.bytes * read / _ROTATED_BYTES, row.flops / flops)
 
 
+def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Callable[[int], Any]:
+    """Our op on one list of arguments after the other."""
+    bound = [bind(OPS[op].schema, arguments) for arguments in calls]
+    return lambda r: bound[r % len(bound)]()
+
+
 def copies(tensor: torch.Tensor, share: int = 1) -> list[torch.Tensor]:
     """As many as fill the rotated bytes, of which there are `share` users at once."""
     size = tensor.numel() * tensor.element_size() * share
@@ -98,7 +105,7 @@ def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
     name = f"linear {rows}x{outputs}x{inputs} {str(dtype).removeprefix('torch.')}"
     return Row(
         name,
-        lambda r: ops.linear(x, packed[r % len(packed)], None, outputs),
+        rotating("linear", [(x, weight, None, outputs) for weight in packed]),
         lambda r: F.linear(typed, plain[r % len(plain)]),
         packed[0].numel() * packed[0].element_size() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
@@ -132,7 +139,7 @@ def paged(name: str, batch: Batch) -> Row:
     item = 4 if batch.kv_dtype == "float32" else 2
     return Row(
         f"paged_attention {name} {batch.kv_dtype}",
-        lambda r: ops.paged_attention(*arguments[:3], caches[r % len(caches)], *arguments[4:]),
+        rotating("paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]),
         theirs,
         2 * tokens * kv_heads * dim * item,
         4 * pairs * heads * dim,
@@ -145,7 +152,7 @@ def bidirectional(batch: int, length: int, heads: int, dim: int) -> Row:
     split = [x.view(batch, length, heads, dim).transpose(1, 2).contiguous() for x in (q, k, v)]
     return Row(
         f"attention {batch}x{length} {heads} heads of {dim}",
-        lambda r: ops.attention(q, k, v, starts, dim**-0.5),
+        rotating("attention", [(q, k, v, starts, dim**-0.5)]),
         lambda r: F.scaled_dot_product_attention(*split),
         3 * q.numel() * 4,
         4 * batch * heads * length * length * dim,

@@ -56,10 +56,12 @@ template <typename Format, int kCount, int kRows, int kVectors>
   }
 }
 
-// sums [kRows][64] += x [kRows][depth] * panel [depth][64], for one block of k.
-template <typename Format, int kRows>
-void multiply_tile(const float* x, int64_t x_stride, const uint32_t* panel, int64_t depth,
-                   float* sums) {
+// sums [kRows][64] += x [kRows][depth] * panel [depth][64], for one block of k. The first to pass
+// over a block fetches what follows it in memory (kFetch). Not inlined: the compiler would keep the
+// sums in memory.
+template <typename Format, int kRows, bool kFetch>
+[[gnu::noinline]] void multiply_tile(const float* x, int64_t x_stride, const uint32_t* panel,
+                                     int64_t depth, float* sums) {
   constexpr int kVectors = tile_vectors(kRows);
   constexpr int kStep = Format::kStep;
   for (int64_t column = 0; column < kPanel; column += kVectors * kLanes) {
@@ -68,7 +70,7 @@ void multiply_tile(const float* x, int64_t x_stride, const uint32_t* panel, int6
     int64_t k = 0;
     for (; k + kStep <= depth; k += kStep, words += kPanel) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors * kLanes; v += kLineWords) {
+      for (int v = 0; kFetch && v < kVectors * kLanes; v += kLineWords) {
         __builtin_prefetch(words + v + kPrefetchWords);
       }
       multiply_step<Format, kStep>(x + k, x_stride, words, acc);
@@ -85,21 +87,31 @@ void multiply_tile(const float* x, int64_t x_stride, const uint32_t* panel, int6
   }
 }
 
-// The same for any number of rows: whole tiles, then the rest.
-template <typename Format>
-void multiply_rows(const float* x, int64_t x_stride, int64_t rows, const uint32_t* panel,
-                   int64_t depth, float* sums) {
-  int64_t row = 0;
+// The same for any number of rows from `row`: whole tiles, then the rest.
+template <typename Format, bool kFetch>
+void multiply_rows(const float* x, int64_t x_stride, int64_t row, int64_t rows,
+                   const uint32_t* panel, int64_t depth, float* sums) {
   for (; row + kTileRows <= rows; row += kTileRows) {
-    multiply_tile<Format, kTileRows>(x + row * x_stride, x_stride, panel, depth,
-                                     sums + row * kPanel);
+    multiply_tile<Format, kTileRows, kFetch>(x + row * x_stride, x_stride, panel, depth,
+                                             sums + row * kPanel);
   }
   for (; row + 2 <= rows; row += 2) {
-    multiply_tile<Format, 2>(x + row * x_stride, x_stride, panel, depth, sums + row * kPanel);
+    multiply_tile<Format, 2, kFetch>(x + row * x_stride, x_stride, panel, depth,
+                                     sums + row * kPanel);
   }
   if (row < rows) {
-    multiply_tile<Format, 1>(x + row * x_stride, x_stride, panel, depth, sums + row * kPanel);
+    multiply_tile<Format, 1, kFetch>(x + row * x_stride, x_stride, panel, depth,
+                                     sums + row * kPanel);
   }
+}
+
+// One block of k for all rows of a unit.
+template <typename Format>
+void multiply_block(const float* x, int64_t x_stride, int64_t rows, const uint32_t* words,
+                    int64_t depth, float* sums) {
+  const int64_t first = rows < kTileRows ? rows : kTileRows;
+  multiply_rows<Format, true>(x, x_stride, 0, first, words, depth, sums);
+  multiply_rows<Format, false>(x, x_stride, first, rows, words, depth, sums);
 }
 
 struct Linear {
@@ -126,9 +138,9 @@ void compute_unit(const Linear& call, int64_t panel, int64_t row) {
   const uint32_t* words = call.weight.words + panel * call.weight.panel_words();
   for (int64_t k = 0; k < call.weight.depth; k += kDepthBlock) {
     const int64_t left = call.weight.depth - k;
-    multiply_rows<Format>(call.x + row * call.x_stride + k, call.x_stride, rows,
-                          words + k / Format::kStep * kPanel,
-                          left < kDepthBlock ? left : kDepthBlock, sums);
+    multiply_block<Format>(call.x + row * call.x_stride + k, call.x_stride, rows,
+                           words + k / Format::kStep * kPanel,
+                           left < kDepthBlock ? left : kDepthBlock, sums);
   }
   for (int64_t r = 0; r < rows; r++) {
     memcpy(call.out + (row + r) * call.columns + column, sums + r * kPanel,
