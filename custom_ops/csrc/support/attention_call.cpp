@@ -137,7 +137,8 @@ RaggedCall check_ragged(const DLTensor* q, const DLTensor* k, const DLTensor* v,
 }
 
 AttentionCall check_attention(const AttentionArguments& a) {
-  AttentionCall call{check_ragged(a.q, a.k, a.v, a.query_start)};
+  AttentionCall call{};
+  static_cast<RaggedCall&>(call) = check_ragged(a.q, a.k, a.v, a.query_start);
   call.rotary = rotary(a.rotary_cos, a.rotary_sin, call.tokens, call.dim);
   call.kv_type = kv_type_of(a.kv_dtype);
   set_cache(call, a.kv_cache);
