@@ -32,9 +32,8 @@ class DLTensor(ctypes.Structure):
 
 _CPU = 1
 _MAX_DIMS = 8
-_DIMS = [
-    ctypes.c_int64 * n for n in range(_MAX_DIMS + 1)
-]  # to make the type costs more than a call
+# Made once: to make a ctypes array type costs more than a call.
+_DIMS = [ctypes.c_int64 * n for n in range(_MAX_DIMS + 1)]
 # DLPack's (code, bits): code 0 int, 1 uint, 2 float, 4 bfloat, 6 bool.
 _DTYPES = {
     torch.uint8: (1, 8),
@@ -74,13 +73,8 @@ def eager(schema: Schema) -> Callable[..., Any]:
     kinds = [argument.type for argument in schema.arguments]
 
     def call(*args: Any) -> Any:
-        function = getattr(library(), f"ingot_op_{schema.name}")
-        arguments = list(map(_argument, kinds, args))
-        outputs = [_unallocated() for _ in range(schema.outputs)]
-        if outputs:
-            _check(function(*arguments, *map(ctypes.byref, outputs)))
-        results = [_allocate(output) for output in outputs]
-        _check(function(*arguments, *(ctypes.byref(_describe(result)) for result in results)))
+        results: list[torch.Tensor] = []
+        bind(schema, args, results)()
         for kind, value in zip(kinds, args, strict=True):
             if kind == "Tensor!" and not value.is_inference():
                 torch.autograd.graph.increment_version(value)
@@ -89,17 +83,22 @@ def eager(schema: Schema) -> Callable[..., Any]:
     return call
 
 
-def bind(schema: Schema, args: Sequence[Any]) -> Callable[[], None]:
-    """A call of the library with these arguments, prepared once; its results are thrown away.
+def bind(
+    schema: Schema, args: Sequence[Any], results: list[torch.Tensor] | None = None
+) -> Callable[[], None]:
+    """A call of the library with these arguments, prepared once; it fills the tensors that are put
+    into `results`.
 
-    What benchmarks time: `eager` spends more on preparing a call than a small op takes.
+    Benchmarks time it alone: to prepare a call costs more than a small op takes.
     """
+    results = [] if results is None else results
     function = getattr(library(), f"ingot_op_{schema.name}")
     kinds = [argument.type for argument in schema.arguments]
     arguments = list(map(_argument, kinds, args))
     outputs = [_unallocated() for _ in range(schema.outputs)]
-    _check(function(*arguments, *map(ctypes.byref, outputs)))
-    results = [_allocate(output) for output in outputs]
+    if outputs:
+        _check(function(*arguments, *map(ctypes.byref, outputs)))
+    results += [_allocate(output) for output in outputs]
     described = [ctypes.byref(_describe(result)) for result in results]
 
     def call(keep: object = (args, results)) -> None:

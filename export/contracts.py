@@ -6,7 +6,6 @@ of all sequences, B sequences or images, P blocks in the longest block table, R 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,8 +193,7 @@ def _text_encoder(model: TextEncoder, checkpoint: Path) -> Contract:
 def _image_classifier(model: ImageClassifier, checkpoint: Path) -> Contract:
     config = model.config
     size = (config.num_channels, config.image_size, config.image_size)
-    path = checkpoint / "preprocessor_config.json"
-    preprocessor = json.loads(path.read_text()) if path.is_file() else {}
+    preprocessor = tokenizer.read_json(checkpoint / "preprocessor_config.json", {})
     most = 1 << 12
     return Contract(
         model,

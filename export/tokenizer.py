@@ -105,7 +105,7 @@ def embedding_facts(checkpoint: Path, positions: int) -> dict[str, object]:
     most `positions`. Raises ExportError for a pooling that is not supported.
     """
     facts: dict[str, object] = {"pooling": "mean", "normalize": False}
-    for module in _read_json(checkpoint / "modules.json", []):
+    for module in read_json(checkpoint / "modules.json", []):
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Normalize":
             facts["normalize"] = True
@@ -113,14 +113,14 @@ def embedding_facts(checkpoint: Path, positions: int) -> dict[str, object]:
             facts["pooling"] = _pooling(checkpoint / module["path"] / "config.json")
         elif kind != "Transformer":
             raise ExportError(f"{checkpoint}/modules.json has a {kind}, which is not supported")
-    limit = _read_json(checkpoint / "sentence_bert_config.json", {}).get("max_seq_length")
-    limit = limit or _read_json(checkpoint / "tokenizer_config.json", {}).get("model_max_length")
+    limit = read_json(checkpoint / "sentence_bert_config.json", {}).get("max_seq_length")
+    limit = limit or read_json(checkpoint / "tokenizer_config.json", {}).get("model_max_length")
     facts["max_tokens"] = min(int(limit or positions), positions)
     return facts
 
 
 def _pooling(path: Path) -> str:
-    config = _read_json(path, {})
+    config = read_json(path, {})
     if "pooling_mode" in config:  # sentence-transformers 5
         modes = [config["pooling_mode"]]
     else:
@@ -132,7 +132,8 @@ def _pooling(path: Path) -> str:
     return str(modes[0])
 
 
-def _read_json(path: Path, default: Any) -> Any:
+def read_json(path: Path, default: Any) -> Any:
+    """What a file of the checkpoint says; `default` if there is none. Raises ExportError."""
     if not path.is_file():
         return default
     try:
@@ -145,7 +146,7 @@ def generation_defaults(checkpoint: Path) -> dict[str, object]:
     """Stop ids and sampling: generation_config.json, else config.json. Raises ExportError."""
     found: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
-        given = _read_json(checkpoint / name, {})
+        given = read_json(checkpoint / name, {})
         found |= {k: v for k, v in given.items() if v is not None}
     stops = found.get("eos_token_id", [])
     return {

@@ -15,12 +15,8 @@ void set_rows(Tile& tile, int64_t* positions, const AttentionCall& call, int64_t
     const int64_t index = (first_row + r) / group;
     const int64_t token = call.query_start[sequence] + index;
     const int64_t head = kv_head * group + (first_row + r) % group;
-    const float* q = call.q.at(token, head);
     float rotated[kMaxHeadDim];
-    if (call.rotary.pairs > 0) {
-      call.rotary.turn(q, call.dim, token, rotated);
-      q = rotated;
-    }
+    const float* q = call.rotary.turned(call.q.at(token, head), call.dim, token, rotated);
     begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, call.dim);
     positions[r] = call.seq_lens[sequence] - count + index;
   }
@@ -69,12 +65,8 @@ template <typename T>
 void write_slot(const AttentionCall& call, int64_t token, int64_t kv_head) {
   const int64_t slot = call.slot_mapping[token];
   if (slot < 0) return;
-  const float* k = call.k.at(token, kv_head);
   float rotated[kMaxHeadDim];
-  if (call.rotary.pairs > 0) {
-    call.rotary.turn(k, call.dim, token, rotated);
-    k = rotated;
-  }
+  const float* k = call.rotary.turned(call.k.at(token, kv_head), call.dim, token, rotated);
   char* head = call.cache + slot / kBlock * call.cache_stride + kv_head * call.head_bytes;
   write_token<T>(head, call.dim, slot % kBlock, k, call.v.at(token, kv_head));
 }

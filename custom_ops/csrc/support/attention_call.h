@@ -30,6 +30,12 @@ struct Rotary {
   // to = from, head_dim values, turned by the token's angles. Compiled for the baseline, which has
   // no fused multiply-add, so every level writes the same keys.
   void turn(const float* from, int64_t dim, int64_t token, float* to) const;
+  // `from` itself where nothing rotates, else `to`, filled.
+  const float* turned(const float* from, int64_t dim, int64_t token, float* to) const {
+    if (pairs == 0) return from;
+    turn(from, dim, token, to);
+    return to;
+  }
 };
 
 // What every attention over a ragged batch has: q [tokens, query_heads, dim], k and v [tokens,
