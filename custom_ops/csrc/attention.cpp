@@ -36,9 +36,9 @@ class Blocks {
   Blocks(const Blocks&) = delete;
   Blocks& operator=(const Blocks&) = delete;
 
-  BlockView view(int64_t index) const {
+  BlockView<float> view(int64_t index) const {
     const float* block = data_ + index * block_floats();
-    return {block, block + dim_ * kBlock, v_stride_};
+    return {block, block + dim_ * kBlock, v_stride_, 0};
   }
 
  private:
@@ -57,11 +57,15 @@ void attend(const Call& call, const Blocks& blocks, int64_t sequence, int64_t he
     for (int r = 0; r < tile.rows; r++) {
       const int64_t token = start + first + r;
       begin_row(tile, r, call.q.at(token, head),
-                call.out + (token * call.query_heads + head) * call.dim, call.dim);
+                call.out + (token * call.query_heads + head) * call.dim, how);
       tile.first[r] = 0;
       tile.last[r] = count - 1;
     }
-    walk(tile, how, [&](int64_t index, int) { return blocks.view(index); });
+    begin_segment(tile, call.dim);
+    walk<ManyRows, float>(tile, how, 0, count,
+                          [&](int64_t index, int) { return blocks.view(index); });
+    end_segment(tile);
+    add_segment(tile, call.dim);
     finish(tile, call.dim);
   }
 }

@@ -1,52 +1,139 @@
 // paged_attention: writes K and V into the cache, then attends; see custom_ops/paged_attention.py.
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
 #include "attention_tile.h"
 #include "ops.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-void set_rows(Tile& tile, int64_t* positions, const AttentionCall& call, int64_t sequence,
-              int64_t kv_head, int64_t first_row) {
-  const int64_t group = call.group();
-  const int64_t count = call.new_tokens(sequence);
-  const int64_t left = count * group - first_row;
-  tile.rows = static_cast<int>(left < kTileRows ? left : kTileRows);
-  for (int r = 0; r < tile.rows; r++) {
-    const int64_t index = (first_row + r) / group;
-    const int64_t token = call.query_start[sequence] + index;
-    const int64_t head = kv_head * group + (first_row + r) % group;
-    float rotated[kMaxHeadDim];
-    const float* q = call.rotary.turned(call.q.at(token, head), call.dim, token, rotated);
-    begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, call.dim);
-    positions[r] = call.seq_lens[sequence] - count + index;
+// A tile of one KV head of one sequence, and where it reads.
+template <typename T>
+class Reader {
+ public:
+  Reader(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row)
+      : call_(call),
+        cache_(call.cache + kv_head * call.head_bytes),
+        table_(call.block_table + sequence * call.pages) {
+    const int64_t group = call.group(), count = call.new_tokens(sequence);
+    const int64_t left = count * group - first_row;
+    tile.rows = static_cast<int>(left < kTileRows ? left : kTileRows);
+    for (int r = 0; r < tile.rows; r++) {
+      const int64_t index = (first_row + r) / group;
+      const int64_t token = call.query_start[sequence] + index;
+      const int64_t head = kv_head * group + (first_row + r) % group;
+      float rotated[kMaxHeadDim];
+      const float* q = call.rotary.turned(call.q.at(token, head), call.dim, token, rotated);
+      begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, how_);
+      positions_[r] = call.seq_lens[sequence] - count + index;
+    }
   }
-}
+
+  int64_t last_position() const { return positions_[tile.rows - 1]; }
+
+  // Sums the segment into tile.segment.
+  void sum(int64_t segment) {
+    begin_segment(tile, call_.dim);
+    if (call_.n_sink > 0) {
+      for (int r = 0; r < tile.rows; r++) {
+        const int64_t window = call_.first_seen(positions_[r]);
+        tile.first[r] = 0;
+        tile.last[r] = (window < call_.n_sink ? window : call_.n_sink) - 1;
+      }
+      walk_segment(segment);
+    }
+    for (int r = 0; r < tile.rows; r++) {
+      tile.first[r] = call_.first_seen(positions_[r]);
+      tile.last[r] = positions_[r];
+    }
+    walk_segment(segment);
+    end_segment(tile);
+  }
+
+  Tile tile;
+
+ private:
+  void walk_segment(int64_t segment) {
+    const int64_t begin = segment * kSegmentTokens, end = begin + kSegmentTokens;
+    const bool in_place = padded(call_.dim) == call_.dim;
+    if (tile.rows <= FewRows::kLimit && in_place) {
+      walk<FewRows, T>(tile, how_, begin, end, [&](int64_t page, int) {
+        return view_block<T>(block(page), call_.dim, ahead_of(page));
+      });
+    } else if (std::is_same_v<T, float> && in_place) {
+      walk<ManyRows, float>(tile, how_, begin, end, [&](int64_t page, int) {
+        return view_block<float>(block(page), call_.dim, 0);
+      });
+    } else {
+      walk<ManyRows, float>(tile, how_, begin, end, [&](int64_t page, int place) {
+        float* k = scratch_ + place * kBlock * padded(call_.dim);
+        return unpack_block<T>(block(page), call_.dim, k, k + kStepTokens * padded(call_.dim));
+      });
+    }
+  }
+
+  const char* block(int64_t page) const { return cache_ + table_[page] * call_.cache_stride; }
+
+  // Bytes to the block one step further: blocks lie anywhere, the hardware does not guess the next.
+  int64_t ahead_of(int64_t page) const {
+    const int64_t next = page + kStepBlocks;
+    return next * kBlock <= last_position() ? block(next) - block(page) : 0;
+  }
+
+  const AttentionCall& call_;
+  const char* cache_;
+  const int64_t* table_;
+  Scores how_{call_.dim, call_.scale, call_.softcap};
+  int64_t positions_[kTileRows] = {};
+  alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
+};
+
+int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }
 
 template <typename T>
 void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
-  Tile tile;
-  int64_t positions[kTileRows];
-  BlockScratch scratch[kStepBlocks];
-  set_rows(tile, positions, call, sequence, kv_head, first_row);
-  const Scores how = {call.dim, call.scale, call.softcap};
-  const int64_t* table = call.block_table + sequence * call.pages;
-  const auto view = [&](int64_t page, int place) {
-    const char* head = call.cache + table[page] * call.cache_stride + kv_head * call.head_bytes;
-    return view_block<T>(head, call.dim, scratch[place]);
-  };
-  if (call.n_sink > 0) {
-    for (int r = 0; r < tile.rows; r++) {
-      const int64_t window = call.first_seen(positions[r]);
-      tile.first[r] = 0;
-      tile.last[r] = (window < call.n_sink ? window : call.n_sink) - 1;
+  Reader<T> reader(call, sequence, kv_head, first_row);
+  Tile& tile = reader.tile;
+  for (int64_t s = 0; s < segments(reader.last_position() + 1); s++) {
+    reader.sum(s);
+    add_segment(tile, call.dim);
+  }
+  finish(tile, call.dim);
+}
+
+// The segments of one sequence that several threads share, because it has few rows: for each KV
+// head and segment the rows' max, total and sums; and how many of a head's segments are done.
+struct Shared {
+  int64_t sequence, rows, segments;
+  float* partials;
+  int* done;
+};
+
+template <typename T>
+void attend_segment(const AttentionCall& call, const Shared& shared, int64_t kv_head,
+                    int64_t segment) {
+  Reader<T> reader(call, shared.sequence, kv_head, 0);
+  Tile& tile = reader.tile;
+  reader.sum(segment);
+  const int64_t row_floats = 2 + call.dim;
+  float* head = shared.partials + kv_head * shared.segments * shared.rows * row_floats;
+  float* to = head + segment * shared.rows * row_floats;
+  for (int r = 0; r < tile.rows; r++, to += row_floats) {
+    to[0] = tile.segment.max[r];
+    to[1] = tile.segment.total[r];
+    memcpy(to + 2, tile.segment.sums[r], call.dim * sizeof(float));
+  }
+  if (__atomic_add_fetch(&shared.done[kv_head], 1, __ATOMIC_ACQ_REL) < shared.segments) return;
+  for (int64_t s = 0; s < shared.segments; s++) {
+    for (int r = 0; r < tile.rows; r++, head += row_floats) {
+      tile.segment.max[r] = head[0];
+      tile.segment.total[r] = head[1];
+      memcpy(tile.segment.sums[r], head + 2, call.dim * sizeof(float));
     }
-    walk(tile, how, view);
+    add_segment(tile, call.dim);
   }
-  for (int r = 0; r < tile.rows; r++) {
-    tile.first[r] = call.first_seen(positions[r]);
-    tile.last[r] = positions[r];
-  }
-  walk(tile, how, view);
   finish(tile, call.dim);
 }
 
@@ -71,8 +158,46 @@ void write_slot(const AttentionCall& call, int64_t token, int64_t kv_head) {
   write_token<T>(head, call.dim, slot % kBlock, k, call.v.at(token, kv_head));
 }
 
+// Where the segments of shared sequences go. Kept from call to call: a step allocates nothing.
+struct Workspace {
+  std::vector<float> partials;
+  std::vector<int> done;
+  std::vector<Shared> shared;
+};
+
+int64_t rows_of(const AttentionCall& call, int64_t sequence) {
+  return call.seq_lens[sequence] > 0 ? call.new_tokens(sequence) * call.group() : 0;
+}
+
+// For each sequence its Shared, of 0 segments if each tile is one thread's.
+void plan(const AttentionCall& call, Workspace& workspace) {
+  workspace.shared.assign(call.sequences, {});
+  int64_t floats = 0, heads = 0;
+  for (int64_t b = 0; b < call.sequences; b++) {
+    const int64_t rows = rows_of(call, b), count = segments(call.seq_lens[b]);
+    if (rows == 0 || rows > kTileRows || count < 2) continue;
+    workspace.shared[b] = {b, rows, count, nullptr, nullptr};
+    floats += call.kv_heads * count * rows * (2 + call.dim);
+    heads += call.kv_heads;
+  }
+  workspace.partials.resize(std::max<size_t>(workspace.partials.size(), floats));
+  workspace.done.assign(heads, 0);
+  float* partials = workspace.partials.data();
+  int* done = workspace.done.data();
+  for (Shared& shared : workspace.shared) {
+    if (shared.segments == 0) continue;
+    shared.partials = partials;
+    shared.done = done;
+    partials += call.kv_heads * shared.segments * shared.rows * (2 + call.dim);
+    done += call.kv_heads;
+  }
+}
+
 template <typename T>
 void run(const AttentionCall& call) {
+  static thread_local Workspace workspace;
+  plan(call, workspace);
+  const Shared* all_shared = workspace.shared.data();
   clear_padding(call);
 #pragma omp parallel
   {
@@ -83,10 +208,17 @@ void run(const AttentionCall& call) {
       }
     }
     for (int64_t b = 0; b < call.sequences; b++) {
-      const int64_t rows = call.seq_lens[b] > 0 ? call.new_tokens(b) * call.group() : 0;
+      const Shared& shared = all_shared[b];
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
-      for (int64_t h = 0; h < call.kv_heads; h++) {
-        for (int64_t row = 0; row < rows; row += kTileRows) attend<T>(call, b, h, row);
+      for (int64_t s = 0; s < shared.segments; s++) {
+        for (int64_t h = 0; h < call.kv_heads; h++) attend_segment<T>(call, shared, h, s);
+      }
+      if (shared.segments > 0) continue;
+      // The last tiles see most: they come first, and the short ones fill the gaps at the end.
+      const int64_t tiles = (rows_of(call, b) + kTileRows - 1) / kTileRows;
+#pragma omp for collapse(2) schedule(dynamic, 1) nowait
+      for (int64_t tile = tiles - 1; tile >= 0; tile--) {
+        for (int64_t h = 0; h < call.kv_heads; h++) attend<T>(call, b, h, tile * kTileRows);
       }
     }
   }

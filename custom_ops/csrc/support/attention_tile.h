@@ -1,8 +1,10 @@
-// Attention of up to 32 rows, the (token, query head) pairs that read one KV head of one sequence:
+// Attention of up to 48 rows, the (token, query head) pairs that read one KV head of one sequence:
 // a tile. It walks the sequence 64 tokens at a time, with the online softmax of Milakov and
-// Gimelshein (arXiv:1805.02867) per row, tiled as in Dao et al. (arXiv:2205.14135). The steps lie
-// at multiples of 64 tokens and each sum runs in the tokens' order, so a row's result does not
-// depend on its neighbours in the tile or the batch.
+// Gimelshein (arXiv:1805.02867) per row, tiled as in Dao et al. (arXiv:2205.14135). The sequence
+// is a row of segments of 512 tokens, each summed for itself and then added up in order, so that
+// several threads can share a long one (Flash-Decoding). Steps and segments lie at multiples of
+// their length and each sum runs in the tokens' order: a row's result does not depend on its
+// neighbours in the tile or the batch, nor on who computed which segment.
 #pragma once
 
 #include <utility>
@@ -12,274 +14,361 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int kTileRows = 32;
+constexpr int kTileRows = 48;
 constexpr int kStepBlocks = 4;
 constexpr int kStepTokens = kStepBlocks * kBlock;
-constexpr int kBlockVectors = kBlock / kLanes;
 constexpr int kStepVectors = kStepTokens / kLanes;
-constexpr int kRowGroup = kLanes / 2;               // rows whose sums fit the registers together
-constexpr int kGroupBlocks = kLanes == 16 ? 2 : 1;  // blocks of whose scores that is so
-constexpr int64_t kScoreDepth = 32;
+constexpr int kSegmentTokens = 512;
+constexpr int64_t kScoreDepth = 32;           // terms of a score in one sum
+constexpr int kRowFloats = kMaxHeadDim + 16;  // not a power of two: rows would share cache sets
 constexpr float kInfinity = __builtin_inff();
+
+// How a tile is cut for the registers: rows, and vectors of each, whose sums they hold together.
+// Many rows: K and V come from the caches, the products are what takes time.
+struct ManyRows {
+  static constexpr int kRows = kLanes == 4 ? 4 : 6;
+  static constexpr int kVectors = kLanes == 16 ? 4 : 2;
+  static constexpr int kSums = kLanes == 16 ? 2 : 1;  // of a score at once, over half the vectors
+  static constexpr bool kFetch = false;
+};
+
+// Few rows: K and V come from memory, each is read by all rows at once, and the blocks one step
+// ahead are fetched meanwhile.
+struct FewRows {
+  static constexpr int kLimit = 12;
+  static constexpr int kRows = kLanes == 16 ? 8 : 4;
+  static constexpr int kVectors = 2;
+  static constexpr int kSums = 1;
+  static constexpr bool kFetch = true;
+};
 
 // From products of q and k to scores; softcap 0: none.
 struct Scores {
   int64_t dim;
   float scale;
   float softcap;
+
+  // What q is multiplied by.
+  float of_query() const { return softcap == 0.0f ? scale : scale / softcap; }
+};
+
+// Rows of softmax sums, relative to e^max, the largest score.
+struct Partial {
+  alignas(64) float max[kTileRows];
+  alignas(64) float total[kTileRows];
+  alignas(64) float sums[kTileRows][kRowFloats];
 };
 
 struct Tile {
   int rows;
-  alignas(64) float q[kMaxHeadDim][kTileRows];  // the rows side by side: one pointer reaches all
+  alignas(64) float q[kTileRows][kRowFloats];  // times Scores::of_query
   float* out[kTileRows];
   int64_t first[kTileRows];  // positions that a row sees in this walk: [first, last]
   int64_t last[kTileRows];
-  alignas(64) float weights[kTileRows][kStepTokens];  // scores, then exp(score - max)
-  alignas(64) float sums[kTileRows][kMaxHeadDim];
-  alignas(64) float step[kTileRows][kMaxHeadDim];  // this step's part of the sums
-  float max[kTileRows];
-  float total[kTileRows];
-  float rescale[kTileRows];
+  alignas(64) float weights[kTileRows][kStepTokens];  // scores, then e^(score - max)
+  alignas(64) float totals[kTileRows][kLanes];        // of the segment, lane by lane
+  alignas(64) float shift[kTileRows];                 // max, or 0 where that is -inf
+  alignas(64) float rescale[kTileRows];
   int begin[kTileRows];  // tokens of the step that a row sees: [begin, end)
   int end[kTileRows];
+  Partial segment, all;  // `total` of the segment is set when it ends
 };
 
 // The blocks of one step; those that no row sees are not set.
-using StepBlocks = BlockView[kStepBlocks];
+template <typename T>
+using StepBlocks = BlockView<T>[kStepBlocks];
 
-// Calls body(row, std::integral_constant<int, rows>) for runs of rows: whole groups, then halves.
-template <int kRows = kRowGroup, typename Body>
-inline void for_row_groups(int row, int end, Body body) {
-  for (; row + kRows <= end; row += kRows) body(row, std::integral_constant<int, kRows>());
-  if constexpr (kRows > 1) for_row_groups<kRows / 2>(row, end, body);
+// Calls body(i, std::integral_constant<int, size>) for runs of `size`: kLargest, then half of it
+// (or 2 for 6) and so on down to 1.
+template <int kLargest, typename Body>
+inline void for_runs(int begin, int end, Body body) {
+  for (; begin + kLargest <= end; begin += kLargest) {
+    body(begin, std::integral_constant<int, kLargest>());
+  }
+  if constexpr (kLargest > 1) for_runs<(kLargest == 6 ? 2 : kLargest / 2)>(begin, end, body);
+}
+
+template <typename T>
+inline void fetch(const T* from, int64_t ahead) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + ahead);
 }
 
 // The two products are functions of their own: inlined, the compiler keeps their sums in memory.
 
-// weights[row][0..16 kBlocks) = q[row] . K of kBlocks blocks, for kRows rows. Sums of kScoreDepth
-// terms are added up, which keeps the rounding error of a large head_dim down.
-template <int kRows, int kBlocks>
-[[gnu::noinline]] void multiply_keys(Tile& tile, int row, const BlockView* blocks, float* weights,
-                                     int64_t dim) {
-  constexpr int kVectors = kBlocks * kBlockVectors;
-  for (int64_t begin = 0; begin < dim; begin += kScoreDepth) {
-    const int64_t end = begin + kScoreDepth < dim ? begin + kScoreDepth : dim;
-    Vec acc[kRows][kVectors] = {};
-    for (int64_t d = begin; d < end; d++) {
-      const float* q = tile.q[d] + row;
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; v++) {
-        const float* k = blocks[v / kBlockVectors].k + d * kBlock + v % kBlockVectors * kLanes;
-        const Vec keys = load<Vec>(k);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; r++) acc[r][v] += broadcast(q[r]) * keys;
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; r++) {
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; v++) {
-        float* to = weights + r * kStepTokens + v * kLanes;
-        store(to, begin == 0 ? acc[r][v] : load<Vec>(to) + acc[r][v]);
-      }
-    }
+// weights[r][0..kVectors * kLanes) = q[r] . K of the tokens from `token`, for kRows rows. Runs of
+// up to 2 kScoreDepth terms are added up as the sums of their halves, which keeps the rounding
+// error of a large head_dim down.
+template <typename Cut, int kRows, int kVectors, typename T>
+[[gnu::noinline]] void multiply_keys(const float (*q)[kRowFloats], const BlockView<T>* blocks,
+                                     int token, int64_t dim, float (*weights)[kStepTokens]) {
+  constexpr int kSums = Cut::kSums;
+  const T* keys[kVectors];
+  int64_t ahead[kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; v++) {
+    const BlockView<T>& block = blocks[(token + v * kLanes) / kBlock];
+    keys[v] = block.k + (token + v * kLanes) % kBlock;
+    ahead[v] = block.ahead;
   }
-}
-
-// Several blocks at once: a register of keys is then read for many sums, and no sum waits for
-// itself.
-template <int kRows>
-void multiply_keys(Tile& tile, int row, const StepBlocks& blocks, int from, int to, int64_t dim) {
-  constexpr int kBlocks = kRows == kRowGroup ? kGroupBlocks : kRows >= 2 ? 2 : kStepBlocks;
-  int b = from;
-  for (; b + kBlocks <= to; b += kBlocks) {
-    multiply_keys<kRows, kBlocks>(tile, row, blocks + b, tile.weights[row] + b * kBlock, dim);
-  }
-  for (; b < to; b++) {
-    multiply_keys<kRows, 1>(tile, row, blocks + b, tile.weights[row] + b * kBlock, dim);
-  }
-}
-
-Vec scaled(Vec scores, const Scores& how) {
-  if (how.softcap == 0.0f) return scores * how.scale;
-  return tanh(scores * (how.scale / how.softcap)) * how.softcap;
-}
-
-// Turns a row's scores into softmax weights relative to the largest score so far; tokens that the
-// row does not see, if there are any (kMasked), weigh 0. Leaves in `rescale` the factor for the
-// row's earlier sums.
-template <bool kMasked>
-void soften(Tile& tile, int r, const Scores& how) {
-  Vec weights[kStepVectors];
-  VecInt seen[kStepVectors];
-  Vec largest = broadcast(tile.max[r]);
-#pragma GCC unroll 16
-  for (int v = 0; v < kStepVectors; v++) {
-    weights[v] = scaled(load<Vec>(tile.weights[r] + v * kLanes), how);
-    if constexpr (kMasked) {
-      const VecInt token = lane_numbers() + v * kLanes;
-      seen[v] = (token >= tile.begin[r]) & (token < tile.end[r]);
-      weights[v] = seen[v] ? weights[v] : broadcast(-kInfinity);
-    }
-    largest = larger(largest, weights[v]);
-  }
-  const float max = largest_lane(largest);
-  const float shift = max == -kInfinity ? 0.0f : max;  // else -inf - -inf
-  Vec total{};
-#pragma GCC unroll 16
-  for (int v = 0; v < kStepVectors; v++) {
-    weights[v] = exp_negative(weights[v] - shift);
-    if constexpr (kMasked) weights[v] = seen[v] ? weights[v] : Vec{};
-    total += weights[v];
-    store(tile.weights[r] + v * kLanes, weights[v]);
-  }
-  tile.rescale[r] = exp_negative(broadcast(tile.max[r] - shift))[0];
-  tile.max[r] = max;
-  tile.total[r] = tile.total[r] * tile.rescale[r] + sum_of_lanes(total);
-}
-
-// step[row] += weights . V over the step's tokens [from, to), for kRows rows and, at dimension d,
-// kColumns vectors; from zero if `fresh`.
-template <int kRows, int kColumns>
-[[gnu::noinline]] void add_values_at(Tile& tile, int row, const StepBlocks& blocks, int from,
-                                     int to, int64_t d, bool fresh) {
-  Vec acc[kRows][kColumns] = {};
-  for (int r = 0; r < kRows && !fresh; r++) {
-    for (int c = 0; c < kColumns; c++) {
-      acc[r][c] = load<Vec>(tile.step[row + r] + d + c * kLanes);
-    }
-  }
-  const float* weights = tile.weights[row];
-  for (int t = from; t < to;) {
-    const BlockView& block = blocks[t / kBlock];
-    const int64_t stride = block.v_stride;
-    const float* v = block.v + t % kBlock * stride + d;
-    const int end = (t / kBlock + 1) * kBlock < to ? (t / kBlock + 1) * kBlock : to;
-    for (; t < end; t++, v += stride) {
-#pragma GCC unroll 8
-      for (int c = 0; c < kColumns; c++) {
-        const Vec values = load<Vec>(v + c * kLanes);
+  for (int64_t begin = 0; begin < dim; begin += 2 * kScoreDepth) {
+    const bool whole = dim - begin >= 2 * kScoreDepth;
+    const int64_t half = whole ? kScoreDepth : (dim - begin) / 2;
+    for (int first = 0; first < 2; first += kSums) {
+      Vec acc[kSums][kRows][kVectors] = {};
+      const auto add = [&](int s, int64_t d) {
+        Vec key[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) {
+          key[v] = load_floats(keys[v] + d * kBlock);
+          if constexpr (Cut::kFetch) fetch(keys[v] + d * kBlock, ahead[v]);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; r++) {
-          acc[r][c] += broadcast(weights[r * kStepTokens + t]) * values;
+          const Vec query = broadcast(q[r][d]);
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; v++) acc[s][r][v] += query * key[v];
+        }
+      };
+      const int64_t from = begin + first * half;
+      for (int64_t d = from; d < from + half; d++) {
+#pragma GCC unroll 2
+        for (int s = 0; s < kSums; s++) add(s, d + s * half);
+      }
+      if (first == 0 && !whole && dim % 2 != 0) add(0, dim - 1);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; r++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; v++) {
+          float* to = weights[r] + token + v * kLanes;
+          Vec sum = begin + first == 0 ? acc[0][r][v] : load<Vec>(to) + acc[0][r][v];
+          if constexpr (kSums == 2) sum += acc[1][r][v];
+          store(to, sum);
         }
       }
     }
   }
+}
+
+// acc[r] += weights[r] . V over the step's tokens [from, to), at dimension d.
+template <bool kFetch, int kRows, int kColumns, typename T>
+[[gnu::always_inline]] inline void multiply_values(const float (*weights)[kStepTokens],
+                                                   const BlockView<T>* blocks, int from, int to,
+                                                   int64_t d, Vec (&acc)[kRows][kColumns]) {
+  for (int t = from; t < to;) {
+    const BlockView<T>& block = blocks[t / kBlock];
+    const int64_t stride = block.v_stride;
+    const T* v = block.v + t % kBlock * stride + d;
+    const int end = (t / kBlock + 1) * kBlock < to ? (t / kBlock + 1) * kBlock : to;
+    for (; t < end; t++, v += stride) {
+      Vec values[kColumns];
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; c++) {
+        values[c] = load_floats(v + c * kLanes);
+        if constexpr (kFetch) fetch(v + c * kLanes, block.ahead);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; r++) {
+        const Vec weight = broadcast(weights[r][t]);
+#pragma GCC unroll 4
+        for (int c = 0; c < kColumns; c++) acc[r][c] += weight * values[c];
+      }
+    }
+  }
+}
+
+// sums[r] = sums[r] * rescale[r] + weights[r] . V over the tokens [from, to).
+template <bool kFetch, int kRows, int kColumns, typename T>
+[[gnu::noinline]] void add_values(const float (*weights)[kStepTokens], const BlockView<T>* blocks,
+                                  int from, int to, int64_t d, const float* rescale,
+                                  float (*sums)[kRowFloats]) {
+  Vec acc[kRows][kColumns] = {};
+  multiply_values<kFetch>(weights, blocks, from, to, d, acc);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; r++) {
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; c++) {
-      store(tile.step[row + r] + d + c * kLanes, acc[r][c]);
+      float* sum = sums[r] + d + c * kLanes;
+      store(sum, load<Vec>(sum) * rescale[r] + acc[r][c]);
     }
   }
 }
 
-template <int kRows>
-void add_values(Tile& tile, int row, const StepBlocks& blocks, int from, int to, int64_t padded_dim,
-                bool fresh) {
-  constexpr int kColumns = kRows == kRowGroup ? kGroupBlocks : kRows >= 2 ? 2 : 4;
-  int64_t d = 0;
-  for (; d + kColumns * kLanes <= padded_dim; d += kColumns * kLanes) {
-    add_values_at<kRows, kColumns>(tile, row, blocks, from, to, d, fresh);
+// sums = sums * rescale + weights times V for kRows rows that see the same tokens of the step.
+template <typename Cut, int kRows, typename T>
+void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded_dim) {
+  for_runs<Cut::kVectors>(0, static_cast<int>(padded_dim / kLanes), [&](int c, auto columns) {
+    add_values<Cut::kFetch, kRows, columns>(tile.weights + row, blocks, tile.begin[row],
+                                            tile.end[row], c * kLanes, tile.rescale + row,
+                                            tile.segment.sums + row);
+  });
+}
+
+// Caps and masks the row's scores, -inf for tokens that it does not see; returns the largest.
+template <bool kMasked>
+float finish_scores(Tile& tile, int r, float softcap) {
+  float* scores = tile.weights[r];
+  Vec largest = broadcast(-kInfinity);
+#pragma GCC unroll 16
+  for (int v = 0; v < kStepVectors; v++) {
+    Vec score = load<Vec>(scores + v * kLanes);
+    if (softcap != 0.0f) score = tanh(score) * softcap;
+    if constexpr (kMasked) {
+      const VecInt token = lane_numbers() + v * kLanes;
+      const VecInt seen = (token >= tile.begin[r]) & (token < tile.end[r]);
+      score = seen ? score : broadcast(-kInfinity);
+    }
+    if (kMasked || softcap != 0.0f) store(scores + v * kLanes, score);
+    largest = larger(score, largest);
   }
-  for (; d < padded_dim; d += kLanes) {
-    add_values_at<kRows, 1>(tile, row, blocks, from, to, d, fresh);
+  return largest_lane(largest);
+}
+
+// Raises the segment's maxima to `largest`, and sets what follows from that for each row: `shift`,
+// and `rescale`, the factor of its earlier sums.
+void raise_maxima(Tile& tile, const float* largest) {
+  for (int r = 0; r < tile.rows; r += kLanes) {
+    const Vec before = load<Vec>(tile.segment.max + r);
+    const Vec max = larger(load<Vec>(largest + r), before);
+    const Vec shift = max == -kInfinity ? Vec{} : max;  // else -inf - -inf
+    store(tile.segment.max + r, max);
+    store(tile.shift + r, shift);
+    store(tile.rescale + r, exp_negative(before - shift));
   }
 }
 
-// The rows' weights times V: the tokens before those that all rows see, then those that
-// all see, then the rest: each row's sum in the tokens' order throughout.
-template <int kRows>
-void accumulate(Tile& tile, int row, const StepBlocks& blocks, int64_t padded_dim) {
-  int from = 0, to = kStepTokens;  // what all rows see
-  for (int r = row; r < row + kRows; r++) {
-    from = tile.begin[r] > from ? tile.begin[r] : from;
-    to = tile.end[r] < to ? tile.end[r] : to;
+void exponentiate(Tile& tile, int r) {
+  Vec total = load<Vec>(tile.totals[r]) * tile.rescale[r];
+#pragma GCC unroll 16
+  for (int v = 0; v < kStepVectors; v++) {
+    float* weights = tile.weights[r] + v * kLanes;
+    const Vec weight = exp_negative(load<Vec>(weights) - tile.shift[r]);
+    store(weights, weight);
+    total += weight;
   }
-  if (to < from) to = from;
-  bool together = true;  // all begin at `from`
-  for (int r = row; r < row + kRows; r++) together &= tile.begin[r] == from;
-  for (int r = row; r < row + kRows && !together; r++) {
-    const int end = tile.end[r] < from ? tile.end[r] : from;
-    add_values<1>(tile, r, blocks, tile.begin[r], end, padded_dim, true);
+  store(tile.totals[r], total);
+}
+
+// Turns scores into softmax weights relative to the largest score so far; tokens that a row does
+// not see weigh 0.
+void soften(Tile& tile, float softcap) {
+  alignas(64) float largest[kTileRows];
+  for (int r = 0; r < tile.rows; r++) {
+    const int count = tile.end[r] - tile.begin[r];
+    largest[r] = count == 0             ? -kInfinity
+                 : count == kStepTokens ? finish_scores<false>(tile, r, softcap)
+                                        : finish_scores<true>(tile, r, softcap);
   }
-  add_values<kRows>(tile, row, blocks, from, to, padded_dim, together);
-  for (int r = row; r < row + kRows; r++) {
-    const int begin = tile.begin[r] > to ? tile.begin[r] : to;
-    if (begin < tile.end[r]) {
-      add_values<1>(tile, r, blocks, begin, tile.end[r], padded_dim, false);
-    }
-    for (int64_t d = 0; d < padded_dim; d += kLanes) {
-      float* sums = tile.sums[r] + d;
-      store(sums, load<Vec>(sums) * tile.rescale[r] + load<Vec>(tile.step[r] + d));
-    }
+  for (int r = tile.rows; r % kLanes != 0; r++) largest[r] = -kInfinity;
+  raise_maxima(tile, largest);
+  for (int r = 0; r < tile.rows; r++) {
+    if (tile.end[r] > tile.begin[r]) exponentiate(tile, r);
   }
 }
 
 // Sets which tokens of the step at `position` each row sees, and returns the range of all of them.
+// Rows see from and up to positions that rise from row to row.
 std::pair<int, int> see(Tile& tile, int64_t position) {
-  std::pair<int, int> seen = {kStepTokens, 0};
+  const auto within = [](int64_t token) {
+    return static_cast<int>(token < 0 ? 0 : token > kStepTokens ? kStepTokens : token);
+  };
   for (int r = 0; r < tile.rows; r++) {
-    const int64_t begin = tile.first[r] - position, end = tile.last[r] + 1 - position;
-    tile.begin[r] = static_cast<int>(begin < 0 ? 0 : begin);
-    tile.end[r] = static_cast<int>(end > kStepTokens ? kStepTokens : end);
-    if (tile.begin[r] >= tile.end[r]) {
-      tile.begin[r] = tile.end[r] = 0;
-      continue;
-    }
-    seen.first = tile.begin[r] < seen.first ? tile.begin[r] : seen.first;
-    seen.second = tile.end[r] > seen.second ? tile.end[r] : seen.second;
+    tile.begin[r] = within(tile.first[r] - position);
+    tile.end[r] = within(tile.last[r] + 1 - position);
+    if (tile.begin[r] >= tile.end[r]) tile.begin[r] = tile.end[r] = 0;
   }
-  return seen;
+  return {within(tile.first[0] - position), within(tile.last[tile.rows - 1] + 1 - position)};
 }
 
 // Adds the tokens from `position`, a multiple of kStepTokens, to the rows that see them.
-// view(index) is the block of 16 tokens at that index of the sequence, in the scratch space of
-// that number; only blocks that a row sees are asked for.
-template <typename View>
+// view(index, place) is the block of 16 tokens at that index of the sequence, the place'th of the
+// step; only blocks that a row sees are asked for.
+template <typename Cut, typename T, typename View>
 void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   const int from = begin / kBlock, to = (end + kBlock - 1) / kBlock;
-  StepBlocks blocks;
+  StepBlocks<T> blocks;
   for (int b = from; b < to; b++) blocks[b] = view(position / kBlock + b, b);
-  for_row_groups(0, tile.rows, [&](int row, auto rows) {
-    multiply_keys<rows>(tile, row, blocks, from, to, how.dim);
-  });
-  for (int r = 0; r < tile.rows; r++) {
-    tile.rescale[r] = 1.0f;
-    const int count = tile.end[r] - tile.begin[r];
-    if (count > 0) count == kStepTokens ? soften<false>(tile, r, how) : soften<true>(tile, r, how);
-  }
-  for_row_groups(0, tile.rows,
-                 [&](int row, auto rows) { accumulate<rows>(tile, row, blocks, padded(how.dim)); });
-}
 
-// Adds all that the rows see now: their first and last positions rise row by row.
-template <typename View>
-void walk(Tile& tile, const Scores& how, View view) {
-  const int64_t last = tile.last[tile.rows - 1];
-  for (int64_t position = tile.first[0] / kStepTokens * kStepTokens; position <= last;
-       position += kStepTokens) {
-    add_step(tile, position, how, view);
-  }
+  constexpr int kBlockVectors = kBlock / kLanes, kVectors = Cut::kVectors / Cut::kSums;
+  for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {
+    for_runs<kVectors>(from * kBlockVectors, to * kBlockVectors, [&](int v, auto vectors) {
+      multiply_keys<Cut, rows, vectors>(tile.q + row, blocks, v * kLanes, how.dim,
+                                        tile.weights + row);
+    });
+  });
+  soften(tile, how.softcap);
+  for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {
+    bool same = true;
+    for (int r = 1; r < rows; r++) {
+      same &= tile.begin[row + r] == tile.begin[row] && tile.end[row + r] == tile.end[row];
+    }
+    if (same) return accumulate<Cut, rows>(tile, row, blocks, padded(how.dim));
+    for (int r = row; r < row + rows; r++) {
+      accumulate<Cut, 1>(tile, r, blocks, padded(how.dim));
+    }
+  });
 }
 
 // Makes row `r` empty, to write to `out`.
-void begin_row(Tile& tile, int r, const float* q, float* out, int64_t dim) {
-  for (int64_t d = 0; d < dim; d++) tile.q[d][r] = q[d];
+void begin_row(Tile& tile, int r, const float* q, float* out, const Scores& how) {
+  const float factor = how.of_query();
+  for (int64_t d = 0; d < how.dim; d++) tile.q[r][d] = q[d] * factor;
   tile.out[r] = out;
-  tile.max[r] = -kInfinity;
-  tile.total[r] = 0.0f;
-  memset(tile.sums[r], 0, padded(dim) * sizeof(float));
+  tile.all.max[r] = -kInfinity;
+  tile.all.total[r] = 0.0f;
+  memset(tile.all.sums[r], 0, padded(how.dim) * sizeof(float));
+}
+
+void begin_segment(Tile& tile, int64_t dim) {
+  for (int r = 0; r < kTileRows; r++) tile.segment.max[r] = -kInfinity;
+  memset(tile.segment.total, 0, sizeof(tile.segment.total));
+  memset(tile.totals, 0, sizeof(tile.totals));
+  for (int r = 0; r < tile.rows; r++) memset(tile.segment.sums[r], 0, padded(dim) * sizeof(float));
+}
+
+// Adds to `tile.segment` what the rows see between the positions `begin` and `end`.
+template <typename Cut, typename T, typename View>
+void walk(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view) {
+  const int64_t first = tile.first[0], last = tile.last[tile.rows - 1];
+  begin = first > begin ? first / kStepTokens * kStepTokens : begin;
+  end = last + 1 < end ? last + 1 : end;
+  for (; begin < end; begin += kStepTokens) add_step<Cut, T>(tile, begin, how, view);
+}
+
+void end_segment(Tile& tile) {
+  for (int r = 0; r < tile.rows; r++) {
+    tile.segment.total[r] = sum_of_lanes(load<Vec>(tile.totals[r]));
+  }
+}
+
+// tile.all += tile.segment
+void add_segment(Tile& tile, int64_t dim) {
+  alignas(64) float own[kTileRows], added[kTileRows];
+  for (int r = 0; r < tile.rows; r += kLanes) {
+    const Vec before = load<Vec>(tile.all.max + r), max = load<Vec>(tile.segment.max + r);
+    const Vec largest = larger(max, before);
+    const Vec shift = largest == -kInfinity ? Vec{} : largest;
+    const Vec factor = exp_negative(before - shift), other = exp_negative(max - shift);
+    store(tile.all.max + r, largest);
+    store(tile.all.total + r,
+          load<Vec>(tile.all.total + r) * factor + load<Vec>(tile.segment.total + r) * other);
+    store(own + r, factor);
+    store(added + r, other);
+  }
+  for (int r = 0; r < tile.rows; r++) {
+    for (int64_t d = 0; d < padded(dim); d += kLanes) {
+      const Vec segment = load<Vec>(tile.segment.sums[r] + d) * added[r];
+      store(tile.all.sums[r] + d, load<Vec>(tile.all.sums[r] + d) * own[r] + segment);
+    }
+  }
 }
 
 // Writes the rows' results.
 void finish(const Tile& tile, int64_t dim) {
   for (int r = 0; r < tile.rows; r++) {
-    for (int64_t d = 0; d < dim; d++) tile.out[r][d] = tile.sums[r][d] / tile.total[r];
+    const float factor = 1.0f / tile.all.total[r];
+    for (int64_t d = 0; d < dim; d++) tile.out[r][d] = tile.all.sums[r][d] * factor;
   }
 }
 

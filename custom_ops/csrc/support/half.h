@@ -35,21 +35,32 @@ inline float to_float(Half value) {
 #endif
 }
 
-template <typename T>
-inline void to_floats(const T* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; i++) to[i] = to_float(from[i]);
+// The next kLanes values.
+inline Vec load_floats(const float* from) { return load<Vec>(from); }
+
+inline Vec load_floats(const Bfloat* from) {
+  using Words = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+  return bit_cast<Vec>(__builtin_convertvector(load<Words>(from), VecWord) << 16);
 }
 
-#if defined(__F16C__)
-inline void to_floats(const Half* from, float* to, int64_t count) {
+inline Vec load_floats(const Half* from) {
+#if defined(__AVX512F__)
+  return bit_cast<Vec>(_mm512_maskz_cvtph_ps(0xffff, load<__m256i>(from)));
+#elif defined(__F16C__)
+  return bit_cast<Vec>(_mm256_cvtph_ps(load<__m128i>(from)));
+#else
+  Vec values;
+  for (int i = 0; i < kLanes; i++) values[i] = to_float(from[i]);
+  return values;
+#endif
+}
+
+template <typename T>
+inline void to_floats(const T* from, float* to, int64_t count) {
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(halves));
-  }
+  for (; i + kLanes <= count; i += kLanes) store(to + i, load_floats(from + i));
   for (; i < count; i++) to[i] = to_float(from[i]);
 }
-#endif
 
 template <typename T>
 inline T from_float(float value);

@@ -9,16 +9,13 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-// One KV head of one block as float32: in place if the cache is, else in the scratch space.
+// One KV head of one block, in place or unpacked to float32.
+template <typename T>
 struct BlockView {
-  const float* k;    // [dim][16]
-  const float* v;    // [16][v_stride]
+  const T* k;        // [dim][16]
+  const T* v;        // [16][v_stride]
   int64_t v_stride;  // dim rounded up to the lanes of a vector
-};
-
-struct BlockScratch {
-  alignas(64) float k[kMaxHeadDim * kBlock];
-  alignas(64) float v[kMaxHeadDim * kBlock];
+  int64_t ahead;     // bytes from here to the block that is read a step later
 };
 
 inline int64_t padded(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLanes; }
@@ -32,19 +29,33 @@ void write_token(char* head, int64_t dim, int64_t index, const float* k, const f
 }
 
 template <typename T>
-BlockView view_block(const char* head, int64_t dim, BlockScratch& scratch) {
-  const T* k_block = reinterpret_cast<const T*>(head);
-  const T* v_block = k_block + dim * kBlock;
+const T* values_of(const T* k, int64_t dim) {
+  return k + dim * kBlock;
+}
+
+// A block whose dim is a multiple of the lanes, where it lies.
+template <typename T>
+BlockView<T> view_block(const char* head, int64_t dim, int64_t ahead) {
+  const T* k = reinterpret_cast<const T*>(head);
+  return {k, values_of(k, dim), dim, ahead};
+}
+
+// Any block, unpacked into `k` and `v` of 16 times padded(dim) floats each.
+template <typename T>
+BlockView<float> unpack_block(const char* head, int64_t dim, float* k, float* v) {
+  const T* from = reinterpret_cast<const T*>(head);
   const int64_t v_stride = padded(dim);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (v_stride == dim) return {k_block, v_block, dim};
+  to_floats(from, k, dim * kBlock);
+  from = values_of(from, dim);
+  if (v_stride == dim) {
+    to_floats(from, v, dim * kBlock);
+    return {k, v, dim, 0};
   }
-  to_floats(k_block, scratch.k, dim * kBlock);
   for (int64_t t = 0; t < kBlock; t++) {
-    to_floats(v_block + t * dim, scratch.v + t * v_stride, dim);
-    for (int64_t d = dim; d < v_stride; d++) scratch.v[t * v_stride + d] = 0.0f;
+    to_floats(from + t * dim, v + t * v_stride, dim);
+    for (int64_t d = dim; d < v_stride; d++) v[t * v_stride + d] = 0.0f;
   }
-  return {scratch.k, scratch.v, v_stride};
+  return {k, v, v_stride, 0};
 }
 
 }  // namespace
