@@ -1,7 +1,7 @@
 // attention: bidirectional, over a ragged batch; see custom_ops/attention.py.
 //
-// A head's keys and values are laid out once in blocks of 16 tokens, as paged_attention's cache has
-// them, and then read by all the tiles of that head.
+// A head's keys are laid out once in blocks of 16 tokens, as paged_attention's cache has them, and
+// then read by all the tiles of that head; so are its values, if they are no whole vectors.
 #include <new>
 
 #include "attention_tile.h"
@@ -14,22 +14,44 @@ struct Call : RaggedCall {
   float scale;
 };
 
-// One KV head of one sequence as float32 blocks: K [dim][16], then V [16][v_stride].
+// block [dim][16] = k^T of up to 16 tokens, which begin `stride` floats apart; zeros beyond them.
+void transpose_keys(const float* k, int64_t stride, int64_t tokens, int64_t dim, float* block) {
+  for (int64_t t = 0; t < kBlock; t += kLanes) {
+    int64_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) {
+      Vec rows[kLanes];
+      for (int i = 0; i < kLanes; i++) {
+        rows[i] = t + i < tokens ? load<Vec>(k + (t + i) * stride + d) : Vec{};
+      }
+      transpose(rows);
+      for (int i = 0; i < kLanes; i++) store(block + (d + i) * kBlock + t, rows[i]);
+    }
+    for (; d < dim; d++) {
+      for (int i = 0; i < kLanes; i++) {
+        block[d * kBlock + t + i] = t + i < tokens ? k[(t + i) * stride + d] : 0.0f;
+      }
+    }
+  }
+}
+
+// One KV head of one sequence.
 class Blocks {
  public:
   Blocks(const Call& call, int64_t sequence, int64_t kv_head)
       : dim_(call.dim),
         v_stride_(padded(call.dim)),
-        count_((call.new_tokens(sequence) + kBlock - 1) / kBlock),
-        data_(static_cast<float*>(operator new(count_ * block_floats() * sizeof(float),
-                                               std::align_val_t{64}))) {
-    memset(data_, 0, count_ * block_floats() * sizeof(float));
-    const int64_t first = call.query_start[sequence];
-    for (int64_t t = 0; t < call.new_tokens(sequence); t++) {
-      const float *k = call.k.at(first + t, kv_head), *v = call.v.at(first + t, kv_head);
+        copied_(v_stride_ != call.dim),
+        first_(call.query_start[sequence]),
+        v_(call.v),
+        kv_head_(kv_head) {
+    const int64_t tokens = call.new_tokens(sequence);
+    const int64_t floats = (tokens + kBlock - 1) / kBlock * block_floats();
+    data_ = static_cast<float*>(operator new(floats * sizeof(float), std::align_val_t{64}));
+    for (int64_t t = 0; t < tokens; t += kBlock) {
+      const int64_t left = tokens - t < kBlock ? tokens - t : kBlock;
       float* block = data_ + t / kBlock * block_floats();
-      for (int64_t d = 0; d < dim_; d++) block[d * kBlock + t % kBlock] = k[d];
-      memcpy(block + dim_ * kBlock + t % kBlock * v_stride_, v, dim_ * sizeof(float));
+      transpose_keys(call.k.at(first_ + t, kv_head), call.k.token_stride, left, dim_, block);
+      if (copied_) copy_values(t, left, block + dim_ * kBlock);
     }
   }
   ~Blocks() { operator delete(data_, std::align_val_t{64}); }
@@ -38,13 +60,25 @@ class Blocks {
 
   BlockView<float> view(int64_t index) const {
     const float* block = data_ + index * block_floats();
-    return {block, block + dim_ * kBlock, v_stride_, 0};
+    if (copied_) return {block, block + dim_ * kBlock, v_stride_, 0};
+    return {block, v_.at(first_ + index * kBlock, kv_head_), v_.token_stride, 0};
   }
 
  private:
-  int64_t block_floats() const { return kBlock * (dim_ + v_stride_); }
+  int64_t block_floats() const { return kBlock * (dim_ + (copied_ ? v_stride_ : 0)); }
 
-  int64_t dim_, v_stride_, count_;
+  void copy_values(int64_t first, int64_t tokens, float* to) const {
+    memset(to, 0, kBlock * v_stride_ * sizeof(float));
+    for (int64_t t = 0; t < tokens; t++) {
+      memcpy(to + t * v_stride_, v_.at(first_ + first + t, kv_head_), dim_ * sizeof(float));
+    }
+  }
+
+  int64_t dim_, v_stride_;
+  bool copied_;  // values too
+  int64_t first_;
+  Heads v_;
+  int64_t kv_head_;
   float* data_;
 };
 

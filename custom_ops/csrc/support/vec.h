@@ -51,6 +51,29 @@ inline VecInt lane_numbers() {
 // The larger lanes; b's where one is NaN.
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
+// a0 b0 a1 b1 ... of the lower halves of a and b, or of the upper.
+template <bool kUpper>
+inline Vec interleave(Vec a, Vec b) {
+  const VecInt lanes = lane_numbers();
+  return __builtin_shuffle(a, b, lanes / 2 + lanes % 2 * kLanes + kUpper * (kLanes / 2));
+}
+
+// rows[i][j] becomes rows[j][i]: interleaving the upper with the lower half of the rows moves the
+// highest bit of the row's number to the lowest of the lane's.
+inline void transpose(Vec (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int bit = 1; bit < kLanes; bit *= 2) {
+    Vec next[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; i++) {
+      next[2 * i] = interleave<false>(rows[i], rows[i + kLanes / 2]);
+      next[2 * i + 1] = interleave<true>(rows[i], rows[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; i++) rows[i] = next[i];
+  }
+}
+
 // Lane i of the result is lane i + half of `v`, for i < half.
 template <int kHalf>
 inline Vec upper(Vec v) {
