@@ -4,6 +4,11 @@
 // of 64 whose sums are added up: the panel's block (16 KiB) stays in the L1 cache while all rows
 // pass over it, and the rounding error grows with 64 + K/64 terms, not K. Every output is summed in
 // the same order whatever the other rows are: a sequence's result does not depend on its batch.
+//
+// Few rows of x are read where they lie, and the panels set the pace. Many are packed first: rows
+// that lie K floats apart are a page each, and share few cache sets.
+#include <vector>
+
 #include "ops.h"
 #include "packed.h"
 #include "vec.h"
@@ -37,10 +42,26 @@ struct Bfloat16 {
   }
 };
 
-// acc[row][v] += x[row][0..kCount) times the row of the panel that holds these k.
-template <typename Format, int kCount, int kRows, int kVectors>
-[[gnu::always_inline]] inline void multiply_step(const float* x, int64_t x_stride,
-                                                 const uint32_t* words,
+// A tile's rows of x, one after the other.
+struct Rows {
+  const float* x;
+  int64_t stride;
+
+  float at(int row, int64_t k) const { return x[row * stride + k]; }
+  Rows from(int row) const { return {x + row * stride, stride}; }
+};
+
+// The same as [K][kTileRows].
+struct PackedRows {
+  const float* x;
+
+  float at(int row, int64_t k) const { return x[k * kTileRows + row]; }
+  PackedRows from(int row) const { return {x + row}; }
+};
+
+// acc[row][v] += x[row][k .. k + kCount) times the row of the panel that holds these k.
+template <typename Format, int kCount, int kRows, int kVectors, typename X>
+[[gnu::always_inline]] inline void multiply_step(X x, int64_t k, const uint32_t* words,
                                                  Vec (&acc)[kRows][kVectors]) {
   Vec w[kVectors][Format::kStep];
 #pragma GCC unroll 8
@@ -49,7 +70,7 @@ template <typename Format, int kCount, int kRows, int kVectors>
   for (int s = 0; s < kCount; s++) {
 #pragma GCC unroll 6
     for (int row = 0; row < kRows; row++) {
-      const Vec value = broadcast(x[row * x_stride + s]);
+      const Vec value = broadcast(x.at(row, k + s));
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; v++) acc[row][v] += value * w[v][s];
     }
@@ -59,9 +80,8 @@ template <typename Format, int kCount, int kRows, int kVectors>
 // sums [kRows][64] += x [kRows][depth] * panel [depth][64], for one block of k. The first to pass
 // over a block fetches what follows it in memory (kFetch). Not inlined: the compiler would keep the
 // sums in memory.
-template <typename Format, int kRows, bool kFetch>
-[[gnu::noinline]] void multiply_tile(const float* x, int64_t x_stride, const uint32_t* panel,
-                                     int64_t depth, float* sums) {
+template <typename Format, int kRows, bool kFetch, typename X>
+[[gnu::noinline]] void multiply_tile(X x, const uint32_t* panel, int64_t depth, float* sums) {
   constexpr int kVectors = tile_vectors(kRows);
   constexpr int kStep = Format::kStep;
   for (int64_t column = 0; column < kPanel; column += kVectors * kLanes) {
@@ -73,9 +93,9 @@ template <typename Format, int kRows, bool kFetch>
       for (int v = 0; kFetch && v < kVectors * kLanes; v += kLineWords) {
         __builtin_prefetch(words + v + kPrefetchWords);
       }
-      multiply_step<Format, kStep>(x + k, x_stride, words, acc);
+      multiply_step<Format, kStep>(x, k, words, acc);
     }
-    if (k < depth) multiply_step<Format, 1>(x + k, x_stride, words, acc);
+    if (k < depth) multiply_step<Format, 1>(x, k, words, acc);
 #pragma GCC unroll 6
     for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 8
@@ -87,42 +107,62 @@ template <typename Format, int kRows, bool kFetch>
   }
 }
 
-// The same for any number of rows from `row`: whole tiles, then the rest.
-template <typename Format, bool kFetch>
-void multiply_rows(const float* x, int64_t x_stride, int64_t row, int64_t rows,
-                   const uint32_t* panel, int64_t depth, float* sums) {
-  for (; row + kTileRows <= rows; row += kTileRows) {
-    multiply_tile<Format, kTileRows, kFetch>(x + row * x_stride, x_stride, panel, depth,
-                                             sums + row * kPanel);
+// The same for any number of rows up to a tile's.
+template <typename Format, bool kFetch, typename X>
+void multiply_rows(X x, int64_t rows, const uint32_t* panel, int64_t depth, float* sums) {
+  if (rows == kTileRows) return multiply_tile<Format, kTileRows, kFetch>(x, panel, depth, sums);
+  for (; rows >= 2; rows -= 2, x = x.from(2), sums += 2 * kPanel) {
+    multiply_tile<Format, 2, kFetch>(x, panel, depth, sums);
   }
-  for (; row + 2 <= rows; row += 2) {
-    multiply_tile<Format, 2, kFetch>(x + row * x_stride, x_stride, panel, depth,
-                                     sums + row * kPanel);
-  }
-  if (row < rows) {
-    multiply_tile<Format, 1, kFetch>(x + row * x_stride, x_stride, panel, depth,
-                                     sums + row * kPanel);
-  }
-}
-
-// One block of k for all rows of a unit.
-template <typename Format>
-void multiply_block(const float* x, int64_t x_stride, int64_t rows, const uint32_t* words,
-                    int64_t depth, float* sums) {
-  const int64_t first = rows < kTileRows ? rows : kTileRows;
-  multiply_rows<Format, true>(x, x_stride, 0, first, words, depth, sums);
-  multiply_rows<Format, false>(x, x_stride, first, rows, words, depth, sums);
+  if (rows == 1) multiply_tile<Format, 1, kFetch>(x, panel, depth, sums);
 }
 
 struct Linear {
   const float* x;
   int64_t x_stride;
+  const float* packed;  // x as tiles [K][kTileRows], or null
   PackedWeight weight;
   const float* bias;  // or null
   float* out;
   int64_t rows;
   int64_t columns;
 };
+
+// A block of k, [depth][64], as float32.
+void unpack_block(const uint32_t* words, int64_t depth, float* to) {
+  for (int64_t k = 0; k < depth; k += Bfloat16::kStep) {
+    for (int64_t column = 0; column < kPanel; column += kLanes, words += kLanes, to += kLanes) {
+      if (column % kLineWords == 0) __builtin_prefetch(words + kPrefetchWords);
+      Vec values[2];
+      Bfloat16::unpack(load<VecWord>(words), values);
+      store(to, values[0]);
+      store(to + kPanel, values[1]);
+    }
+    to += kPanel;
+  }
+}
+
+// One block of k for the rows of a unit, from `row`.
+template <typename Format>
+void multiply_block(const Linear& call, int64_t row, int64_t rows, int64_t k, const uint32_t* words,
+                    int64_t depth, float* sums) {
+  if (call.packed == nullptr) {
+    const Rows x = {call.x + row * call.x_stride + k, call.x_stride};
+    return multiply_rows<Format, true>(x, rows, words, depth, sums);
+  }
+  alignas(64) float unpacked[kDepthBlock * kPanel];
+  if (Format::kStep == 2) unpack_block(words, depth, unpacked);
+  const auto* block = Format::kStep == 2 ? reinterpret_cast<const uint32_t*>(unpacked) : words;
+  for (int64_t r = 0; r < rows; r += kTileRows) {
+    const PackedRows x = {call.packed + (row + r) * call.weight.depth + k * kTileRows};
+    const int64_t left = rows - r < kTileRows ? rows - r : kTileRows;
+    if (Format::kStep == 1 && r == 0) {
+      multiply_rows<Float32, true>(x, left, block, depth, sums);
+    } else {
+      multiply_rows<Float32, false>(x, left, block, depth, sums + r * kPanel);
+    }
+  }
+}
 
 template <typename Format>
 void compute_unit(const Linear& call, int64_t panel, int64_t row) {
@@ -138,8 +178,7 @@ void compute_unit(const Linear& call, int64_t panel, int64_t row) {
   const uint32_t* words = call.weight.words + panel * call.weight.panel_words();
   for (int64_t k = 0; k < call.weight.depth; k += kDepthBlock) {
     const int64_t left = call.weight.depth - k;
-    multiply_block<Format>(call.x + row * call.x_stride + k, call.x_stride, rows,
-                           words + k / Format::kStep * kPanel,
+    multiply_block<Format>(call, row, rows, k, words + k / Format::kStep * kPanel,
                            left < kDepthBlock ? left : kDepthBlock, sums);
   }
   for (int64_t r = 0; r < rows; r++) {
@@ -148,13 +187,49 @@ void compute_unit(const Linear& call, int64_t panel, int64_t row) {
   }
 }
 
+// Tiles [K][kTileRows] of x; rows beyond the last stay what they were.
+void pack_tile(const Linear& call, int64_t row, float* to) {
+  const float* x = call.x + row * call.x_stride;
+  const int64_t rows = call.rows - row < kTileRows ? call.rows - row : kTileRows;
+  if (rows == kTileRows) {
+    for (int64_t k = 0; k < call.weight.depth; k++) {
+#pragma GCC unroll 6
+      for (int r = 0; r < kTileRows; r++) to[k * kTileRows + r] = x[r * call.x_stride + k];
+    }
+    return;
+  }
+  for (int64_t k = 0; k < call.weight.depth; k++) {
+    for (int64_t r = 0; r < rows; r++) to[k * kTileRows + r] = x[r * call.x_stride + k];
+  }
+}
+
 template <typename Format>
-void run(const Linear& call) {
+void run(Linear& call) {
+  static thread_local std::vector<float> packed;  // kept: a step allocates nothing
+  const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
+  const int64_t tile_floats = call.weight.depth * kTileRows;
+  if (tiles > 1) {
+    if (packed.size() < static_cast<size_t>(tiles * tile_floats)) {
+      packed = {};  // what is there need not be copied
+      packed.resize(tiles * tile_floats);
+    }
+    call.packed = packed.data();
+  }
+  float* to = packed.data();
   const int64_t work = call.rows * call.columns * call.weight.depth;
-#pragma omp parallel for collapse(2) schedule(dynamic, 1) if (work > kParallelWork)
-  for (int64_t panel = 0; panel < call.weight.panels; panel++) {
-    for (int64_t row = 0; row < call.rows; row += kRowBlock) {
-      compute_unit<Format>(call, panel, row);
+#pragma omp parallel if (work > kParallelWork)
+  {
+    if (tiles > 1) {
+#pragma omp for schedule(static)
+      for (int64_t tile = 0; tile < tiles; tile++) {
+        pack_tile(call, tile * kTileRows, to + tile * tile_floats);
+      }
+    }
+#pragma omp for collapse(2) schedule(dynamic, 1)
+    for (int64_t panel = 0; panel < call.weight.panels; panel++) {
+      for (int64_t row = 0; row < call.rows; row += kRowBlock) {
+        compute_unit<Format>(call, panel, row);
+      }
     }
   }
 }
@@ -175,13 +250,14 @@ void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int
     expect_contiguous(bias, "bias", 1);
   }
   if (wants_shape(out0, kFloat32, {x->shape[0], out_features})) return;
-  const Linear call{.x = data_of<const float>(x),
-                    .x_stride = x->strides[0],
-                    .weight = packed,
-                    .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
-                    .out = data_of<float>(out0),
-                    .rows = x->shape[0],
-                    .columns = out_features};
+  Linear call{.x = data_of<const float>(x),
+              .x_stride = x->strides[0],
+              .packed = nullptr,
+              .weight = packed,
+              .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
+              .out = data_of<float>(out0),
+              .rows = x->shape[0],
+              .columns = out_features};
   packed.step == 1 ? run<Float32>(call) : run<Bfloat16>(call);
 }
 
