@@ -60,9 +60,15 @@ def load(
     return model
 
 
-def build(config: Any, dtype: str = "float32", kv_dtype: str = "auto", seed: int = 0) -> Any:
-    """A model of random weights: normal, 0.02 apart, norms one."""
-    model = empty(config, dtype, kv_dtype)
+def build(
+    config: Any,
+    dtype: str = "float32",
+    kv_dtype: str = "auto",
+    seed: int = 0,
+    kind: type[Model] = Decoder,
+) -> Any:
+    """A model of random weights: normal, 0.02 apart, norms one. kind: its family's `model`."""
+    model = empty(config, dtype, kv_dtype, kind)
     generator = torch.Generator().manual_seed(seed)
     for path, name, owner in model.owners():
         shapes = owner.pieces(path, name).values()

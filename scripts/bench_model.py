@@ -68,8 +68,8 @@ def package_of(shape: str, dtype: str) -> Path:
         from ingot.export import export_model
 
         output.parent.mkdir(parents=True, exist_ok=True)
-        config, _ = models.read_config(SHAPES[shape], shape)
-        model = models.build(config, dtype=dtype)
+        config, family = models.read_config(SHAPES[shape], shape)
+        model = models.build(config, dtype=dtype, kind=family.model)
         export_model(model, output, name=shape, progress=lambda p: click.echo(p, err=True))
     return output
 
