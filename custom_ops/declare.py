@@ -43,12 +43,17 @@ class Op:
     fake: Callable[..., Any]
     reference: Callable[..., Any]
     cases: Sequence[Case]
+    rounded: Callable[..., tuple[Any, ...]]
 
     @property
     def overload(self) -> torch._ops.OpOverload:
         """The registered operator, such as `torch.ops.ingot.linear.default`."""
         packet = getattr(getattr(torch.ops, NAMESPACE), self.schema.name)
         return packet.default  # type: ignore[no-any-return]
+
+
+def _as_they_are(_level: str, *arguments: Any) -> tuple[Any, ...]:
+    return arguments
 
 
 def declare(
@@ -58,6 +63,7 @@ def declare(
     fake: Callable[..., Any],
     reference: Callable[..., Any],
     cases: Sequence[Case],
+    rounded: Callable[..., tuple[Any, ...]] = _as_they_are,
 ) -> Op:
     """Registers an op under the namespace `ingot` and returns its declaration.
 
@@ -67,11 +73,13 @@ def declare(
     reference: the formula in plain PyTorch with the op's signature, computed in the dtype of the
         floating-point inputs, float64 too. It mutates what the op mutates.
     cases: what tests and benchmarks iterate over.
+    rounded: the arguments, after the name of an ISA level, as the kernels of that level round them
+        before they compute: a test's tolerance follows from the reference of these.
     """
     parsed = parse(schema)
     if parsed.name in OPS:
         raise ValueError(f"op {parsed.name!r} is declared twice; a changed schema gets a new name")
-    op = Op(parsed, doc or "", fake, reference, cases)
+    op = Op(parsed, doc or "", fake, reference, cases, rounded)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     _library.impl(parsed.name, eager(parsed), "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"{NAMESPACE}::{parsed.name}", fake, lib=_library)

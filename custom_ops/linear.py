@@ -14,6 +14,8 @@ Raises RuntimeError if a shape, dtype or stride is not as above.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -45,6 +47,13 @@ def reference(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out_features: int
 ) -> torch.Tensor:
     return F.linear(x, unpack_linear(weight, out_features, x.shape[1]).to(x.dtype), bias)
+
+
+def rounded(level: str, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> tuple[Any, ...]:
+    """x as bfloat16 where the level multiplies that, and the weight is."""
+    if level.endswith("bf16") and weight.dtype == torch.bfloat16:
+        x = x.bfloat16().float()
+    return x, weight, *rest
 
 
 def fake(
@@ -94,4 +103,5 @@ declare(
     fake=fake,
     reference=reference,
     cases=CASES,
+    rounded=rounded,
 )

@@ -6,9 +6,12 @@
 // the same order whatever the other rows are: a sequence's result does not depend on its batch.
 //
 // Few rows of x are read where they lie, and the panels set the pace. Many are packed first: rows
-// that lie K floats apart are a page each, and share few cache sets.
+// that lie K floats apart are a page each, and share few cache sets. At the level that multiplies
+// bfloat16, x is rounded to it where the weight is bfloat16, for any number of rows.
+#include <type_traits>
 #include <vector>
 
+#include "dot_bf16.h"
 #include "ops.h"
 #include "packed.h"
 #include "vec.h"
@@ -17,7 +20,6 @@ namespace ingot::INGOT_LEVEL {
 namespace {
 
 constexpr int64_t kRowBlock = 48;
-constexpr int64_t kDepthBlock = 64;
 constexpr int kLineWords = 16;              // 32-bit words in a cache line
 constexpr int64_t kPrefetchWords = 1024;    // 4 KiB ahead
 constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
@@ -29,33 +31,55 @@ constexpr int tile_vectors(int rows) {
   return rows == 1 ? 8 : rows == 2 ? 4 : 2;
 }
 
+// How a word of the panel meets x. Depth is counted in values of x as they are broadcast, of which
+// a word meets kStep; a block of k is kBlock of them.
 struct Float32 {
-  static constexpr int kStep = 1;  // values of k in a word
+  using Value = float;
+  static constexpr int kStep = 1;
+  static constexpr int64_t kBlock = 64;
+  static int64_t depth(int64_t k) { return k; }
   static void unpack(VecWord words, Vec* values) { values[0] = bit_cast<Vec>(words); }
+  static Vec add(Vec sum, float x, Vec w) { return sum + broadcast(x) * w; }
 };
 
 struct Bfloat16 {
+  using Value = float;
   static constexpr int kStep = 2;
+  static constexpr int64_t kBlock = 64;
+  static int64_t depth(int64_t k) { return k; }
   static void unpack(VecWord words, Vec* values) {
     values[0] = bit_cast<Vec>(words << 16);
     values[1] = bit_cast<Vec>(words & 0xffff0000u);
   }
+  static Vec add(Vec sum, float x, Vec w) { return sum + broadcast(x) * w; }
+};
+
+// Pairs of bfloat16 on both sides.
+struct Bfloat16Pairs {
+  using Value = uint32_t;
+  static constexpr int kStep = 1;
+  static constexpr int64_t kBlock = 32;
+  static int64_t depth(int64_t k) { return (k + 1) / 2; }
+  static void unpack(VecWord words, VecWord* values) { values[0] = words; }
+  static Vec add(Vec sum, uint32_t x, VecWord w) { return dot_pairs(sum, w, x - VecWord{}); }
 };
 
 // A tile's rows of x, one after the other.
+template <typename Value>
 struct Rows {
-  const float* x;
+  const Value* x;
   int64_t stride;
 
-  float at(int row, int64_t k) const { return x[row * stride + k]; }
+  Value at(int row, int64_t k) const { return x[row * stride + k]; }
   Rows from(int row) const { return {x + row * stride, stride}; }
 };
 
-// The same as [K][kTileRows].
+// The same as [depth][kTileRows].
+template <typename Value>
 struct PackedRows {
-  const float* x;
+  const Value* x;
 
-  float at(int row, int64_t k) const { return x[k * kTileRows + row]; }
+  Value at(int row, int64_t k) const { return x[k * kTileRows + row]; }
   PackedRows from(int row) const { return {x + row}; }
 };
 
@@ -63,16 +87,17 @@ struct PackedRows {
 template <typename Format, int kCount, int kRows, int kVectors, typename X>
 [[gnu::always_inline]] inline void multiply_step(X x, int64_t k, const uint32_t* words,
                                                  Vec (&acc)[kRows][kVectors]) {
-  Vec w[kVectors][Format::kStep];
+  using Weight = std::conditional_t<std::is_same_v<typename Format::Value, float>, Vec, VecWord>;
+  Weight w[kVectors][Format::kStep];
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; v++) Format::unpack(load<VecWord>(words + v * kLanes), w[v]);
 #pragma GCC unroll 2
   for (int s = 0; s < kCount; s++) {
 #pragma GCC unroll 6
     for (int row = 0; row < kRows; row++) {
-      const Vec value = broadcast(x.at(row, k + s));
+      const auto value = x.at(row, k + s);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; v++) acc[row][v] += value * w[v][s];
+      for (int v = 0; v < kVectors; v++) acc[row][v] = Format::add(acc[row][v], value, w[v][s]);
     }
   }
 }
@@ -120,7 +145,6 @@ void multiply_rows(X x, int64_t rows, const uint32_t* panel, int64_t depth, floa
 struct Linear {
   const float* x;
   int64_t x_stride;
-  const float* packed;  // x as tiles [K][kTileRows], or null
   PackedWeight weight;
   const float* bias;  // or null
   float* out;
@@ -128,13 +152,22 @@ struct Linear {
   int64_t columns;
 };
 
+// x as a format's values: [rows] `stride` apart, or packed as tiles [depth][kTileRows].
+template <typename Format>
+struct Operand {
+  const typename Format::Value* rows;
+  int64_t stride;
+  const typename Format::Value* packed;  // or null
+};
+
 // A block of k, [depth][64], as float32.
+template <typename Format>
 void unpack_block(const uint32_t* words, int64_t depth, float* to) {
-  for (int64_t k = 0; k < depth; k += Bfloat16::kStep) {
+  for (int64_t k = 0; k < depth; k += Format::kStep) {
     for (int64_t column = 0; column < kPanel; column += kLanes, words += kLanes, to += kLanes) {
       if (column % kLineWords == 0) __builtin_prefetch(words + kPrefetchWords);
       Vec values[2];
-      Bfloat16::unpack(load<VecWord>(words), values);
+      Format::unpack(load<VecWord>(words), values);
       store(to, values[0]);
       store(to + kPanel, values[1]);
     }
@@ -142,30 +175,36 @@ void unpack_block(const uint32_t* words, int64_t depth, float* to) {
   }
 }
 
-// One block of k for the rows of a unit, from `row`.
+// One block of k for the rows of a unit, from `row`; `all` is the whole depth.
 template <typename Format>
-void multiply_block(const Linear& call, int64_t row, int64_t rows, int64_t k, const uint32_t* words,
-                    int64_t depth, float* sums) {
-  if (call.packed == nullptr) {
-    const Rows x = {call.x + row * call.x_stride + k, call.x_stride};
-    return multiply_rows<Format, true>(x, rows, words, depth, sums);
+void multiply_block(const Operand<Format>& x, int64_t row, int64_t rows, int64_t k, int64_t all,
+                    const uint32_t* words, int64_t depth, float* sums) {
+  using Value = typename Format::Value;
+  if (x.packed == nullptr) {
+    const Rows<Value> tile = {x.rows + row * x.stride + k, x.stride};
+    return multiply_rows<Format, true>(tile, rows, words, depth, sums);
   }
-  alignas(64) float unpacked[kDepthBlock * kPanel];
-  if (Format::kStep == 2) unpack_block(words, depth, unpacked);
-  const auto* block = Format::kStep == 2 ? reinterpret_cast<const uint32_t*>(unpacked) : words;
-  for (int64_t r = 0; r < rows; r += kTileRows) {
-    const PackedRows x = {call.packed + (row + r) * call.weight.depth + k * kTileRows};
-    const int64_t left = rows - r < kTileRows ? rows - r : kTileRows;
-    if (Format::kStep == 1 && r == 0) {
-      multiply_rows<Float32, true>(x, left, block, depth, sums);
-    } else {
-      multiply_rows<Float32, false>(x, left, block, depth, sums + r * kPanel);
+  const auto tile = [&](int64_t r) {
+    return PackedRows<Value>{x.packed + (row + r) * all + k * kTileRows};
+  };
+  const auto left = [&](int64_t r) { return rows - r < kTileRows ? rows - r : kTileRows; };
+  if constexpr (Format::kStep == 2) {
+    alignas(64) float unpacked[Format::kBlock * kPanel];
+    unpack_block<Format>(words, depth, unpacked);
+    const auto* block = reinterpret_cast<const uint32_t*>(unpacked);
+    for (int64_t r = 0; r < rows; r += kTileRows) {
+      multiply_rows<Float32, false>(tile(r), left(r), block, depth, sums + r * kPanel);
+    }
+  } else {
+    multiply_rows<Format, true>(tile(0), left(0), words, depth, sums);
+    for (int64_t r = kTileRows; r < rows; r += kTileRows) {
+      multiply_rows<Format, false>(tile(r), left(r), words, depth, sums + r * kPanel);
     }
   }
 }
 
 template <typename Format>
-void compute_unit(const Linear& call, int64_t panel, int64_t row) {
+void compute_unit(const Linear& call, const Operand<Format>& x, int64_t panel, int64_t row) {
   alignas(64) float sums[kRowBlock * kPanel];
   const int64_t rows = call.rows - row < kRowBlock ? call.rows - row : kRowBlock;
   const int64_t column = panel * kPanel;
@@ -176,10 +215,10 @@ void compute_unit(const Linear& call, int64_t panel, int64_t row) {
   for (int64_t r = 1; r < rows; r++) memcpy(sums + r * kPanel, sums, kPanel * sizeof(float));
 
   const uint32_t* words = call.weight.words + panel * call.weight.panel_words();
-  for (int64_t k = 0; k < call.weight.depth; k += kDepthBlock) {
-    const int64_t left = call.weight.depth - k;
-    multiply_block<Format>(call, row, rows, k, words + k / Format::kStep * kPanel,
-                           left < kDepthBlock ? left : kDepthBlock, sums);
+  const int64_t all = Format::depth(call.weight.depth);
+  for (int64_t k = 0; k < all; k += Format::kBlock) {
+    const int64_t depth = all - k < Format::kBlock ? all - k : Format::kBlock;
+    multiply_block(x, row, rows, k, all, words + k / Format::kStep * kPanel, depth, sums);
   }
   for (int64_t r = 0; r < rows; r++) {
     memcpy(call.out + (row + r) * call.columns + column, sums + r * kPanel,
@@ -187,48 +226,75 @@ void compute_unit(const Linear& call, int64_t panel, int64_t row) {
   }
 }
 
-// Tiles [K][kTileRows] of x; rows beyond the last stay what they were.
-void pack_tile(const Linear& call, int64_t row, float* to) {
-  const float* x = call.x + row * call.x_stride;
-  const int64_t rows = call.rows - row < kTileRows ? call.rows - row : kTileRows;
-  if (rows == kTileRows) {
-    for (int64_t k = 0; k < call.weight.depth; k++) {
-#pragma GCC unroll 6
-      for (int r = 0; r < kTileRows; r++) to[k * kTileRows + r] = x[r * call.x_stride + k];
+// A tile [depth][kTileRows] of x's values, from K = `count` floats a row; what stands for rows
+// beyond the last is never read.
+template <typename Value>
+void pack_tile(const float* x, int64_t stride, int64_t rows, int64_t count, Value* to) {
+  if constexpr (std::is_same_v<Value, uint32_t>) {
+    constexpr int64_t kChunk = 256;
+    for (int64_t r = 0; r < rows; r++) {
+      for (int64_t k = 0; k < count; k += kChunk) {
+        uint32_t pairs[kChunk / 2];
+        const int64_t size = count - k < kChunk ? count - k : kChunk;
+        to_pairs(x + r * stride + k, size, pairs);
+        for (int64_t i = 0; i < (size + 1) / 2; i++) to[(k / 2 + i) * kTileRows + r] = pairs[i];
+      }
     }
-    return;
+  } else if (rows == kTileRows) {
+    for (int64_t k = 0; k < count; k++) {
+#pragma GCC unroll 6
+      for (int r = 0; r < kTileRows; r++) to[k * kTileRows + r] = x[r * stride + k];
+    }
+  } else {
+    for (int64_t k = 0; k < count; k++) {
+      for (int64_t r = 0; r < rows; r++) to[k * kTileRows + r] = x[r * stride + k];
+    }
   }
-  for (int64_t k = 0; k < call.weight.depth; k++) {
-    for (int64_t r = 0; r < rows; r++) to[k * kTileRows + r] = x[r * call.x_stride + k];
+}
+
+// Few rows of x: in place, or rounded into `space`.
+template <typename Format>
+Operand<Format> few_rows(const Linear& call, typename Format::Value* space) {
+  if constexpr (std::is_same_v<typename Format::Value, float>) {
+    return {call.x, call.x_stride, nullptr};
+  } else {
+    const int64_t depth = Format::depth(call.weight.depth);
+    for (int64_t r = 0; r < call.rows; r++) {
+      to_pairs(call.x + r * call.x_stride, call.weight.depth, space + r * depth);
+    }
+    return {space, depth, nullptr};
   }
 }
 
 template <typename Format>
-void run(Linear& call) {
-  static thread_local std::vector<float> packed;  // kept: a step allocates nothing
+void run(const Linear& call) {
+  using Value = typename Format::Value;
+  static thread_local std::vector<Value> space;  // kept: a step allocates nothing
+  const int64_t depth = Format::depth(call.weight.depth);
   const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
-  const int64_t tile_floats = call.weight.depth * kTileRows;
-  if (tiles > 1) {
-    if (packed.size() < static_cast<size_t>(tiles * tile_floats)) {
-      packed = {};  // what is there need not be copied
-      packed.resize(tiles * tile_floats);
-    }
-    call.packed = packed.data();
+  const auto needed = static_cast<size_t>(tiles * kTileRows * depth);
+  if (space.size() < needed) {
+    space = {};  // what is there need not be copied
+    space.resize(needed);
   }
-  float* to = packed.data();
+  Value* packed = space.data();
+  const Operand<Format> x =
+      tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;
 #pragma omp parallel if (work > kParallelWork)
   {
     if (tiles > 1) {
 #pragma omp for schedule(static)
       for (int64_t tile = 0; tile < tiles; tile++) {
-        pack_tile(call, tile * kTileRows, to + tile * tile_floats);
+        const int64_t row = tile * kTileRows, left = call.rows - row;
+        pack_tile(call.x + row * call.x_stride, call.x_stride, left < kTileRows ? left : kTileRows,
+                  call.weight.depth, packed + row * depth);
       }
     }
 #pragma omp for collapse(2) schedule(dynamic, 1)
     for (int64_t panel = 0; panel < call.weight.panels; panel++) {
       for (int64_t row = 0; row < call.rows; row += kRowBlock) {
-        compute_unit<Format>(call, panel, row);
+        compute_unit<Format>(call, x, panel, row);
       }
     }
   }
@@ -250,15 +316,20 @@ void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int
     expect_contiguous(bias, "bias", 1);
   }
   if (wants_shape(out0, kFloat32, {x->shape[0], out_features})) return;
-  Linear call{.x = data_of<const float>(x),
-              .x_stride = x->strides[0],
-              .packed = nullptr,
-              .weight = packed,
-              .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
-              .out = data_of<float>(out0),
-              .rows = x->shape[0],
-              .columns = out_features};
-  packed.step == 1 ? run<Float32>(call) : run<Bfloat16>(call);
+  const Linear call{.x = data_of<const float>(x),
+                    .x_stride = x->strides[0],
+
+                    .weight = packed,
+                    .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
+                    .out = data_of<float>(out0),
+                    .rows = x->shape[0],
+                    .columns = out_features};
+  if (packed.step == 1) return run<Float32>(call);
+  if constexpr (kHasDotBf16) {
+    run<Bfloat16Pairs>(call);
+  } else {
+    run<Bfloat16>(call);
+  }
 }
 
 }  // namespace ingot::INGOT_LEVEL

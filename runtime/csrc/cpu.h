@@ -3,7 +3,8 @@
 #include <string>
 
 namespace ingot {
-// 2, 3 or 4; INGOT_ISA=x86-64-vN lowers it. Throws Error for a value that is unknown or too high.
+// 2, 3 or 4; INGOT_ISA=x86-64-vN lowers it, x86-64-v4-bf16 is 4. Throws Error for a value that is
+// unknown or too high.
 int isa_level();
 // 3 for "x86-64-v3"; 0 for what is not a level.
 int parse_isa(const std::string& name);

@@ -11,7 +11,7 @@ import torch
 import ingot.custom_ops  # noqa: F401  (registers the ops)
 from ingot.custom_ops.eager import last_error, library
 
-LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,8 +48,9 @@ def copies(arguments: tuple[Any, ...], dtype: torch.dtype | None = None) -> list
 
 
 def assert_as_exact_as_torch(out: torch.Tensor, formula: torch.Tensor, exact: torch.Tensor) -> None:
-    """`out`'s largest error against float64 is at most twice that of the float32 formula, plus half
-    a unit in the last place of the largest value: the rounding of the result itself."""
+    """`out`'s largest error against float64 is at most twice that of the float32 formula of what
+    the level computes with, plus half a unit in the last place of the largest value: the rounding
+    of the result itself."""
     assert out.shape == exact.shape
     assert out.dtype == torch.float32
     if out.numel() == 0:

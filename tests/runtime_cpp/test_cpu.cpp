@@ -47,6 +47,20 @@ TEST(CpuLevel, EnvironmentLowersTheLevel) {
   EXPECT_EQ(isa_level(), 2);
 }
 
+TEST(CpuLevel, TheKernelsOwnLevelIsTheFourthHere) {
+  int own = 0;
+  {
+    const ForcedIsa unset(nullptr);
+    own = isa_level();
+  }
+  const ForcedIsa forced("x86-64-v4-bf16");
+  if (own < 4) {
+    EXPECT_THROW(isa_level(), Error);
+  } else {
+    EXPECT_EQ(isa_level(), 4);
+  }
+}
+
 TEST(CpuLevel, AnEmptyEnvironmentVariableChangesNothing) {
   int own = 0;
   {

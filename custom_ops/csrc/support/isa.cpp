@@ -1,5 +1,6 @@
 // Which ISA level's kernels run. The levels are those of the x86-64 psABI (section 3.1.1): v2 has
-// SSE4.2, v3 adds AVX2, FMA and F16C, v4 adds AVX-512 F, BW, CD, DQ and VL.
+// SSE4.2, v3 adds AVX2, FMA and F16C, v4 adds AVX-512 F, BW, CD, DQ and VL; and one above them, v4
+// with AVX512_BF16 and AVX512_VNNI (Cooper Lake, Sapphire Rapids, Zen 4 and later).
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -10,14 +11,22 @@
 namespace ingot {
 namespace {
 
-constexpr const char* kNames[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4"};
-constexpr int kLevels = 3;
+constexpr const char* kNames[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"};
+constexpr int kLevels = 4;
 constexpr int kUnchosen = -1;
 std::atomic<int> g_level{kUnchosen};
 
+bool has_bf16() {
+#if defined(INGOT_EMULATE_BF16)
+  return true;
+#else
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+#endif
+}
+
 // libgcc's test includes whether the operating system saves the wide registers.
 int highest_supported() {
-  if (__builtin_cpu_supports("x86-64-v4")) return 2;
+  if (__builtin_cpu_supports("x86-64-v4")) return has_bf16() ? 3 : 2;
   if (__builtin_cpu_supports("x86-64-v3")) return 1;
   if (__builtin_cpu_supports("x86-64-v2")) return 0;
   fail("this CPU lacks x86-64-v2 (SSE4.2), the least that the kernels need");
@@ -30,8 +39,8 @@ int by_name(const char* name) {
     if (i > highest) fail("this CPU has %s, not %s; choose a lower level", kNames[highest], name);
     return i;
   }
-  fail("\"%s\" is no ISA level; INGOT_ISA takes %s, %s or %s", name, kNames[0], kNames[1],
-       kNames[2]);
+  fail("\"%s\" is no ISA level; INGOT_ISA takes %s, %s, %s or %s", name, kNames[0], kNames[1],
+       kNames[2], kNames[3]);
 }
 
 }  // namespace

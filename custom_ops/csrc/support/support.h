@@ -38,16 +38,17 @@ static inline T* data_of(const DLTensor* tensor) {
   return reinterpret_cast<T*>(static_cast<char*>(tensor->data) + tensor->byte_offset);
 }
 
-enum class Level { v2, v3, v4 };
+enum class Level { v2, v3, v4, v4_bf16 };
 Level current_level();  // throws if INGOT_ISA is wrong
 void set_failed_op(const char* name);
 void set_error(const char* sentence);
 
 // Runs the kernel of the current level; 0, or 1 with the error set.
 template <typename Kernel, typename... Arguments>
-int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Arguments... arguments) try {
-  const Level level = current_level();
-  (level == Level::v4 ? v4 : level == Level::v3 ? v3 : v2)(arguments...);
+int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf16,
+                 Arguments... arguments) try {
+  const Kernel kernels[] = {v2, v3, v4, v4_bf16};
+  kernels[static_cast<int>(current_level())](arguments...);
   return 0;
 } catch (const Failure&) {
   set_failed_op(name);
