@@ -10,8 +10,6 @@ int isa_level();
 int parse_isa(const std::string& name);
 // Affinity mask, limited by the control group's CPU quota; at least 1.
 int usable_cores();
-// Those of them that nothing else runs on at this moment; at least 1. A thread that shares its core
-// holds up every barrier by a scheduler slice: with two of four cores busy, four threads were 120
-// times slower than two.
+// Those of them that nothing else runs on at this moment; at least 1.
 int free_cores();
 }  // namespace ingot

@@ -1,12 +1,12 @@
 #include "engine.h"
 
-#include <omp.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 
+#include "team.h"
 #include "trace.h"
 
 namespace ingot {
@@ -105,7 +105,7 @@ void Engine::release(Sequence& sequence) {
 }
 
 void Engine::loop() {
-  omp_set_num_threads(limits_.threads);
+  Team team(limits_.threads);
   std::unique_lock lock(mutex_);
   for (;;) {
     work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
@@ -116,6 +116,7 @@ void Engine::loop() {
       std::optional<Error> error;
       std::optional<Results> results;
       try {
+        team.assemble();
         results.emplace(execute(batch));
       } catch (const Error& caught) {
         error = caught;

@@ -55,7 +55,7 @@ struct Job {
 
 struct EngineLimits {
   int64_t vocab_size, max_seq_len, block_size, cache_tokens;
-  int threads;
+  int threads;  // of a step; 0: the cores that are free
 };
 
 class Engine {

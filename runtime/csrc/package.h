@@ -39,7 +39,7 @@ class Package {
   Archive archive_;
   std::string manifest_json_;
   Manifest manifest_;
-  int threads_;
+  int threads_;  // 0: the cores that are free
   std::string_view weights_;
   std::unique_ptr<Graph> graph_;
   std::unique_ptr<KvPool> pool_;

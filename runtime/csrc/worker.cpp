@@ -1,11 +1,11 @@
 #include "worker.h"
 
-#include <omp.h>
 #include <unistd.h>
 
 #include <exception>
 
 #include "error.h"
+#include "team.h"
 
 namespace ingot {
 struct Worker::Job {
@@ -41,7 +41,7 @@ void Worker::run(const std::function<void()>& body) {
 }
 
 void Worker::loop(int threads) {
-  omp_set_num_threads(threads);
+  Team team(threads);
   std::unique_lock lock(mutex_);
   for (;;) {
     work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
@@ -50,6 +50,7 @@ void Worker::loop(int threads) {
     jobs_.pop_front();
     lock.unlock();
     try {
+      team.assemble();
       (*job.body)();
     } catch (...) {
       job.error = std::current_exception();

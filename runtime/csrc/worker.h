@@ -12,7 +12,7 @@
 namespace ingot {
 class Worker {
  public:
-  explicit Worker(int threads);  // of its OpenMP team
+  explicit Worker(int threads);  // of its OpenMP team; 0: the cores that are free
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;

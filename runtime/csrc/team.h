@@ -1,0 +1,32 @@
+// How many threads a step takes: as many as the user said, or as there are cores that nobody else
+// uses, asked again while it works. A thread that shares its core holds up every barrier by a
+// scheduler slice: with two of four cores busy, four threads were 120 times slower than two.
+#pragma once
+#include <optional>
+
+namespace ingot {
+// CPU seconds since some beginning, and when that was read.
+struct CpuTimes {
+  double machine;  // busy, of all cores and processes
+  double own;      // of this process
+  double wall;
+};
+
+// Cores that others left free between two readings: `cores` less what the machine was busy with
+// beyond ourselves, at most `usable`, at least 1.
+int free_cores_between(const CpuTimes& before, const CpuTimes& after, int cores, int usable);
+
+class Team {
+ public:
+  explicit Team(int threads) : fixed_(threads) {}  // 0: the cores that are free
+
+  // Sets the OpenMP team of the calling thread for the step that it begins. Load is read a few
+  // times a second; the first time by how many threads run at this moment.
+  void assemble();
+
+ private:
+  int fixed_;
+  std::optional<CpuTimes> last_;
+  int chosen_ = 0;
+};
+}  // namespace ingot
