@@ -43,9 +43,9 @@ INGOT_API const char* ingot_last_error(void);
 
 typedef struct ingot_options {
   size_t struct_bytes; /* sizeof(ingot_options): lets the struct grow */
-  int32_t threads;   /* OpenMP threads of a step; 0: the cores that are free, asked as it works */
-  int64_t kv_tokens; /* KV capacity shared by all sessions, in tokens; 0: eight of the longest
-                        sequences. Memory is committed as it is used */
+  int32_t threads;     /* OpenMP threads of a step; 0: the cores that are free, asked as it works */
+  int64_t kv_tokens;   /* KV capacity shared by all sessions, in tokens; 0: eight of the longest
+                          sequences. Memory is committed as it is used */
   int32_t verify_weights; /* non-zero: also hash the weights (code is always hashed) */
 } ingot_options;
 

@@ -1,6 +1,7 @@
 #include "tensor.h"
 
 #include <cstring>
+#include <new>
 
 #include "pool.h"
 
@@ -22,6 +23,16 @@ size_t element_bytes(int32_t scalar_type) {
       return 8;
   }
 }
+
+#if defined(__SANITIZE_ADDRESS__)  // a pool would hide what is used after its end
+void* Pooled::operator new(size_t bytes) { return ::operator new(bytes); }
+void Pooled::operator delete(void* object, size_t) { ::operator delete(object); }
+#else
+void* Pooled::operator new(size_t bytes) { return pool_allocate(bytes); }
+void Pooled::operator delete(void* object, size_t bytes) {
+  pool_free(static_cast<char*>(object), bytes);
+}
+#endif
 
 void Storage::release() {
   if (references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
@@ -70,7 +81,7 @@ Tensor* Tensor::empty(int64_t ndim, const int64_t* size, const int64_t* stride, 
   tensor->dtype = dtype;
   tensor->shape(ndim, size, stride);
   const size_t bytes = tensor->span_bytes();
-  tensor->storage = new Storage{{1}, pool_allocate(bytes), bytes, true};
+  tensor->storage = new Storage(pool_allocate(bytes), bytes, true);
   return tensor;
 }
 
@@ -82,7 +93,7 @@ Tensor* Tensor::borrow(void* data, int64_t ndim, const int64_t* size, const int6
   tensor->shape(ndim, size, stride);
   tensor->offset = offset;
   const size_t bytes = offset * element_bytes(dtype) + tensor->span_bytes();
-  tensor->storage = new Storage{{1}, static_cast<char*>(data), bytes, false};
+  tensor->storage = new Storage(static_cast<char*>(data), bytes, false);
   return tensor;
 }
 }  // namespace ingot::host

@@ -22,18 +22,25 @@ enum ScalarType : int32_t {
 };
 size_t element_bytes(int32_t scalar_type);
 
+// Objects that a step makes and drops by the hundred, in the pool's memory.
+struct Pooled {
+  static void* operator new(size_t bytes);
+  static void operator delete(void* object, size_t bytes);
+};
+
 // Memory shared by tensors; owned ones go back to the pool, borrowed ones (weights, KV) stay.
-struct Storage {
+struct Storage : Pooled {
   std::atomic<int32_t> references{1};
   char* data;
   size_t bytes;
   bool owned;
 
+  Storage(char* memory, size_t size, bool own) : data(memory), bytes(size), owned(own) {}
   void retain() { references.fetch_add(1, std::memory_order_relaxed); }
   void release();
 };
 
-struct Tensor {
+struct Tensor : Pooled {
   Storage* storage = nullptr;
   int64_t offset = 0;  // in elements
   int64_t dim = 0;
