@@ -1,13 +1,16 @@
 // linear: x times a packed matrix, summed in float32; see custom_ops/linear.py.
 //
-// A unit of work is 48 rows of x times one panel of 64 output columns. Inside it, k runs in blocks
-// of 64 whose sums are added up: the panel's block (16 KiB) stays in the L1 cache while all rows
-// pass over it, and the rounding error grows with 64 + K/64 terms, not K. Every output is summed in
-// the same order whatever the other rows are: a sequence's result does not depend on its batch.
+// A unit of work is 48 or 96 rows of x times one panel of 64 output columns. Inside it, k runs in
+// blocks of 64 whose sums are added up: the panel's block (16 KiB) stays in the L1 cache while all
+// rows pass over it, and the rounding error grows with 64 + K/64 terms, not K. Every output is
+// summed in the same order whatever the other rows are: a sequence's result does not depend on its
+// batch.
 //
 // Few rows of x are read where they lie, and the panels set the pace. Many are packed first: rows
 // that lie K floats apart are a page each, and share few cache sets. At the level that multiplies
 // bfloat16, x is rounded to it where the weight is bfloat16, for any number of rows.
+#include <omp.h>
+
 #include <type_traits>
 #include <vector>
 
@@ -19,7 +22,8 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int64_t kRowBlock = 48;
+constexpr int64_t kRowBlocks[] = {48, 96};  // the larger where it leaves units for all threads
+constexpr int64_t kUnitsPerThread = 8;
 constexpr int kLineWords = 16;              // 32-bit words in a cache line
 constexpr int64_t kPrefetchWords = 1024;    // 4 KiB ahead
 constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
@@ -204,9 +208,10 @@ void multiply_block(const Operand<Format>& x, int64_t row, int64_t rows, int64_t
 }
 
 template <typename Format>
-void compute_unit(const Linear& call, const Operand<Format>& x, int64_t panel, int64_t row) {
-  alignas(64) float sums[kRowBlock * kPanel];
-  const int64_t rows = call.rows - row < kRowBlock ? call.rows - row : kRowBlock;
+void compute_unit(const Linear& call, const Operand<Format>& x, int64_t panel, int64_t row,
+                  int64_t row_block) {
+  alignas(64) float sums[kRowBlocks[1] * kPanel];
+  const int64_t rows = call.rows - row < row_block ? call.rows - row : row_block;
   const int64_t column = panel * kPanel;
   const int64_t columns = call.columns - column < kPanel ? call.columns - column : kPanel;
   for (int64_t c = 0; c < kPanel; c++) {
@@ -266,6 +271,11 @@ Operand<Format> few_rows(const Linear& call, typename Format::Value* space) {
   }
 }
 
+int64_t choose_row_block(const Linear& call) {
+  const int64_t units = (call.rows + kRowBlocks[1] - 1) / kRowBlocks[1] * call.weight.panels;
+  return kRowBlocks[units >= kUnitsPerThread * omp_get_max_threads() ? 1 : 0];
+}
+
 template <typename Format>
 void run(const Linear& call) {
   using Value = typename Format::Value;
@@ -281,6 +291,7 @@ void run(const Linear& call) {
   const Operand<Format> x =
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;
+  const int64_t row_block = choose_row_block(call);
 #pragma omp parallel if (work > kParallelWork)
   {
     if (tiles > 1) {
@@ -293,8 +304,8 @@ void run(const Linear& call) {
     }
 #pragma omp for collapse(2) schedule(dynamic, 1)
     for (int64_t panel = 0; panel < call.weight.panels; panel++) {
-      for (int64_t row = 0; row < call.rows; row += kRowBlock) {
-        compute_unit<Format>(call, x, panel, row);
+      for (int64_t row = 0; row < call.rows; row += row_block) {
+        compute_unit<Format>(call, x, panel, row, row_block);
       }
     }
   }
