@@ -19,14 +19,18 @@ void* counted(size_t bytes, size_t alignment) {
 }  // namespace
 
 // Of the whole test program: what any code in it asks for is counted.
-void* operator new(size_t bytes) { return counted(bytes ? bytes : 1, 16); }
-void* operator new(size_t bytes, std::align_val_t alignment) {
+[[gnu::noinline]] void* operator new(size_t bytes) { return counted(bytes ? bytes : 1, 16); }
+[[gnu::noinline]] void* operator new(size_t bytes, std::align_val_t alignment) {
   return counted(bytes ? bytes : 1, static_cast<size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
 
 namespace ingot::host {
 namespace {
