@@ -90,6 +90,8 @@ class Batch:
 
 
 _RAGGED = Batch("ragged", [(0, 37), (20, 1), (15, 1), (16, 5), (0, 1), (100, 40)])
+# Sequences of several segments (csrc/support/attention_tile.h), of few rows and of many.
+_LONG = Batch("segments", [(1100, 1), (505, 20), (0, 3), (1023, 2)], q_heads=6, dim=32)
 _BATCHES = [
     Batch("prefill", [(0, 33)]),
     Batch("decode", [(70, 1)]),
@@ -113,6 +115,9 @@ _BATCHES = [
     replace(_RAGGED, name="rotary-partial-strided", rotary=9, strided=True, padding=2),
     Batch("rotary-dim7", [(0, 17), (40, 3)], q_heads=5, kv_heads=5, dim=7, rotary=3),
     replace(_RAGGED, name="strided", strided=True),
+    _LONG,
+    replace(_LONG, name="segments-window", window=600, n_sink=5),
+    replace(_LONG, name="segments-softcap-dim20", softcap=5.0, dim=20),
     Batch("nothing", [(4, 0)]),
     Batch("padding-only", [(0, 0)], padding=3),
 ]

@@ -103,6 +103,27 @@ def test_token_by_token_equals_prefill(
     assert torch.equal(torch.cat(rows), attend(*arguments))
 
 
+@pytest.mark.parametrize("window", [None, 300])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_a_segments_end_and_the_threads_change_no_bit(
+    kv_dtype: str, window: int | None, level: str, generator: torch.Generator
+) -> None:
+    """A long prompt's last tokens at once, in one tile or two, and alone, shared by threads."""
+    batch = Batch("long", [(1018, 12)], q_heads=6, dim=32, kv_dtype=kv_dtype, window=window)
+    q, k, v, cache, slots, starts, lens, table, *numbers = made(batch, generator)
+    together = attend(q, k, v, cache, slots, starts, lens, table, *numbers)
+    for t in range(12):
+        one, sizes = slice(t, t + 1), (torch.tensor([0, 1]), torch.tensor([1019 + t]))
+        alone = attend(q[one], k[one], v[one], cache, slots[one], *sizes, table, *numbers)
+        assert torch.equal(alone, together[one])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert torch.equal(attend(q, k, v, cache, slots, starts, lens, table, *numbers), together)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_sequence_does_not_depend_on_the_others(level: str, generator: torch.Generator) -> None:
     q, k, v, cache, slots, starts, lens, table, *numbers = made(BATCH, generator)
     together = attend(q, k, v, cache.clone(), slots, starts, lens, table, *numbers)
