@@ -32,6 +32,9 @@ class Reader {
   }
 
   int64_t last_position() const { return positions_[tile.rows - 1]; }
+  int64_t first_segment() const {
+    return call_.n_sink > 0 ? 0 : call_.first_seen(positions_[0]) / kSegmentTokens;
+  }
 
   // Sums the segment into tile.segment.
   void sum(int64_t segment) {
@@ -96,7 +99,7 @@ template <typename T>
 void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
   Reader<T> reader(call, sequence, kv_head, first_row);
   Tile& tile = reader.tile;
-  for (int64_t s = 0; s < segments(reader.last_position() + 1); s++) {
+  for (int64_t s = reader.first_segment(); s < segments(reader.last_position() + 1); s++) {
     reader.sum(s);
     add_segment(tile, call.dim);
   }
