@@ -7,7 +7,8 @@
 
 N is `out_features`. 64 columns of a k lie together, so one row of x streams through the panels, and
 many rows share each load; the layout is the same for every instruction set. A row's result does not
-depend on the other rows. M may be 0.
+depend on the other rows. M may be 0. At the ISA level x86-64-v4-bf16 (docs/kernels.md) x is rounded
+to bfloat16 where the weight is bfloat16.
 
 Raises RuntimeError if a shape, dtype or stride is not as above.
 """
