@@ -32,12 +32,12 @@ double machine_seconds() {
   for (const int i : {0, 1, 2, 5, 6, 7}) busy += ticks[i];
   return busy / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
+}  // namespace
 
 CpuTimes read_times() {
   return {machine_seconds(), clock_seconds(CLOCK_PROCESS_CPUTIME_ID),
           clock_seconds(CLOCK_MONOTONIC)};
 }
-}  // namespace
 
 int free_cores_between(const CpuTimes& before, const CpuTimes& after, int cores, int usable) {
   const double wall = after.wall - before.wall;

@@ -12,6 +12,9 @@ struct CpuTimes {
   double wall;
 };
 
+// As the system counts them now; `machine` in hundredths, 0 where it does not say.
+CpuTimes read_times();
+
 // Cores that others left free between two readings: `cores` less what the machine was busy with
 // beyond ourselves, at most `usable`, at least 1.
 int free_cores_between(const CpuTimes& before, const CpuTimes& after, int cores, int usable);
