@@ -1,0 +1,136 @@
+"""QuantisedWeight: what every quantiser and importer makes, and the ops' packing takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GROUP_SIZES = (32, 64, 128)
+
+
+@dataclass(frozen=True)
+class QuantisedWeight:
+    """A matrix W [N, K] as integers of `bits` bits, with a scale for each row's group of columns:
+
+        W[n, k] = (codes[n, k] - zeros[n, g]) * scales[n, g],  g = k // group_size
+
+    codes: uint8 [N, K], 0 to 2^bits - 1, bits 4 or 8. scales: float16 or float32 [N, G] with
+    G = ceil(K / group_size), group_size 32, 64 or 128. zeros: uint8 [N, G], or None: 2^(bits - 1).
+    input_scale: float32 [K] or None, and input_perm: int64 [K] or None, say what W multiplies:
+    x[..., input_perm] * input_scale. So W's columns, and input_scale, are in the permuted order.
+    """
+
+    bits: int
+    group_size: int
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor | None = None
+    input_scale: Tensor | None = None
+    input_perm: Tensor | None = None
+
+    def matrix(self) -> Tensor:
+        """W itself, float32 [N, K]: without input_scale and input_perm."""
+        columns = self.codes.shape[1]
+        zeros = 2 ** (self.bits - 1) if self.zeros is None else self._spread(self.zeros)
+        return (self.codes.float() - zeros) * self._spread(self.scales)[:, :columns]
+
+    def dequantised(self) -> Tensor:
+        """The matrix that x as it is would be multiplied with, float32 [N, K]."""
+        weight = self.matrix()
+        if self.input_scale is not None:
+            weight = weight * self.input_scale
+        if self.input_perm is not None:
+            weight = torch.empty_like(weight).index_copy_(1, self.input_perm, weight)
+        return weight
+
+    def _spread(self, groups: Tensor) -> Tensor:
+        """[N, G] -> float32 [N, K]: each group's value at its columns."""
+        return groups.float().repeat_interleave(self.group_size, 1)[:, : self.codes.shape[1]]
+
+
+def round_to_nearest(
+    weight: Tensor,
+    bits: int,
+    group_size: int,
+    symmetric: bool = True,
+    clip: Tensor | float = 1.0,
+) -> QuantisedWeight:
+    """W [N, K] rounded: a group's scale maps its largest magnitude, or with zero points its range,
+    to the codes. `clip`, a factor or one for each group [N, G], narrows that range first.
+
+    Scales are float16 where that holds them, else float32. Raises ValueError for a weight that is
+    not finite.
+    """
+    if not torch.isfinite(weight).all():
+        raise ValueError("the weight holds NaN or infinity")
+    rows, columns = weight.shape
+    groups = -(-columns // group_size)
+    grouped = F.pad(weight.float(), (0, groups * group_size - columns))
+    grouped = grouped.view(rows, groups, group_size)
+    largest = 2**bits - 1
+    if symmetric:
+        middle = 2 ** (bits - 1)
+        scales = as_stored(grouped.abs().amax(-1) * clip / (middle - 1))
+        zeros = None
+        offset: Tensor | int = middle
+    else:
+        low = grouped.amin(-1).clamp(max=0) * clip
+        high = grouped.amax(-1).clamp(min=0) * clip
+        scales = as_stored((high - low) / largest)
+        zeros = (-low / _divisor(scales)).round().clamp(0, largest)
+        offset = zeros.unsqueeze(-1)
+    codes = (grouped / _divisor(scales).unsqueeze(-1)).round().add(offset).clamp(0, largest)
+    return QuantisedWeight(
+        bits,
+        group_size,
+        codes.to(torch.uint8).view(rows, -1)[:, :columns].contiguous(),
+        scales,
+        None if zeros is None else zeros.to(torch.uint8),
+    )
+
+
+def as_stored(scales: Tensor) -> Tensor:
+    """Scales as float16, or float32 where one would be infinite, or subnormal and lose digits."""
+    scales = scales.float()
+    limits = torch.finfo(torch.float16)
+    held = (scales == 0) | ((scales.abs() >= limits.tiny) & (scales.abs() <= limits.max))
+    return scales.half() if bool(held.all()) else scales
+
+
+def _divisor(scales: Tensor) -> Tensor:
+    """Scales to divide by: 1 for a group of zeros."""
+    return torch.where(scales == 0, 1.0, scales.float())
+
+
+def concatenate(parts: list[QuantisedWeight]) -> QuantisedWeight:
+    """The rows of all, which read the same input. Raises ValueError if they differ in layout."""
+    first = parts[0]
+    for other in parts[1:]:
+        same = (other.bits, other.group_size) == (first.bits, first.group_size)
+        if not (
+            same
+            and _equal(other.input_scale, first.input_scale)
+            and _equal(other.input_perm, first.input_perm)
+        ):
+            raise ValueError("the weights differ in bits, group size, input scale or permutation")
+    with_zeros = any(part.zeros is not None for part in parts)
+    single = any(part.scales.dtype == torch.float32 for part in parts)
+    return replace(
+        first,
+        codes=torch.cat([part.codes for part in parts]),
+        scales=torch.cat([part.scales.float() if single else part.scales for part in parts]),
+        zeros=torch.cat([_zeros(part) for part in parts]) if with_zeros else None,
+    )
+
+
+def _zeros(weight: QuantisedWeight) -> Tensor:
+    if weight.zeros is not None:
+        return weight.zeros
+    return torch.full(weight.scales.shape, 2 ** (weight.bits - 1), dtype=torch.uint8)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
