@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,74 @@ __all__ = [
     "Config",
     "Decoder",
     "Model",
+    "Plan",
     "Rope",
     "build",
     "empty",
+    "fill_random",
     "load",
+    "plan",
     "read_config",
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 KV_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass
+class Plan:
+    """A checkpoint that is about to be loaded: its model on the meta device, shapes without memory.
+
+    Modules of `model` that hold tensors may be replaced before `fill` reads those that the model
+    then wants. config: config.json's fields. files: which file each tensor lies in.
+    """
+
+    checkpoint: Path
+    config: dict[str, Any]
+    model: Any
+    family: Family
+    files: dict[str, Path]
+
+    def on_disk(self, name: str) -> str:
+        """The checkpoint's name of a tensor."""
+        return self.family.on_disk(name)
+
+    def fill(self) -> Any:
+        """The model with its weights. Raises CheckpointError."""
+        wanted = {
+            (path, name): {self.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
+            for path, name, owner in self.model.owners()
+        }
+        shapes = {name: shape for pieces in wanted.values() for name, shape in pieces.items()}
+        missing, extra = shapes.keys() - self.files.keys(), self.files.keys() - shapes.keys()
+        _check_names(missing, extra, self.checkpoint)
+        with disk.TensorFiles(self.files) as tensors:
+            for path, name, owner in self.model.owners():
+                dtype, pieces = owner.piece_dtype(name), wanted[path, name]
+                _set(owner, name, [tensors.read(n, shape, dtype) for n, shape in pieces.items()])
+        self.model.tie()
+        return self.model
+
+
+def plan(
+    checkpoint: Path,
+    dtype: str = "float32",
+    max_seq_len: int | None = None,
+    kv_dtype: str = "auto",
+    image_size: int | None = None,
+) -> Plan:
+    """What `load` will load, before it does."""
+    if not checkpoint.is_dir():
+        raise CheckpointError(f"no checkpoint folder {checkpoint}; give a folder with config.json")
+    where = checkpoint / "config.json"
+    values = disk.read_json(where)
+    config, family = read_config(values, str(where))
+    config = _sized(config, str(where), max_seq_len=max_seq_len, image_size=image_size)
+    model = empty(config, dtype, kv_dtype, family.model)
+    files = disk.tensor_files(checkpoint)
+    family = family.fit(files)
+    files = family.loaded(files, getattr(config, "tied_head", False))
+    return Plan(checkpoint, values, model, family, files)
 
 
 def load(
@@ -50,14 +110,7 @@ def load(
     for what cannot be used: a missing or damaged file, an unknown architecture or field, a tensor
     of another shape, one too many or one too few.
     """
-    if not checkpoint.is_dir():
-        raise CheckpointError(f"no checkpoint folder {checkpoint}; give a folder with config.json")
-    where = checkpoint / "config.json"
-    config, family = read_config(disk.read_json(where), str(where))
-    config = _sized(config, str(where), max_seq_len=max_seq_len, image_size=image_size)
-    model = empty(config, dtype, kv_dtype, family.model)
-    _fill(model, checkpoint, family)
-    return model
+    return plan(checkpoint, dtype, max_seq_len, kv_dtype, image_size).fill()
 
 
 def build(
@@ -68,7 +121,11 @@ def build(
     kind: type[Model] = Decoder,
 ) -> Any:
     """A model of random weights: normal, 0.02 apart, norms one. kind: its family's `model`."""
-    model = empty(config, dtype, kv_dtype, kind)
+    return fill_random(empty(config, dtype, kv_dtype, kind), seed)
+
+
+def fill_random(model: Model, seed: int = 0) -> Any:
+    """A model of `empty`, with weights."""
     generator = torch.Generator().manual_seed(seed)
     for path, name, owner in model.owners():
         shapes = owner.pieces(path, name).values()
@@ -76,7 +133,7 @@ def build(
             pieces = [torch.ones(shape) for shape in shapes]
         else:
             pieces = [torch.randn(shape, generator=generator) * 0.02 for shape in shapes]
-        _set(owner, name, pieces)
+        _set(owner, name, [piece.to(owner.piece_dtype(name)) for piece in pieces])
     model.tie()
     return model
 
@@ -120,23 +177,6 @@ def _sized(config: Any, where: str, *, max_seq_len: int | None, image_size: int 
     return config
 
 
-def _fill(model: Model, checkpoint: Path, family: Family) -> None:
-    files = disk.tensor_files(checkpoint)
-    family = family.fit(files)
-    files = family.loaded(files, getattr(model.config, "tied_head", False))
-    wanted = {
-        (path, name): {family.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
-        for path, name, owner in model.owners()
-    }
-    shapes = {name: shape for pieces in wanted.values() for name, shape in pieces.items()}
-    _check_names(shapes.keys() - files.keys(), files.keys() - shapes.keys(), checkpoint)
-    with disk.TensorFiles(files) as tensors:
-        for path, name, owner in model.owners():
-            pieces = [tensors.read(n, shape) for n, shape in wanted[path, name].items()]
-            _set(owner, name, pieces)
-    model.tie()
-
-
 def _check_names(missing: set[str], extra: set[str], checkpoint: Path) -> None:
     if missing or extra:
         what = f"lacks {min(missing)}" if missing else f"has {min(extra)} too many"
@@ -147,7 +187,6 @@ def _check_names(missing: set[str], extra: set[str], checkpoint: Path) -> None:
 
 
 def _set(owner: Stored, name: str, pieces: list[Tensor]) -> None:
-    """Put tensors as they are on disk where the module's parameter is, in the parameter's dtype."""
-    dtype = getattr(owner, name).dtype
-    filled = owner.fill(name, [piece.to(dtype) for piece in pieces])
+    """Put a checkpoint's tensors where the module's parameter is."""
+    filled = owner.fill(name, pieces)
     setattr(owner, name, torch.nn.Parameter(filled, requires_grad=False))

@@ -79,19 +79,23 @@ class TensorFiles:
         self._open.clear()
         self._stack.close()
 
-    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Raises CheckpointError for another shape, or a tensor that is not floating point."""
+    def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None) -> Tensor:
+        """The tensor, converted to a floating-point `dtype`; None: as it is.
+
+        Raises CheckpointError for another shape, or one to convert that is not floating point.
+        """
         path = self._files[name]
         if path not in self._open:
             self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         tensor: Tensor = self._open[path].get_tensor(name)
-        if tensor.dtype not in _FLOATING:
+        if dtype is not None and tensor.dtype not in _FLOATING:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise CheckpointError(
-                f"{path}: tensor {name} is {kind}; quantised checkpoints are not supported"
+                f"{path}: tensor {name} is {kind}; a quantised checkpoint states how in its"
+                " config.json, as quantization_config, which this one lacks"
             )
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"{path}: tensor {name} is {tuple(tensor.shape)}, config.json wants {shape}"
             )
-        return tensor
+        return tensor if dtype is None else tensor.to(dtype)

@@ -105,8 +105,8 @@ class PatchProjection(Linear):
         shape = (self.outputs,) if name == "bias" else (self.outputs, *self.kernel)
         return {f"{path}.{name}": shape}
 
-    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
-        return super().fill(name, [pieces[0].flatten(1)] if name == "weight" else pieces)
+    def matrix(self, pieces: list[Tensor]) -> Tensor:
+        return pieces[0].flatten(1)
 
 
 class ImageEmbeddings(Stored):

@@ -42,10 +42,19 @@ class Stored(nn.Module):
         """
         return {f"{path}.{name}": tuple(getattr(self, name).shape)}
 
+    def piece_dtype(self, name: str) -> torch.dtype | None:
+        """What `fill` wants the pieces of `name` in; None: as they are in the checkpoint."""
+        dtype: torch.dtype = getattr(self, name).dtype
+        return dtype
+
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
-        """The tensor as the module holds it, from those of `pieces`, in its dtype."""
+        """The tensor as the module holds it, from those of `pieces`."""
         (tensor,) = pieces
         return tensor
+
+    def parameter_count(self, path: str, name: str) -> int:
+        """Of the tensor `name`, as the checkpoint's model counts: without padding."""
+        return sum(torch.Size(shape).numel() for shape in self.pieces(path, name).values())
 
 
 class Linear(Stored):
@@ -81,9 +90,11 @@ class Linear(Stored):
         return shapes
 
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
-        if name == "bias":
-            return torch.cat(pieces)
-        return pack_linear(torch.cat([w.t() if self.transposed else w for w in pieces]))
+        return torch.cat(pieces) if name == "bias" else pack_linear(self.matrix(pieces))
+
+    def matrix(self, pieces: list[Tensor]) -> Tensor:
+        """W [outputs, inputs] from a checkpoint's tensors."""
+        return torch.cat([w.t() if self.transposed else w for w in pieces])
 
     def extra_repr(self) -> str:
         return f"{self.inputs}, {self.parts or self.outputs}, bias={self.bias is not None}"

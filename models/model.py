@@ -43,8 +43,4 @@ class Model(nn.Module):
     @property
     def parameter_count(self) -> int:
         """As the checkpoint counts: without padding, tied tensors once."""
-        return sum(
-            torch.Size(shape).numel()
-            for path, name, owner in self.owners()
-            for shape in owner.pieces(path, name).values()
-        )
+        return sum(owner.parameter_count(path, name) for path, name, owner in self.owners())

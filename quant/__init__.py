@@ -1,1 +1,66 @@
-"""Quantisation: recipes that swap a model's linears for quantised ones. No recipe exists yet."""
+"""Quantisation: recipes that swap a model's linears for quantised ones.
+
+>>> model = quant.load(models.plan(Path("demo/checkpoint")), quant.find("int4"))
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from ..models import CheckpointError, Model, Plan
+from ..models.layers import Embedding, Linear
+from .modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
+from .recipe import RECIPES, Recipe, Rule, find
+from .weight import QuantisedWeight, round_to_nearest
+
+__all__ = [
+    "RECIPES",
+    "Quantised",
+    "QuantisedLinear",
+    "QuantisedWeight",
+    "Recipe",
+    "Rule",
+    "find",
+    "load",
+    "round_to_nearest",
+    "swap",
+]
+
+
+def load(plan: Plan, recipe: Recipe) -> Model:
+    """The checkpoint's model, quantised as it is read. Raises CheckpointError."""
+    swap(plan.model, recipe)
+    model: Model = plan.fill()
+    return model
+
+
+def swap(model: Model, recipe: Recipe) -> None:
+    """Replace the modules of a model that has no weights yet by those which round theirs.
+
+    A tied head goes as the embedding, whose tensor it is.
+    """
+    found = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, Linear | Embedding)
+    }
+    recipe.check_modules(found)
+    for path, module in found.items():
+        rule = recipe.rule(path)
+        if rule is None:
+            continue
+        rounding = partial(_round, path, rule)
+        if isinstance(module, Linear):
+            replace(model, path, QuantisedLinear(module, rule, rounding))
+        else:
+            replace(model, path, QuantisedEmbedding(module, rule, rounding))
+
+
+def _round(path: str, rule: Rule, matrix: Tensor) -> QuantisedWeight:
+    assert rule.bits is not None
+    try:
+        return round_to_nearest(matrix, rule.bits, rule.group_size, rule.symmetric)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}; it cannot be quantised") from error

@@ -33,6 +33,7 @@ from ingot.custom_ops.attention_cases import Batch
 from ingot.custom_ops.declare import OPS
 from ingot.custom_ops.eager import bind
 from ingot.custom_ops.linear import pack_linear
+from ingot.custom_ops.quantised_linear import random_weight
 
 _ROTATED_BYTES = 256 << 20
 
@@ -112,6 +113,42 @@ def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
     )
 
 
+def quantised(
+    rows: int, outputs: int, inputs: int, bits: int, group_size: int, activation_bits: int
+) -> Row:
+    """Against torch's own int4 and int8 kernels, or its bfloat16 where those are slower."""
+    x = torch.randn(rows, inputs)
+    generator = torch.Generator().manual_seed(0)
+    weight = random_weight(outputs, inputs, bits, group_size, False, torch.float16, generator)
+    packed = copies(weight)
+    op = f"linear_w{bits}"
+    calls = [(x, copy, None, None, None, outputs, activation_bits) for copy in packed]
+    return Row(
+        f"{op} {rows}x{outputs}x{inputs} g{group_size} a{activation_bits}",
+        rotating(op, calls),
+        torch_quantised(x, outputs, bits, group_size),
+        weight.numel() + rows * (inputs + outputs) * 4,
+        2 * rows * outputs * inputs,
+    )
+
+
+def torch_quantised(x: torch.Tensor, outputs: int, bits: int, size: int) -> Callable[[int], Any]:
+    """torch's product of the same shape: of packed int4 or int8 up to 4 rows, else of bfloat16."""
+    typed, inputs = x.bfloat16(), x.shape[1]
+    if x.shape[0] > 4:
+        plain = copies(torch.randn(outputs, inputs).bfloat16())
+        return lambda r: F.linear(typed, plain[r % len(plain)])
+    if bits == 8:
+        codes = copies(torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8))
+        scale = torch.ones(outputs, dtype=torch.bfloat16)
+        return lambda r: torch._weight_int8pack_mm(typed, codes[r % len(codes)], scale)
+    nibbles = torch.randint(16, (outputs, inputs), dtype=torch.int32)
+    packed = copies(torch._convert_weight_to_int4pack_for_cpu(nibbles, 1))
+    scales = torch.ones(inputs // size, outputs, 2, dtype=torch.bfloat16)
+    product = torch._weight_int4pack_mm_for_cpu
+    return lambda r: product(typed, packed[r % len(packed)], size, scales)
+
+
 def paged(name: str, batch: Batch) -> Row:
     """Against SDPA over the same sequences, one after the other, keys and values contiguous."""
     arguments = batch.make(torch.Generator().manual_seed(0))
@@ -170,6 +207,13 @@ def _makers() -> list[Callable[[], Row]]:
         for dtype in (torch.float32, torch.bfloat16)
         for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
         for m in (1, 4, 32, 512)
+    ]
+    found += [
+        partial(quantised, m, n, k, bits, group_size, activation_bits)
+        for bits, group_size in ((4, 32), (4, 128), (8, 128))
+        for activation_bits in (8, 16)
+        for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
+        for m in (1, 2, 4, 32, 512)
     ]
     llama: dict[str, Any] = {"q_heads": 32, "kv_heads": 4, "dim": 64}
     for kv_dtype in ("float32", "bfloat16", "float16"):

@@ -31,12 +31,7 @@ void embedding(const DLTensor* tokens, const DLTensor* weight, int64_t embedding
   if (wants_shape(out0, kFloat32, {count, embedding_dim})) return;
 
   const int64_t* token = data_of<const int64_t>(tokens);
-  for (int64_t t = 0; t < count; t++) {
-    if (token[t] < 0 || token[t] >= packed.panels * kPanel) {
-      fail("tokens[%lld] is %lld, outside [0, %lld)", static_cast<long long>(t),
-           static_cast<long long>(token[t]), static_cast<long long>(packed.panels * kPanel));
-    }
-  }
+  check_tokens(token, count, packed.panels);
   float* out = data_of<float>(out0);
 #pragma omp parallel for schedule(static) if (count * embedding_dim > kParallelWork)
   for (int64_t t = 0; t < count; t++) copy_row(packed, token[t], out + t * embedding_dim);

@@ -26,7 +26,8 @@ _INERT = frozenset(
     initializer_range pretraining_tp output_attentions output_hidden_states return_dict
     chunk_size_feed_forward id2label label2id problem_type is_encoder_decoder is_decoder
     tie_encoder_decoder torchscript use_bfloat16 name_or_path auto_map cache_implementation
-    resid_pdrop embd_pdrop attn_pdrop attention_probs_dropout_prob hidden_dropout_prob""".split()
+    resid_pdrop embd_pdrop attn_pdrop attention_probs_dropout_prob hidden_dropout_prob
+    quantization_config""".split()
 )
 
 

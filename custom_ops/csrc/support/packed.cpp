@@ -14,4 +14,12 @@ PackedWeight packed_weight(const DLTensor* weight, int64_t depth) {
   return {data_of<const uint32_t>(weight), weight->shape[0], depth, pairs ? 2 : 1};
 }
 
+void check_tokens(const int64_t* tokens, int64_t count, int64_t panels) {
+  for (int64_t t = 0; t < count; t++) {
+    if (tokens[t] >= 0 && tokens[t] < panels * kPanel) continue;
+    fail("tokens[%lld] is %lld, outside [0, %lld)", static_cast<long long>(t),
+         static_cast<long long>(tokens[t]), static_cast<long long>(panels * kPanel));
+  }
+}
+
 }  // namespace ingot

@@ -21,4 +21,7 @@ struct PackedWeight {
 // Throws unless `weight` is a contiguous packed matrix of `depth` columns.
 PackedWeight packed_weight(const DLTensor* weight, int64_t depth);
 
+// Throws unless every token is a row of `panels` panels.
+void check_tokens(const int64_t* tokens, int64_t count, int64_t panels);
+
 }  // namespace ingot

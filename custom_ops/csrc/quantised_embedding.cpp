@@ -1,0 +1,65 @@
+// quantised_embedding: rows of a quantised matrix; see custom_ops/quantised_embedding.py.
+#include "half.h"
+#include "ops.h"
+#include "quantised.h"
+
+namespace ingot::INGOT_LEVEL {
+namespace {
+
+constexpr int64_t kParallelWork = 1 << 14;  // values worth waking the other threads for
+
+// Group `group` of a row: `count` floats.
+template <int kBits>
+void copy_group(const QuantisedWeight& weight, int64_t row, int64_t group, int64_t count,
+                float* out) {
+  const uint8_t* block = weight.block(row / kPanel, group);
+  const int64_t lane = row % kPanel;
+  float scale;
+  if (weight.float_scales) {
+    scale = reinterpret_cast<const float*>(block)[lane];
+  } else {
+    scale = to_float(reinterpret_cast<const Half*>(block)[lane]);
+  }
+  const int32_t zero = weight.zero_points ? block[weight.zeros_offset() + lane] : 1 << (kBits - 1);
+  const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset) + lane;
+  constexpr int64_t kColumns = 32 / kBits;
+  for (int64_t k = 0; k < count; k++) {
+    const int64_t j = k % kColumns, shift = kBits == 4 ? j / 2 * 4 + j % 2 * 16 : j * 8;
+    const uint32_t code = (words[k / kColumns * kPanel] >> shift) & ((1u << kBits) - 1);
+    out[k] = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
+  }
+}
+
+void copy_row(const QuantisedWeight& weight, int64_t bits, int64_t row, int64_t depth, float* out) {
+  for (int64_t g = 0; g < weight.groups; g++) {
+    const int64_t begin = g * weight.group_size;
+    const int64_t left = depth - begin;
+    const int64_t count = left < weight.group_size ? left : weight.group_size;
+    if (bits == 4) {
+      copy_group<4>(weight, row, g, count, out + begin);
+    } else {
+      copy_group<8>(weight, row, g, count, out + begin);
+    }
+  }
+}
+
+}  // namespace
+
+void quantised_embedding(const DLTensor* tokens, const DLTensor* weight, int64_t embedding_dim,
+                         int64_t bits, DLTensor* out0) {
+  expect(tokens, "tokens", kInt64, {-1});
+  expect_contiguous(tokens, "tokens", 1);
+  const QuantisedWeight packed = quantised_weight(weight, bits, embedding_dim);
+  const int64_t count = tokens->shape[0];
+  if (wants_shape(out0, kFloat32, {count, embedding_dim})) return;
+
+  const int64_t* token = data_of<const int64_t>(tokens);
+  check_tokens(token, count, packed.panels);
+  float* out = data_of<float>(out0);
+#pragma omp parallel for schedule(static) if (count * embedding_dim > kParallelWork)
+  for (int64_t t = 0; t < count; t++) {
+    copy_row(packed, bits, token[t], embedding_dim, out + t * embedding_dim);
+  }
+}
+
+}  // namespace ingot::INGOT_LEVEL

@@ -1,0 +1,52 @@
+"""quantised_embedding: rows of a quantised matrix, so that a tied head and embedding exist once.
+
+    tokens [T] int64; weight: [vocab, embedding_dim] of `bits` (4 or 8), packed as
+    quantised_layout.py says -> [T, embedding_dim] float32, (code - zero) * scale exactly
+
+Raises RuntimeError if a token lies outside the packed rows (vocab rounded up to 64; the rows that
+were padded are zero) or a shape or dtype is not as above.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .declare import Case, declare
+from .quantised_layout import PANEL, dequantise
+from .quantised_linear import random_weight
+
+
+def reference(tokens: Tensor, weight: Tensor, embedding_dim: int, bits: int) -> Tensor:
+    return dequantise(weight, bits, weight.shape[0] * PANEL, embedding_dim)[tokens]
+
+
+def fake(tokens: Tensor, weight: Tensor, embedding_dim: int, bits: int) -> Tensor:
+    return weight.new_empty(tokens.shape[0], embedding_dim, dtype=torch.float32)
+
+
+def _case(tokens: int, vocab: int, dim: int, bits: int, group_size: int, zero_points: bool) -> Case:
+    def make(generator: torch.Generator) -> tuple[Tensor, Tensor, int, int]:
+        dtype = torch.float32 if zero_points else torch.float16
+        weight = random_weight(vocab, dim, bits, group_size, zero_points, dtype, generator)
+        return torch.randint(vocab, (tokens,), generator=generator), weight, dim, bits
+
+    zp = "-zp" * zero_points
+    return Case(f"{tokens}-of-{vocab}x{dim}-w{bits}-g{group_size}{zp}", make)
+
+
+CASES = [
+    _case(*sizes, bits, group_size, zero_points)
+    for bits in (4, 8)
+    for group_size, zero_points in ((32, False), (128, True))
+    for sizes in [(1, 1, 1), (7, 100, 64), (300, 513, 129), (0, 64, 16)]
+]
+
+declare(
+    schema="quantised_embedding(Tensor tokens, Tensor weight, int embedding_dim, int bits) "
+    "-> Tensor",
+    doc=__doc__,
+    fake=fake,
+    reference=reference,
+    cases=CASES,
+)

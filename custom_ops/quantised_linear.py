@@ -1,0 +1,175 @@
+"""What `linear_w4` and `linear_w8` share: the formula, how they round x, their cases.
+
+    y[m, n] = bias[n] + sum over groups g of
+              x_scale[m, g] * scale[n, g] * sum over k in g of q[m, k] * (code[n, k] - zero[n, g])
+
+where q and x_scale come from x while it is read: x' = x[:, input_perm] * input_scale is cut into
+the weight's groups of columns, and each group of a row becomes integers of `activation_bits`,
+q = round(x' / x_scale) with x_scale = max |x'| / (2^(activation_bits - 1) - 1). The sums over k are
+of integers and exact, so all ISA levels agree on them. At 16 bits the error is 2^-16 of a group's
+largest value, less than that of bfloat16 (2^-9 of each); at 8 bits, 2^-8.
+
+Groups whose largest magnitude is below 2^-100 count as zero; one that holds NaN or infinity makes
+its row NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .declare import Case
+from .quantised_layout import GROUP_SIZES, dequantise, layout_of, pack
+
+EXACT = 0  # activation_bits of a reference that takes x as it is
+_TINY = 2.0**-100
+
+
+def round_activations(x: Tensor, group_size: int, bits: int) -> Tensor:
+    """x [M, K] as the kernels see it: each group of a row rounded to integers times a scale."""
+    rows, columns = x.shape
+    groups = -(-columns // group_size)
+    grouped = F.pad(x, (0, groups * group_size - columns)).view(rows, groups, group_size)
+    most = 2 ** (bits - 1) - 1
+    largest = grouped.abs().amax(-1, keepdim=True)
+    seen = largest >= _TINY
+    codes = (grouped * torch.where(seen, most / largest, 0.0)).round()
+    rounded = torch.where(seen, codes * (largest / most), 0.0)
+    rounded = torch.where(torch.isfinite(grouped).all(-1, keepdim=True), rounded, torch.nan)
+    return rounded.view(rows, groups * group_size)[:, :columns]
+
+
+def as_multiplied(x: Tensor, input_scale: Tensor | None, input_perm: Tensor | None) -> Tensor:
+    x = x if input_perm is None else x[:, input_perm]
+    return x if input_scale is None else x * input_scale
+
+
+def reference_of(bits: int) -> Any:
+    def reference(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        input_scale: Tensor | None,
+        input_perm: Tensor | None,
+        out_features: int,
+        activation_bits: int,
+    ) -> Tensor:
+        matrix = dequantise(weight, bits, out_features, x.shape[1]).to(x.dtype)
+        return F.linear(as_multiplied(x, input_scale, input_perm), matrix, bias)
+
+    return reference
+
+
+def rounded_of(bits: int) -> Any:
+    def rounded(
+        level: str,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        input_scale: Tensor | None,
+        input_perm: Tensor | None,
+        out_features: int,
+        activation_bits: int,
+    ) -> tuple[Any, ...]:
+        size = layout_of(weight, bits).group_size
+        x = round_activations(as_multiplied(x, input_scale, input_perm), size, activation_bits)
+        return x, weight, bias, None, None, out_features, EXACT
+
+    return rounded
+
+
+def fake(x: Tensor, weight: Tensor, bias: Any, scale: Any, perm: Any, n: int, bits: int) -> Tensor:
+    return x.new_empty(x.shape[0], n)
+
+
+def random_weight(
+    n: int,
+    k: int,
+    bits: int,
+    group_size: int,
+    zero_points: bool,
+    scale_dtype: torch.dtype,
+    generator: torch.Generator,
+) -> Tensor:
+    """A packed weight [n, k] whose products with normal x are about normal."""
+    groups = -(-k // group_size)
+    codes = torch.randint(2**bits, (n, k), generator=generator, dtype=torch.uint8)
+    spread = torch.rand(n, groups, generator=generator) + 0.5
+    scales = spread * (12**0.5 / 2**bits / max(k, 1) ** 0.5)
+    zeros = torch.randint(2**bits, (n, groups), generator=generator, dtype=torch.uint8)
+    return pack(codes, scales.to(scale_dtype), zeros if zero_points else None, bits, group_size)
+
+
+def _case(
+    bits: int,
+    m: int,
+    n: int,
+    k: int,
+    group_size: int,
+    activation_bits: int,
+    *,
+    zero_points: bool = False,
+    scale_dtype: torch.dtype = torch.float16,
+    bias: bool = False,
+    scaled: bool = False,
+    permuted: bool = False,
+    gap: int = 0,
+    special: float | None = None,
+) -> Case:
+    def make(generator: torch.Generator) -> tuple[Any, ...]:
+        x = torch.randn(m, k + gap, generator=generator)[:, :k]
+        if special is not None:
+            x[0, k // 2] = special
+        weight = random_weight(n, k, bits, group_size, zero_points, scale_dtype, generator)
+        return (
+            x,
+            weight,
+            torch.randn(n, generator=generator) if bias else None,
+            torch.rand(k, generator=generator) + 0.5 if scaled else None,
+            torch.randperm(k, generator=generator) if permuted else None,
+            n,
+            activation_bits,
+        )
+
+    facts = {
+        "zp": zero_points,
+        "fp32": scale_dtype == torch.float32,
+        "bias": bias,
+        "scaled": scaled,
+        "permuted": permuted,
+        "strided": gap > 0,
+        f"with-{special}": special is not None,
+    }
+    name = "-".join([f"{m}x{n}x{k}-g{group_size}-a{activation_bits}", *filter(facts.get, facts)])
+    return Case(name, make)
+
+
+def cases_of(bits: int) -> list[Case]:
+    plain = [
+        _case(bits, m, n, k, group_size, activation_bits, bias=m % 2 == 1)
+        for activation_bits in (8, 16)
+        for group_size in GROUP_SIZES
+        for m, n, k in [(1, 64, 256), (2, 65, 160), (7, 130, 384), (100, 192, 256)]
+    ]
+    others = [
+        (1, 1, 1, 32, 8, {}),
+        (1, 1000, 515, 128, 16, {"zero_points": True, "bias": True}),
+        (3, 63, 33, 32, 8, {"zero_points": True}),
+        (4, 64, 1024, 64, 8, {"scale_dtype": torch.float32}),
+        (5, 128, 129, 128, 8, {"scaled": True, "permuted": True}),
+        (6, 192, 2048, 32, 8, {"gap": 8}),
+        (6, 192, 2048, 128, 16, {"gap": 3, "scaled": True}),
+        (13, 300, 200, 64, 16, {"permuted": True, "zero_points": True}),
+        (50, 70, 300, 32, 8, {"zero_points": True, "scale_dtype": torch.float32, "scaled": True}),
+        (193, 64, 96, 32, 16, {}),
+        (0, 64, 32, 32, 8, {}),
+        (4, 64, 0, 32, 8, {"bias": True}),
+        (3, 64, 128, 32, 8, {"special": float("nan")}),
+        (9, 64, 128, 64, 16, {"special": float("inf")}),
+        (2, 64, 128, 32, 16, {"special": 1e30}),
+        (2, 64, 128, 32, 8, {"special": 1e-42}),
+    ]
+    return plain + [_case(bits, *sizes, **facts) for *sizes, facts in others]  # type: ignore[arg-type]

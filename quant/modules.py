@@ -1,0 +1,133 @@
+"""The modules that take the place of a model's `Linear` and `Embedding`: codes and one op call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..custom_ops.quantised_layout import PANEL, Layout, layout_of, pack
+from ..models.layers import Embedding, Linear, Stored, parameter
+from .recipe import Rule
+from .weight import QuantisedWeight
+
+Rounding = Callable[[Tensor], QuantisedWeight]
+
+
+def packed(weight: QuantisedWeight) -> Tensor:
+    return pack(weight.codes, weight.scales, weight.zeros, weight.bits, weight.group_size)
+
+
+def _empty(rule: Rule, rows: int, columns: int) -> torch.nn.Parameter:
+    """The likeliest shape of a packed weight, until one is filled."""
+    assert rule.bits is not None
+    layout = Layout(rule.bits, rule.group_size, torch.float16, not rule.symmetric)
+    shape = (-(-rows // PANEL), -(-columns // rule.group_size), layout.block_bytes)
+    return parameter(shape, torch.uint8)
+
+
+class Quantised(Stored):
+    """A matrix [rows, columns] of `bits`-bit codes, packed."""
+
+    weight: torch.nn.Parameter
+
+    def __init__(self, rule: Rule, rows: int, columns: int) -> None:
+        super().__init__()
+        assert rule.bits is not None
+        self.rule, self.bits = rule, rule.bits
+        self.rows, self.columns = rows, columns
+        self.weight = _empty(rule, rows, columns)
+
+    @property
+    def layout(self) -> str:
+        """As the manifest names it."""
+        return layout_of(self.weight, self.bits).name
+
+    def parameter_count(self, path: str, name: str) -> int:
+        return self.rows * self.columns if name == "weight" else self.rows
+
+
+class QuantisedLinear(Quantised):
+    """A `Linear` over codes: y = (x[input_perm] * input_scale) W^T + b, x rounded as it is read."""
+
+    input_scale: Tensor | None
+    input_perm: Tensor | None
+
+    def __init__(self, linear: Linear, rule: Rule, rounding: Rounding) -> None:
+        super().__init__(rule, linear.outputs, linear.inputs)
+        self.bias = linear.bias
+        self.register_buffer("input_scale", None)
+        self.register_buffer("input_perm", None)
+        self._rounding = rounding
+        self._linear = [linear]  # in a list: it is no part of this module
+
+    @property
+    def linear(self) -> Linear:
+        """What it stands for."""
+        return self._linear[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        op = getattr(torch.ops.ingot, f"linear_w{self.bits}")
+        out: Tensor = op(
+            x,
+            self.weight,
+            self.bias,
+            self.input_scale,
+            self.input_perm,
+            self.rows,
+            self.rule.activation_bits,
+        )
+        return out
+
+    def hold(self, weight: QuantisedWeight) -> Tensor:
+        """The packed weight; its input scale and permutation are kept here."""
+        self.input_scale, self.input_perm = weight.input_scale, weight.input_perm
+        return packed(weight)
+
+    def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
+        return self.linear.pieces(path, name)
+
+    def piece_dtype(self, name: str) -> torch.dtype | None:
+        return torch.float32
+
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        if name == "bias":
+            return self.linear.fill(name, pieces)
+        return self.hold(self._rounding(self.linear.matrix(pieces)))
+
+    def extra_repr(self) -> str:
+        return f"{self.columns}, {self.rows}, {self.bits} bits, a{self.rule.activation_bits}"
+
+
+class QuantisedEmbedding(Quantised):
+    """An `Embedding` over codes."""
+
+    def __init__(self, embedding: Embedding, rule: Rule, rounding: Rounding) -> None:
+        super().__init__(rule, embedding.vocab_size, embedding.hidden_size)
+        self._rounding = rounding
+
+    def forward(self, tokens_T: Tensor) -> Tensor:
+        out: Tensor = torch.ops.ingot.quantised_embedding(
+            tokens_T, self.weight, self.columns, self.bits
+        )
+        return out
+
+    def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{path}.{name}": (self.rows, self.columns)}
+
+    def piece_dtype(self, name: str) -> torch.dtype | None:
+        return torch.float32
+
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        return packed(self._rounding(*pieces))
+
+    def extra_repr(self) -> str:
+        return f"{self.rows}, {self.columns}, {self.bits} bits"
+
+
+def replace(model: torch.nn.Module, path: str, module: Any) -> None:
+    """Put `module` where the model has another."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
