@@ -66,6 +66,12 @@ def main() -> None:
 )
 @click.option("--max-seq-len", type=int, help="Longest sequence; default: as config.json says.")
 @click.option("--image-size", type=int, help="Pixels a side; default: as config.json says.")
+@click.option(
+    "--quant",
+    metavar="RECIPE",
+    help="int8, int8-a8, int4, int4-a8, awq, awq-a8, or a .json file (docs/quantisation.md).",
+)
+@click.option("--group-size", type=int, help="32, 64 or 128 columns share a scale; with --quant.")
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
@@ -79,6 +85,7 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
 
     \b
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16
+    ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """

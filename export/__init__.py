@@ -53,13 +53,16 @@ def export_checkpoint(
     kv_dtype: str = "auto",
     max_seq_len: int | None = None,
     image_size: int | None = None,
+    quant: str | None = None,
+    group_size: int | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
     """Cast a checkpoint folder into a package at `output`; returns the compile record.
 
-    `progress` is told the name of each phase as it begins. Raises ExportError, or the models'
-    CheckpointError, with one sentence for the user; `output` is then as it was before.
+    quant: a recipe's name or file (quant/recipe.py); group_size: of its lowest bits. `progress` is
+    told the name of each phase as it begins. Raises ExportError, or the models' CheckpointError,
+    with one sentence for the user; `output` is then as it was before.
     """
     from .isa import find_level
 
@@ -68,16 +71,20 @@ def export_checkpoint(
     recorder = Recorder("compile", on_phase=progress)
     with recorder.phase("import torch"):
         from .. import models
+        from .. import quant as quantise
         from . import contracts
-    with recorder.phase("load checkpoint"):
-        model = models.load(
+    with recorder.phase("load checkpoint" if quant is None else "load and quantise checkpoint"):
+        if quant is None and group_size is not None:
+            raise ExportError("--group-size is for a recipe; give --quant too")
+        recipe = None if quant is None else quantise.find(quant, group_size)
+        plan = models.plan(
             checkpoint,
             dtype=dtype,
             max_seq_len=max_seq_len,
             kv_dtype=kv_dtype,
             image_size=image_size,
         )
-        contract = contracts.of_checkpoint(model, checkpoint)
+        contract = contracts.of_checkpoint(quantise.load(plan, recipe), checkpoint)
     return _export(contract, level, output, recorder)
 
 

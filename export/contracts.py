@@ -53,6 +53,12 @@ class Contract:
 
 def of_checkpoint(model: Model, checkpoint: Path) -> Contract:
     """The contract of a checkpoint's model, by its kind."""
+    contract = _by_kind(model, checkpoint)
+    contract.sections["quantization"] = model.quantization
+    return contract
+
+
+def _by_kind(model: Model, checkpoint: Path) -> Contract:
     if isinstance(model, Decoder):
         return _decoder(model, checkpoint)
     if isinstance(model, TextEncoder):

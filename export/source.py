@@ -11,7 +11,14 @@ from typing import Any
 from . import export_checkpoint, export_module
 from .errors import ExportError
 
-_DEFAULTS = {"dtype": "float32", "kv_dtype": "auto", "max_seq_len": None, "image_size": None}
+_DEFAULTS = {
+    "dtype": "float32",
+    "kv_dtype": "auto",
+    "max_seq_len": None,
+    "image_size": None,
+    "quant": None,
+    "group_size": None,
+}
 
 
 def export_source(

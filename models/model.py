@@ -18,6 +18,7 @@ class Model(nn.Module):
     """
 
     kind: ClassVar[str]
+    quantization: dict[str, Any] | None = None  # the recipe, as the manifest states it
 
     def __init__(self, config: Any, dtype: torch.dtype) -> None:
         super().__init__()

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -29,11 +31,21 @@ __all__ = [
 ]
 
 
-def load(plan: Plan, recipe: Recipe) -> Model:
-    """The checkpoint's model, quantised as it is read. Raises CheckpointError."""
-    swap(plan.model, recipe)
+def load(plan: Plan, recipe: Recipe | None) -> Model:
+    """The checkpoint's model, quantised as it is read if there is a recipe. Raises
+    CheckpointError."""
+    if recipe is not None:
+        swap(plan.model, recipe)
     model: Model = plan.fill()
+    if recipe is not None:
+        model.quantization = describe(model, recipe)
     return model
+
+
+def describe(model: Model, recipe: Recipe) -> dict[str, Any]:
+    """For the manifest: the recipe, and how many modules have which layout."""
+    layouts = Counter(m.layout for m in model.modules() if isinstance(m, Quantised))
+    return {**recipe.to_dict(), "layouts": dict(sorted(layouts.items()))}
 
 
 def swap(model: Model, recipe: Recipe) -> None:

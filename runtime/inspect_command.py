@@ -30,12 +30,21 @@ def _by_kind(manifest: dict[str, Any]) -> dict[str, str]:
     if cache := manifest.get("kv_cache"):
         per_token = cache["bytes_per_block"] * cache["num_layers"] / cache["block_size"]
         rows["KV cache"] = f"{cache['dtype']}, {per_token / 1024:.1f} KiB a token"
+    if recipe := manifest["quantization"]:
+        rows["quantisation"] = recipe["name"]
+        rows["layouts"] = ", ".join(f"{n} x {layout}" for layout, n in recipe["layouts"].items())
+        rows["rules"] = "\n".join(map(_rule, recipe["rules"]))
     if how := manifest.get("embedding"):
         normalized = ", normalised" if how["normalize"] else ""
         rows["embedding"] = f"{how['pooling']}{normalized}, of {how['max_tokens']} tokens at most"
     if labels := manifest["model"].get("labels"):
         rows["labels"] = f"{len(labels)}: {', '.join(labels[:5])}{', ...' * (len(labels) > 5)}"
     return rows
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    facts = [f"{name} {value}" for name, value in rule.items() if name != "modules"]
+    return f"{rule['modules']}: {', '.join(facts) if rule['bits'] else 'kept'}"
 
 
 def _signature(fact: dict[str, Any]) -> str:

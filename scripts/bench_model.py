@@ -60,16 +60,32 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def package_of(shape: str, dtype: str) -> Path:
+# What a decode step's time is told apart by, of the ops' names; the rest is generated code.
+_KINDS = {
+    "linear": "linear",
+    "linear_w4": "linear",
+    "linear_w8": "linear",
+    "paged_attention": "attention",
+    "embedding": "embedding",
+    "quantised_embedding": "embedding",
+}
+
+
+def package_of(shape: str, dtype: str, recipe: str | None, group_size: int | None) -> Path:
     """The shape's package, exported with random weights if build/bench lacks it."""
-    output = Path(__file__).parents[1] / "build" / "bench" / f"{shape}-{dtype}.pt2"
+    parts = (dtype, recipe, group_size and f"g{group_size}")
+    how = "-".join(part for part in parts if part)
+    output = Path(__file__).parents[1] / "build" / "bench" / f"{shape}-{how}.pt2"
     if not output.exists():
-        from ingot import models
+        from ingot import models, quant
         from ingot.export import export_model
 
         output.parent.mkdir(parents=True, exist_ok=True)
         config, family = models.read_config(SHAPES[shape], shape)
-        model = models.build(config, dtype=dtype, kind=family.model)
+        model = models.empty(config, dtype=dtype, model=family.model)
+        if recipe is not None:
+            quant.swap(model, quant.find(recipe, group_size))
+        models.fill_random(model)
         export_model(model, output, name=shape, progress=lambda p: click.echo(p, err=True))
     return output
 
@@ -102,11 +118,11 @@ def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
             for e in events
             if e["cat"] == "kernel" and step["ts"] <= e["ts"] <= step["ts"] + step["dur"]
         ]
-        times = dict.fromkeys(("linear", "attention", "embedding", "generated"), 0.0)
+        times = dict.fromkeys((*_KINDS.values(), "generated"), 0.0)
         for event in inside:
             name = event["name"].removeprefix("aoti_torch_cpu_")
-            name = "attention" if name == "paged_attention" else name
-            times[name if name in times else "generated"] += event["dur"] / 1e3
+            kind = _KINDS.get(name, "generated")
+            times[kind] += event["dur"] / 1e3
         times["host"] = step["dur"] / 1e3 - sum(times.values())
         parts.append({**times, "step": step["dur"] / 1e3})
     middle = sorted(parts, key=lambda p: p["step"])[len(parts) // 2]
@@ -116,11 +132,21 @@ def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
 @click.command()
 @click.argument("shape", type=click.Choice(sorted(SHAPES)))
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16")
+@click.option("--quant", "recipe", help="A recipe without calibration, such as int4-a8.")
+@click.option("--group-size", type=int)
 @click.option("--threads", default=0, help="0: the cores that are free.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(shape: str, dtype: str, threads: int, rounds: int, as_json: bool) -> None:
-    path = package_of(shape, dtype)
+def main(
+    shape: str,
+    dtype: str,
+    recipe: str | None,
+    group_size: int | None,
+    threads: int,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    path = package_of(shape, dtype, recipe, group_size)
     package = ingot.load(path, threads=threads)
     weights = package.manifest["entries"]["ingot/weights.bin"]["bytes"] / 2**20
     found: dict[str, Any] = {"shape": shape, "dtype": dtype, "weights_mb": weights}
@@ -131,7 +157,7 @@ def main(shape: str, dtype: str, threads: int, rounds: int, as_json: bool) -> No
     if as_json:
         click.echo(json.dumps(found))
         return
-    click.echo(f"{shape} {dtype}, {weights:.0f} MiB of weights")
+    click.echo(f"{path.stem}, {weights:.0f} MiB of weights")
     for prompt in (32, 512):
         speed = found[f"after {prompt}"]
         click.echo(
