@@ -26,10 +26,9 @@ from .fields import (
     read_bits,
 )
 from .importer import FLOATING, Expected, Importer, listed
-from .layout import make_weight, unpack, words
+from .layout import make_weight, words
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-_NIBBLE = [ORDER.index(output) for output in range(8)]  # where a word's outputs lie
 
 
 class AutoAWQ(Importer):
@@ -95,6 +94,8 @@ class AutoAWQ(Importer):
 
 def _outputs(packed: Tensor, out_features: int) -> Tensor:
     """int32 [R, N/8] -> uint8 [N, R]."""
-    rows, columns = packed.shape
-    nibbles = unpack(packed, 4, columns * 8).view(rows, columns, 8)
-    return nibbles[:, :, _NIBBLE].view(rows, -1)[:, :out_features].t()
+    across = packed.t().contiguous()
+    codes = torch.empty(len(across), 8, len(packed), dtype=torch.uint8)
+    for nibble, output in enumerate(ORDER):
+        codes[:, output] = (across >> 4 * nibble) & 15
+    return codes.flatten(0, 1)[:out_features]

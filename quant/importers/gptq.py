@@ -53,7 +53,7 @@ class GPTQ(Importer):
             )
         self.bits = read_bits(fields, (4, 8))
         self.group_size = check_group_size(fields.get("group_size", 128))
-        self.symmetric = bool(fields.get("sym", True))
+        self.symmetric = bool(fields.get("sym", False))  # absent: its zero points are read
         self.desc_act = bool(fields.get("desc_act", False))
         self.less_one = layout == "gptq"
         self.lm_head = bool(fields.get("lm_head", False))

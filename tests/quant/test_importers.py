@@ -325,6 +325,27 @@ def test_config_groups_by_name_pattern_and_class() -> None:
         assert held == {f"{path}.{part}": shape for part, shape in shapes.items()}
 
 
+def test_config_groups_of_two_formats() -> None:
+    four = make_case(symmetric=True)
+    eight = make_case(bits=8, group_size=-1, symmetric=True)
+    groups = {
+        "up": {**packers.scheme(four, ("re:.*up_proj$",)), "format": "pack-quantized"},
+        "rest": {**packers.scheme(eight), "format": "int-quantized"},
+    }
+    config = packers.compressed_config(four, "mixed-precision", config_groups=groups)
+    check(four, config, packers.pack_quantized(four))
+    found = importer(config, {})
+    down = "model.layers.0.mlp.down_proj"
+    assert found.tensors(down, 16, 256).keys() == {f"{down}.weight", f"{down}.weight_scale"}
+
+
+def test_gptq_without_sym_reads_its_zero_points() -> None:
+    case = make_case()
+    config = packers.gptq_config(case)
+    del config["sym"]
+    check(case, config, packers.gptq(case))
+
+
 def test_older_files_of_their_own(tmp_path: Path) -> None:
     """AutoAWQ's quant_config.json and AutoGPTQ's quantize_config.json."""
     case = make_case()
