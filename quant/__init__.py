@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..models import CheckpointError, Model, Plan
 from ..models.layers import Embedding, Linear
+from . import importers
+from .imported import swap_imported
 from .modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .recipe import RECIPES, Recipe, Rule, find
 from .weight import QuantisedWeight, round_to_nearest
@@ -32,20 +34,34 @@ __all__ = [
 
 
 def load(plan: Plan, recipe: Recipe | None) -> Model:
-    """The checkpoint's model, quantised as it is read if there is a recipe. Raises
-    CheckpointError."""
+    """The checkpoint's model, quantised as it is read if there is a recipe.
+
+    What a checkpoint has quantised already stays as it is, and the recipe is for the rest. Raises
+    CheckpointError.
+    """
+    importer = importers.find(plan.config, plan.checkpoint, plan.files.keys())
+    if importer is not None:
+        swap_imported(plan, importer)
     if recipe is not None:
         swap(plan.model, recipe)
     model: Model = plan.fill()
-    if recipe is not None:
-        model.quantization = describe(model, recipe)
+    if importer is not None or recipe is not None:
+        model.quantization = describe(model, recipe, importer)
     return model
 
 
-def describe(model: Model, recipe: Recipe) -> dict[str, Any]:
+def describe(
+    model: Model, recipe: Recipe | None, importer: importers.Importer | None = None
+) -> dict[str, Any]:
     """For the manifest: the recipe, and how many modules have which layout."""
+    names = [part for part in (importer and importer.recipe_name, recipe and recipe.name) if part]
     layouts = Counter(m.layout for m in model.modules() if isinstance(m, Quantised))
-    return {**recipe.to_dict(), "layouts": dict(sorted(layouts.items()))}
+    return {
+        "name": ", ".join(names),
+        "imported": None if importer is None else importer.describe(),
+        "rules": [] if recipe is None else recipe.to_dict()["rules"],
+        "layouts": dict(sorted(layouts.items())),
+    }
 
 
 def swap(model: Model, recipe: Recipe) -> None:

@@ -55,7 +55,7 @@ class QuantisedLinear(Quantised):
     input_scale: Tensor | None
     input_perm: Tensor | None
 
-    def __init__(self, linear: Linear, rule: Rule, rounding: Rounding) -> None:
+    def __init__(self, linear: Linear, rule: Rule, rounding: Rounding | None) -> None:
         super().__init__(rule, linear.outputs, linear.inputs)
         self.bias = linear.bias
         self.register_buffer("input_scale", None)
@@ -82,7 +82,8 @@ class QuantisedLinear(Quantised):
         return out
 
     def hold(self, weight: QuantisedWeight) -> Tensor:
-        """The packed weight; its input scale and permutation are kept here."""
+        """The packed weight; its bits, input scale and permutation are kept here."""
+        self.bits = weight.bits
         self.input_scale, self.input_perm = weight.input_scale, weight.input_perm
         return packed(weight)
 
@@ -95,10 +96,36 @@ class QuantisedLinear(Quantised):
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
         if name == "bias":
             return self.linear.fill(name, pieces)
+        assert self._rounding is not None
         return self.hold(self._rounding(self.linear.matrix(pieces)))
 
     def extra_repr(self) -> str:
         return f"{self.columns}, {self.rows}, {self.bits} bits, a{self.rule.activation_bits}"
+
+
+class _Part(Linear):
+    """One of the checkpoint's linears that a `SplitLinear` stands for."""
+
+    def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
+        whole, _, _ = path.rsplit(".", 2)  # without "parts" and its name
+        return super().pieces(whole, name)
+
+
+class SplitLinear(torch.nn.Module):
+    """A `Linear` of parts that cannot be one: they differ in bits, or in how they read x."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        bias, dtype = linear.bias is not None, linear.weight.dtype
+        self.parts = torch.nn.ModuleDict(
+            {
+                name: _Part(linear.inputs, {name: rows}, bias, dtype, linear.transposed)
+                for name, rows in linear.parts.items()
+            }
+        ).to("meta")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self.parts.values()], dim=-1)
 
 
 class QuantisedEmbedding(Quantised):
