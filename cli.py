@@ -196,6 +196,52 @@ def classify(package: Path, **options: Any) -> None:
     classify_command.run(package, **options)
 
 
+@main.command("eval")
+@PACKAGE
+@click.option(
+    "--text",
+    "file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help='UTF-8 text; or FILE.jsonl with {"text": ...} a line, each scored for itself.',
+)
+@click.option(
+    "--window",
+    type=int,
+    help="Tokens that the model sees at once. Default: 2048, or as many as the package takes.",
+)
+@click.option(
+    "--stride",
+    type=int,
+    help="Tokens from one window to the next, which scores only what is new in it: every token "
+    "has window - stride + 1 tokens before it, or all there are. Smaller is slower and closer to "
+    "the model's best; as large as the window is fastest. Default: half the window.",
+)
+@click.option("--limit", type=int, help="Score the first N tokens only; of an encoder, N texts.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="A reference package to compare with; an encoder needs one.",
+)
+@THREADS
+@JSON
+def evaluate(package: Path, **options: Any) -> None:
+    """Measure a package's quality on a text.
+
+    A decoder's perplexity, in sliding windows; with --against also how far its next-token
+    distributions are from the reference's. An encoder's embedding of each line, by its cosine to
+    the reference's. Definitions: docs/eval.md.
+
+    \b
+    ingot eval model.pt2 --text heldout.txt --json
+    ingot eval model.pt2 --text heldout.jsonl --window 1024 --stride 512 --limit 20000
+    ingot eval bfloat16.pt2 --text heldout.txt --against float32.pt2
+    """
+    from .runtime import eval_command
+
+    eval_command.run(package, **options)
+
+
 @main.command()
 @PACKAGE
 @click.option("--prompt-tokens", default=128, show_default=True)

@@ -145,6 +145,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         ],
     ),
     "ingot_session_logits": (c_int32, [c_void_p, POINTER(c_int64), c_size_t, c_void_p]),
+    "ingot_session_score": (
+        c_int32,
+        [c_void_p, POINTER(c_int64), c_size_t, POINTER(c_int64), c_size_t, c_void_p],
+    ),
     "ingot_run": (c_int32, [c_void_p, POINTER(Array), c_size_t, POINTER(c_void_p)]),
     "ingot_results_count": (c_size_t, [c_void_p]),
     "ingot_results_get": (c_int32, [c_void_p, c_size_t, POINTER(Array)]),

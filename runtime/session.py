@@ -112,6 +112,24 @@ class Session:
         capi.check(capi.library().ingot_session_logits(self._handle, ids, len(ids), pointer))
         return out
 
+    def score(self, tokens: Sequence[int], targets: Sequence[int]) -> np.ndarray[Any, Any]:
+        """Append tokens; the log-probability of what follows the last `len(targets)` of them.
+
+        `targets[-1]` is scored after `tokens[-1]`, `targets[-2]` after `tokens[-2]`, and so on.
+        Natural logarithms, float64 [len(targets)]. Raises BadInput for a token or target out of
+        range, for more targets than tokens or none, and for more tokens than the package takes.
+        """
+        import numpy as np
+
+        out = np.empty(len(targets), np.float64)
+        ids, wanted = capi.int64_array(tokens), capi.int64_array(targets)
+        capi.check(
+            capi.library().ingot_session_score(
+                self._handle, ids, len(ids), wanted, len(wanted), ctypes.c_void_p(out.ctypes.data)
+            )
+        )
+        return out
+
     @property
     def length(self) -> int:
         """Tokens that the session holds."""

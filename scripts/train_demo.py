@@ -26,34 +26,11 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from heldout import HELD_OUT, corpus
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-# Whole modules the model never sees, one of each kind: data structures, text, network, numbers,
-# tools.
-HELD_OUT = (
-    "heapq.py",
-    "textwrap.py",
-    "http/cookies.py",
-    "fractions.py",
-    "argparse.py",
-    "json/decoder.py",
-    "collections/abc.py",
-    "unittest/suite.py",
-    "asyncio/queues.py",
-    "zipfile.py",
-)
-LEFT_OUT = {
-    "test",
-    "tests",
-    "idle_test",
-    "site-packages",
-    "__pycache__",
-    "lib2to3",
-    "turtledemo",
-    "pydoc_data",
-}
 BOS, EOS = "<s>", "</s>"
 
 
@@ -73,19 +50,6 @@ class Recipe:
     matrix_lr: float = 0.02
     other_lr: float = 3e-3
     seed: int = 0
-
-
-def corpus() -> tuple[list[str], list[str]]:
-    """Texts of the training files and of the held-out files, each in sorted order."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    train, held_out = [], []
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if LEFT_OUT.intersection(relative.parts):
-            continue
-        text = path.read_text(encoding="utf-8", errors="ignore").replace("\r\n", "\n")
-        (held_out if relative.as_posix() in HELD_OUT else train).append(text)
-    return train, held_out
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
@@ -230,10 +194,6 @@ def main(out: Path, minutes: float, threads: int, device: str) -> None:
     torch.set_num_threads(threads)
     recipe = Recipe()
     texts, held_out_texts = corpus()
-    if len(held_out_texts) != len(HELD_OUT):
-        raise click.ClickException(
-            "this interpreter's library lacks a held-out file; use Python 3.11"
-        )
     tokenizer = train_tokenizer(texts, recipe.vocab_size)
     stream, held_out = encode(tokenizer, texts), encode(tokenizer, held_out_texts)
     model = build_model(recipe, tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import ingot
 from ingot.export import export_checkpoint
@@ -88,6 +90,45 @@ def test_embed_command(minilm: Path, tmp_path: Path) -> None:
     nothing = command("embed", minilm)
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert "give --text TEXT" in nothing.stderr
+
+
+def test_eval_compares_with_a_reference(
+    minilm: Path, minilm_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The same graph with rounded weights: its compilation is in the cache."""
+    rounded, package = tmp_path / "rounded", tmp_path / "rounded.pt2"
+    shutil.copytree(minilm_checkpoint, rounded)
+    weights = load_file(rounded / "model.safetensors")
+    save_file(
+        {k: w.bfloat16().to(w.dtype) for k, w in weights.items()}, rounded / "model.safetensors"
+    )
+    export_checkpoint(rounded, package)
+    file = tmp_path / "texts.txt"
+    texts = [text for text in sentences(20) if text]
+    file.write_text("\n\n".join(texts))
+    found = json.loads(
+        command("eval", package, "--text", file, "--against", minilm, "--json").stdout
+    )
+    pairs = zip(ingot.load(package).embed(texts), ingot.load(minilm).embed(texts), strict=True)
+    cosines = [float(np.corrcoef(a, b)[0, 1]) for a, b in pairs]
+    assert found["texts"] == len(texts) == 19
+    assert found["mean_cosine"] == pytest.approx(np.mean(cosines), abs=1e-3)
+    assert 0.99 < found["min_cosine"] < found["mean_cosine"] < 1
+
+
+def test_eval_refuses_what_it_cannot_compare(
+    minilm: Path, vit: Path, demo_package: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("a cat")
+    for arguments, sentence in {
+        (minilm,): "give the package to compare it with: --against",
+        (minilm, "--against", demo_package): "differ in kind",
+        (vit,): "is of kind image-classifier",
+    }.items():
+        found = command("eval", *arguments, "--text", file)
+        assert (found.returncode, found.stdout) == (2, "")
+        assert sentence in found.stderr
 
 
 def test_what_an_encoder_refuses(minilm: Path, demo_package: Path) -> None:

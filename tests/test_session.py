@@ -44,6 +44,7 @@ def test_a_closed_session_refuses(package: ingot.Package) -> None:
     for call in (
         lambda: list(session.generate([1])),
         lambda: session.logits([1]),
+        lambda: session.score([1], [2]),
         lambda: session.length,
         session.reset,
     ):

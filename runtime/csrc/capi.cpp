@@ -1,4 +1,5 @@
 // The C border: exceptions become status codes and a sentence; nothing is thrown across it.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -8,6 +9,7 @@
 #include "error.h"
 #include "ingot.h"
 #include "package.h"
+#include "score.h"
 #include "trace.h"
 
 struct ingot_package : ingot::Package {
@@ -81,6 +83,29 @@ ingot::Job generate_job(ingot_session* session, const int64_t* tokens, size_t co
   job.stop_tokens.insert(job.stop_tokens.end(), sampling.stop_tokens,
                          sampling.stop_tokens + sampling.stop_count);
   return job;
+}
+
+// Appends tokens; `take` gets the logits after the last `rows` of them.
+void run_for_logits(ingot_session* session, const int64_t* tokens, size_t count, size_t rows,
+                    std::function<void(const float*, int64_t)> take) {
+  ingot::Job job;
+  job.sequence = &session->sequence;
+  job.tokens.assign(tokens, tokens + count);
+  job.take_logits = std::move(take);
+  job.logit_rows = rows;
+  session->package->engine().run(job, [](int64_t) { return true; });
+  refuse_cancelled(job);
+}
+
+void check_targets(const int64_t* targets, size_t target_count, size_t count, int64_t vocab_size) {
+  if (target_count < 1 || target_count > count)
+    ingot::bad_input(std::to_string(target_count) + " targets for " + std::to_string(count) +
+                     " tokens; give at least one, and at most one a token");
+  for (size_t i = 0; i < target_count; i++)
+    if (targets[i] < 0 || targets[i] >= vocab_size)
+      ingot::bad_input("target " + std::to_string(targets[i]) +
+                       " is out of range; the model has ids 0 to " +
+                       std::to_string(vocab_size - 1));
 }
 }  // namespace
 
@@ -170,13 +195,23 @@ ingot_status ingot_session_generate(ingot_session* session, const int64_t* token
 ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens, size_t count,
                                   float* logits) {
   return guarded([&] {
-    ingot::Job job;
-    job.sequence = &session->sequence;
-    job.tokens.assign(tokens, tokens + count);
-    job.logits = logits;
-    job.logit_rows = count;
-    session->package->engine().run(job, [](int64_t) { return true; });
-    refuse_cancelled(job);
+    const int64_t vocab_size = session->package->manifest().decoder.vocab_size;
+    run_for_logits(session, tokens, count, count, [&](const float* made, int64_t rows) {
+      logits = std::copy_n(made, rows * vocab_size, logits);
+    });
+  });
+}
+
+ingot_status ingot_session_score(ingot_session* session, const int64_t* tokens, size_t count,
+                                 const int64_t* targets, size_t target_count, double* log_probs) {
+  return guarded([&] {
+    const int64_t vocab_size = session->package->manifest().decoder.vocab_size;
+    check_targets(targets, target_count, count, vocab_size);
+    run_for_logits(session, tokens, count, target_count, [&](const float* made, int64_t rows) {
+      ingot::log_probabilities(made, rows, vocab_size, targets, log_probs);
+      targets += rows;
+      log_probs += rows;
+    });
   });
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
 #include "team.h"
 #include "trace.h"
@@ -12,7 +11,7 @@
 namespace ingot {
 namespace {
 constexpr int64_t kStepTokens = 256;  // of all prompts in one step: bounds latency and temporaries
-constexpr int64_t kStepLogitRows = 32;       // of one job: a row is as long as the vocabulary
+constexpr int64_t kStepLogitRows = 64;       // of one job: a row is as long as the vocabulary
 constexpr int32_t kInt64 = 4, kFloat32 = 6;  // c10::ScalarType
 
 double now() {
@@ -148,9 +147,12 @@ Engine::Batch Engine::assemble() {
       continue;
     }
     // A job that decodes always gets its one token; prompts share what is left of the budget.
-    int64_t count = static_cast<int64_t>(job->tokens.size() - job->fed);
-    count = std::min(count, std::max<int64_t>(budget, 1));
-    if (job->logits) count = std::min(count, kStepLogitRows);
+    const auto left = static_cast<int64_t>(job->tokens.size() - job->fed);
+    int64_t count = std::min(left, std::max<int64_t>(budget, 1));
+    if (job->take_logits) {
+      const int64_t without = std::max<int64_t>(left - static_cast<int64_t>(job->logit_rows), 0);
+      count = std::min(count, without + kStepLogitRows);
+    }
     if (!reserve(*job->sequence, count)) {
       fail(*job, Error(INGOT_NO_SPACE,
                        "the KV cache is full; close a session, or open the package with a larger "
@@ -186,8 +188,8 @@ void Engine::add(Batch& batch, Job& job, int64_t count) {
     batch.positions.push_back(position);
     batch.slots.push_back(sequence.blocks[position / limits_.block_size] * limits_.block_size +
                           position % limits_.block_size);
-    const bool wanted =
-        job.logits ? total - index <= static_cast<int64_t>(job.logit_rows) : index == total - 1;
+    const bool wanted = job.take_logits ? total - index <= static_cast<int64_t>(job.logit_rows)
+                                        : index == total - 1;
     if (wanted) batch.rows.push_back(start + i);
   }
   share.rows = static_cast<int64_t>(batch.rows.size()) - share.first_row;
@@ -232,9 +234,8 @@ void Engine::settle(const Batch& batch, const float* logits) {
     job.sequence->length += share.count;
     job.fed += share.count;
     const float* rows = logits + share.first_row * limits_.vocab_size;
-    if (job.logits) {
-      std::memcpy(job.logits, rows, share.rows * limits_.vocab_size * sizeof(float));
-      job.logits += share.rows * limits_.vocab_size;
+    if (job.take_logits) {
+      if (share.rows) job.take_logits(rows, share.rows);
       if (job.fed == job.tokens.size()) finish(job);
     } else if (share.rows) {
       settle_generated(job, rows);

@@ -38,8 +38,9 @@ struct Job {
   int64_t max_new_tokens = 0;
   std::optional<Sampler> sampler;
   std::vector<int64_t> stop_tokens;
-  // logits: rows of the last `logit_rows` tokens go here
-  float* logits = nullptr;
+  // logits: the rows of the last `logit_rows` tokens are handed to this, in order, as they are
+  // made; on the step thread
+  std::function<void(const float* logits, int64_t rows)> take_logits;
   size_t logit_rows = 0;
 
   // the engine's

@@ -115,6 +115,13 @@ INGOT_API ingot_status ingot_session_generate(ingot_session* session, const int6
 /* Appends `tokens` and writes the logits after each of them: float32 [count, vocab_size]. */
 INGOT_API ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens,
                                             size_t count, float* logits);
+/* Appends `tokens` and scores what follows the last `target_count` of them: targets[i] after
+ * tokens[count - target_count + i]. Writes the natural logarithm of each target's probability given
+ * all tokens before it: float64 [target_count]. The logits of a whole text are never held: a few
+ * tokens' at a time. */
+INGOT_API ingot_status ingot_session_score(ingot_session* session, const int64_t* tokens,
+                                           size_t count, const int64_t* targets,
+                                           size_t target_count, double* log_probs);
 
 /* ---- other models: arrays in, arrays out -------------------------------------------------------
  */
