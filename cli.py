@@ -72,6 +72,11 @@ def main() -> None:
     help="int8, int8-a8, int4, int4-a8, awq, awq-a8, or a .json file (docs/quantisation.md).",
 )
 @click.option("--group-size", type=int, help="32, 64 or 128 columns share a scale; with --quant.")
+@click.option(
+    "--activation-bits",
+    type=int,
+    help="8, 16 or 32, of what quantised weights multiply; default: as the recipe or checkpoint.",
+)
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."

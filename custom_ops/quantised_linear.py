@@ -7,7 +7,8 @@ where q and x_scale come from x while it is read: x' = x[:, input_perm] * input_
 the weight's groups of columns, and each group of a row becomes integers of `activation_bits`,
 q = round(x' / x_scale) with x_scale = max |x'| / (2^(activation_bits - 1) - 1). The sums over k are
 of integers and exact, so all ISA levels agree on them. At 16 bits the error is 2^-16 of a group's
-largest value, less than that of bfloat16 (2^-9 of each); at 8 bits, 2^-8.
+largest value, less than that of bfloat16 (2^-9 of each); at 8 bits, 2^-8. 32 bits are 16 and, of
+what rounding leaves, another 16, so that float32 itself limits.
 
 Groups whose largest magnitude is below 2^-100 count as zero; one that holds NaN or infinity makes
 its row NaN.
@@ -30,6 +31,9 @@ _TINY = 2.0**-100
 
 def round_activations(x: Tensor, group_size: int, bits: int) -> Tensor:
     """x [M, K] as the kernels see it: each group of a row rounded to integers times a scale."""
+    if bits == 32:
+        first = round_activations(x, group_size, 16)
+        return first + round_activations(x - first, group_size, 16)
     rows, columns = x.shape
     groups = -(-columns // group_size)
     grouped = F.pad(x, (0, groups * group_size - columns)).view(rows, groups, group_size)
@@ -150,7 +154,7 @@ def _case(
 def cases_of(bits: int) -> list[Case]:
     plain = [
         _case(bits, m, n, k, group_size, activation_bits, bias=m % 2 == 1)
-        for activation_bits in (8, 16)
+        for activation_bits in (8, 16, 32)
         for group_size in GROUP_SIZES
         for m, n, k in [(1, 64, 256), (2, 65, 160), (7, 130, 384), (100, 192, 256)]
     ]
@@ -165,6 +169,8 @@ def cases_of(bits: int) -> list[Case]:
         (13, 300, 200, 64, 16, {"permuted": True, "zero_points": True}),
         (50, 70, 300, 32, 8, {"zero_points": True, "scale_dtype": torch.float32, "scaled": True}),
         (193, 64, 96, 32, 16, {}),
+        (3, 63, 200, 128, 32, {"zero_points": True}),
+        (14, 130, 200, 64, 32, {"zero_points": True, "scaled": True, "permuted": True}),
         (0, 64, 32, 32, 8, {}),
         (4, 64, 0, 32, 8, {"bias": True}),
         (3, 64, 128, 32, 8, {"special": float("nan")}),

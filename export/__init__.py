@@ -55,14 +55,16 @@ def export_checkpoint(
     image_size: int | None = None,
     quant: str | None = None,
     group_size: int | None = None,
+    activation_bits: int | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
     """Cast a checkpoint folder into a package at `output`; returns the compile record.
 
-    quant: a recipe's name or file (quant/recipe.py); group_size: of its lowest bits. `progress` is
-    told the name of each phase as it begins. Raises ExportError, or the models' CheckpointError,
-    with one sentence for the user; `output` is then as it was before.
+    quant: a recipe's name or file (quant/recipe.py); group_size: of its lowest bits;
+    activation_bits: of all quantised linears, imported ones too. `progress` is told the name of
+    each phase as it begins. Raises ExportError, or the models' CheckpointError, with one sentence
+    for the user; `output` is then as it was before.
     """
     from .isa import find_level
 
@@ -84,7 +86,7 @@ def export_checkpoint(
             kv_dtype=kv_dtype,
             image_size=image_size,
         )
-        contract = contracts.of_checkpoint(quantise.load(plan, recipe), checkpoint)
+        contract = contracts.of_checkpoint(quantise.load(plan, recipe, activation_bits), checkpoint)
     return _export(contract, level, output, recorder)
 
 

@@ -18,6 +18,7 @@ _DEFAULTS = {
     "image_size": None,
     "quant": None,
     "group_size": None,
+    "activation_bits": None,
 }
 
 

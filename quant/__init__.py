@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace as replace_field
 from functools import partial
 from typing import Any
 
@@ -33,11 +34,11 @@ __all__ = [
 ]
 
 
-def load(plan: Plan, recipe: Recipe | None) -> Model:
+def load(plan: Plan, recipe: Recipe | None, activation_bits: int | None = None) -> Model:
     """The checkpoint's model, quantised as it is read if there is a recipe.
 
-    What a checkpoint has quantised already stays as it is, and the recipe is for the rest. Raises
-    CheckpointError.
+    What a checkpoint has quantised already stays as it is, and the recipe is for the rest.
+    activation_bits, if given, is for both. Raises CheckpointError.
     """
     importer = importers.find(plan.config, plan.checkpoint, plan.files.keys())
     if importer is not None:
@@ -45,9 +46,21 @@ def load(plan: Plan, recipe: Recipe | None) -> Model:
     if recipe is not None:
         swap(plan.model, recipe)
     model: Model = plan.fill()
+    if activation_bits is not None:
+        set_activation_bits(model, activation_bits)
     if importer is not None or recipe is not None:
         model.quantization = describe(model, recipe, importer)
     return model
+
+
+def set_activation_bits(model: Model, bits: int) -> None:
+    """Of every quantised linear. Raises CheckpointError if there is none."""
+    linears = [module for module in model.modules() if isinstance(module, QuantisedLinear)]
+    if not linears:
+        raise CheckpointError("--activation-bits is for quantised weights; give --quant too")
+    for linear in linears:
+        linear.rule = replace_field(linear.rule, activation_bits=bits)
+        linear.rule.check("--activation-bits")
 
 
 def describe(
@@ -60,6 +73,9 @@ def describe(
         "name": ", ".join(names),
         "imported": None if importer is None else importer.describe(),
         "rules": [] if recipe is None else recipe.to_dict()["rules"],
+        "activation_bits": sorted(
+            {m.rule.activation_bits for m in model.modules() if isinstance(m, QuantisedLinear)}
+        ),
         "layouts": dict(sorted(layouts.items())),
     }
 

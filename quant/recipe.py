@@ -27,7 +27,7 @@ Method = Literal["round", "awq", "smooth"]
 
 @dataclass(frozen=True)
 class Rule:
-    """bits: 4, 8 or None. activation_bits: 8 or 16, of the integers that x is rounded to.
+    """bits: 4, 8 or None. activation_bits: 8, 16 or 32, of the integers that x is rounded to.
 
     method: "round" to nearest; "awq" (Lin et al. 2023) and "smooth" (SmoothQuant, Xiao et al. 2023)
     first scale the inputs by what calibration texts show of them.
@@ -46,7 +46,7 @@ class Rule:
             "bits": (4, 8, None),
             "group_size": GROUP_SIZES,
             "symmetric": (True, False),
-            "activation_bits": (8, 16),
+            "activation_bits": (8, 16, 32),
             "method": ("round", "awq", "smooth"),
         }
         for name, values in allowed.items():

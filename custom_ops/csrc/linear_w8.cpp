@@ -12,7 +12,7 @@ void linear_w8(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                  &call)) {
     return;
   }
-  if (activation_bits == 16) return run<Bytes16>(call);
+  if (activation_bits != 8) return run<Bytes16>(call);
   if constexpr (kHasVnni) {
     run<Bytes8>(call);
   } else {

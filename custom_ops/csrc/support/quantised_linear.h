@@ -107,7 +107,8 @@ constexpr int64_t kColumnsPerWord = sizeof(Format::kOrder) / sizeof(int);  // of
 template <typename Format>
 constexpr int64_t kPerWord = 4 / sizeof(typename Format::Value);  // values in a word of x
 
-// x as integers: words of it, a scale for each row's group, and what the zero points add to each
+// x as integers: words of it, a scale for each row's group (a group of each pass, one after the
+// other), and what the zero points add to each
 // sum of products, -(sum of the group's integers), times the zero point where all have the same. A
 // row's words lie side by side ("rows"), or tile by tile [words][kTileRows].
 struct Activations {
@@ -259,6 +260,7 @@ struct QuantisedLinear {
   int64_t depth;  // K
   QuantisedWeight weight;
   int32_t middle;             // the zero point of all where the weight holds none
+  int64_t passes;             // 2: what rounding leaves of x is rounded too, and multiplied
   const float* bias;          // or null
   const float* input_scale;   // or null
   const int64_t* input_perm;  // or null
@@ -268,9 +270,11 @@ struct QuantisedLinear {
 };
 
 // One group of a row, `count` floats, as integers in Format's order; behind `count` zeros follow up
-// to the group's size. Gives the scale and the sum of the integers.
+// to the group's size. Gives the scale and the sum of the integers, and in `rest`, unless it is
+// null, what rounding left of x.
 template <typename Format>
-float round_group(const float* x, int64_t count, int64_t size, uint32_t* words, int32_t* total) {
+float round_group(const float* x, int64_t count, int64_t size, uint32_t* words, int32_t* total,
+                  float* rest) {
   using Value = typename Format::Value;
   constexpr float kMost = Format::kMost;
   constexpr int64_t kOrdered = kColumnsPerWord<Format>;
@@ -310,8 +314,11 @@ float round_group(const float* x, int64_t count, int64_t size, uint32_t* words, 
   store(lanes, sum);
   *total = 0;
   for (int32_t lane : lanes) *total += lane;
-  if (!finite) return __builtin_nanf("");
-  return inverse == 0.0f ? 0.0f : most * (1.0f / kMost);
+  const float unit = inverse == 0.0f ? 0.0f : most * (1.0f / kMost);
+  for (int64_t i = 0; rest != nullptr && i < count; i++) {
+    rest[i] = x[i] - unit * static_cast<float>(rounded[i]);
+  }
+  return finite ? unit : __builtin_nanf("");
 }
 
 // x[row] as the weight's columns stand, in `space` where it is not so already.
@@ -329,13 +336,18 @@ template <typename Format>
 void round_row(const QuantisedLinear& call, int64_t row, float* space, uint32_t* words,
                float* scales, int32_t* offsets) {
   const float* x = arranged_row(call, row, space);
-  const int64_t size = call.weight.group_size;
+  const int64_t size = call.weight.group_size, words_per_group = size / kPerWord<Format>;
+  float rest[128];
   for (int64_t g = 0; g < call.weight.groups; g++) {
-    const int64_t left = call.depth - g * size;
-    int32_t total;
-    scales[g] = round_group<Format>(x + g * size, left < size ? left : size, size,
-                                    words + g * size / kPerWord<Format>, &total);
-    offsets[g] = -total * (call.weight.zero_points ? 1 : call.middle);
+    const int64_t left = call.depth - g * size, count = left < size ? left : size;
+    const float* from = x + g * size;
+    for (int64_t pass = 0; pass < call.passes; pass++, from = rest) {
+      const int64_t at = g * call.passes + pass;
+      int32_t total;
+      scales[at] = round_group<Format>(from, count, size, words + at * words_per_group, &total,
+                                       pass + 1 < call.passes ? rest : nullptr);
+      offsets[at] = -total * (call.weight.zero_points ? 1 : call.middle);
+    }
   }
 }
 
@@ -399,11 +411,13 @@ void few_rows(const Unit& unit) {
   for (int64_t g = 0; g < weight.groups; g++) {
     const uint8_t* block = weight.block(unit.panel, g);
     header.read(weight, block);
-    const Rows rows = {x.words + unit.row * x.row_words() + g * x.words_per_group,
-                       x.scales + unit.row * x.groups + g, x.offsets + unit.row * x.groups + g,
-                       x.row_words(), x.groups};
-    const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset);
-    multiply_block<Format, kRows, kZeros, true>(rows, words, x.words_per_group, header, sums);
+    const auto* codes = reinterpret_cast<const uint32_t*>(block + weight.codes_offset);
+    for (int64_t at = g * unit.call.passes; at < (g + 1) * unit.call.passes; at++) {
+      const int64_t first = unit.row * x.groups + at;
+      const Rows rows = {x.words + first * x.words_per_group, x.scales + first, x.offsets + first,
+                         x.row_words(), x.groups};
+      multiply_block<Format, kRows, kZeros, true>(rows, codes, x.words_per_group, header, sums);
+    }
   }
   unit.end(sums);
 }
@@ -423,10 +437,13 @@ void many_rows(const Unit& unit) {
     unpack_block<Format>(reinterpret_cast<const uint32_t*>(block + weight.codes_offset),
                          x.words_per_group, codes);
     for (int64_t t = 0; t < tiles; t++) {
-      const int64_t tile = unit.row / kTileRows + t, at = (tile * x.groups + g) * kTileRows;
-      const TiledRows rows = {x.words + at * x.words_per_group, x.scales + at, x.offsets + at};
-      multiply_block<Unpacked<Format>, kTileRows, kZeros, false>(
-          rows, codes, x.words_per_group, header, sums + t * kTileRows * kPanel);
+      for (int64_t at = g * unit.call.passes; at < (g + 1) * unit.call.passes; at++) {
+        const int64_t tile = unit.row / kTileRows + t, first = (tile * x.groups + at) * kTileRows;
+        const TiledRows rows = {x.words + first * x.words_per_group, x.scales + first,
+                                x.offsets + first};
+        multiply_block<Unpacked<Format>, kTileRows, kZeros, false>(
+            rows, codes, x.words_per_group, header, sums + t * kTileRows * kPanel);
+      }
     }
   }
   unit.end(sums);
@@ -455,7 +472,7 @@ void run(const QuantisedLinear& call) {
   // Kept, so that a step allocates nothing: the rounded x, and a row's space for each thread.
   static thread_local std::vector<uint32_t> shared;
   static thread_local std::vector<float> own;
-  const int64_t groups = call.weight.groups;
+  const int64_t groups = call.weight.groups * call.passes;
   const int64_t words_per_group = call.weight.group_size / kPerWord<Format>;
   const bool few = call.rows <= kFewRows;
   const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
@@ -519,8 +536,8 @@ inline bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor*
     fail("out_features is %lld, but the quantised weight has %lld panels of 64",
          static_cast<long long>(out_features), static_cast<long long>(packed.panels));
   }
-  if (activation_bits != 8 && activation_bits != 16) {
-    fail("activation_bits is %lld; it is 8 or 16", static_cast<long long>(activation_bits));
+  if (activation_bits != 8 && activation_bits != 16 && activation_bits != 32) {
+    fail("activation_bits is %lld; it is 8, 16 or 32", static_cast<long long>(activation_bits));
   }
   const auto optional = [](const DLTensor* tensor, const char* name, DLDataType dtype,
                            int64_t size) {
@@ -544,6 +561,7 @@ inline bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor*
            .depth = depth,
            .weight = packed,
            .middle = 1 << (bits - 1),
+           .passes = activation_bits == 32 ? 2 : 1,
            .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
            .input_scale = input_scale != nullptr ? data_of<const float>(input_scale) : nullptr,
            .input_perm = perm,
