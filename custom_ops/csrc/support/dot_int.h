@@ -26,21 +26,22 @@ inline VecInt multiply_pairs(VecInt a, VecInt b) {
 #endif
 }
 
-// Products of unsigned and signed bytes, added in pairs to 16 bits, which must hold the sum.
-inline VecInt multiply_bytes(VecInt codes, VecInt x) {
-#if defined(__AVX512F__)
-  return bit_cast<VecInt>(_mm512_maddubs_epi16(bit_cast<__m512i>(codes), bit_cast<__m512i>(x)));
-#elif defined(__AVX2__)
-  return bit_cast<VecInt>(_mm256_maddubs_epi16(bit_cast<__m256i>(codes), bit_cast<__m256i>(x)));
+// sum + products of unsigned and signed bytes, added in pairs: 16-bit integers, which must hold them.
+// In assembly, because GCC keeps many products at once and runs out of registers.
+inline VecInt add_byte_pairs(VecInt sum, VecInt codes, VecInt x) {
+#if defined(__AVX2__)
+  VecInt products;
+  __asm__(
+      "vpmaddubsw %3, %2, %1\n\t"
+      "vpaddw %1, %0, %0"
+      : "+v"(sum), "=&v"(products)
+      : "v"(codes), "v"(x));
+  return sum;
 #else
-  return bit_cast<VecInt>(_mm_maddubs_epi16(bit_cast<__m128i>(codes), bit_cast<__m128i>(x)));
-#endif
-}
-
-// The 16-bit halves of a and b, added.
-inline VecInt add_halves(VecInt a, VecInt b) {
   using Halves = int16_t __attribute__((vector_size(sizeof(VecInt))));
-  return bit_cast<VecInt>(bit_cast<Halves>(a) + bit_cast<Halves>(b));
+  const __m128i products = _mm_maddubs_epi16(bit_cast<__m128i>(codes), bit_cast<__m128i>(x));
+  return bit_cast<VecInt>(bit_cast<Halves>(sum) + bit_cast<Halves>(products));
+#endif
 }
 
 // sum + four products of bytes. GCC copies registers around the intrinsic, hence the assembly.

@@ -49,7 +49,7 @@ struct Nibbles8 {
     return bit_cast<VecInt>((word >> 4 * i) & 0x0f0f0f0fu);
   }
   static VecInt add(VecInt sum, VecInt codes, VecInt x) {
-    return kRuns ? add_halves(sum, multiply_bytes(codes, x)) : dot_bytes(sum, codes, x);
+    return kRuns ? add_byte_pairs(sum, codes, x) : dot_bytes(sum, codes, x);
   }
 };
 
