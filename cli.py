@@ -60,7 +60,7 @@ def main() -> None:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option(
     "--kv-dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
     default="auto",
     help="Of the KV cache; auto: as --dtype.",
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .declare import Case
-from .kv_layout import BLOCK, bytes_per_block
+from .kv_layout import BLOCK, ITEM_BYTES, bytes_per_block, write_tokens
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,12 @@ class Batch:
         return torch.tensor(slots + [-1] * (tokens - len(slots)), dtype=torch.int64)
 
     def _cache(self, blocks: int, generator: torch.Generator) -> torch.Tensor:
-        dtype = getattr(torch, self.kv_dtype)
-        size = bytes_per_block(self.kv_heads, self.dim, self.kv_dtype) // dtype.itemsize
-        return torch.randn(blocks, size, generator=generator).to(dtype).view(torch.uint8)
+        size = bytes_per_block(self.kv_heads, self.dim, self.kv_dtype)
+        cache = torch.zeros(blocks, size, dtype=torch.uint8)
+        slots = torch.arange(blocks * BLOCK)
+        k, v = torch.randn(2, len(slots), self.kv_heads, self.dim, generator=generator)
+        write_tokens(cache, slots, k, v, self.kv_dtype)
+        return cache
 
 
 _RAGGED = Batch("ragged", [(0, 37), (20, 1), (15, 1), (16, 5), (0, 1), (100, 40)])
@@ -94,7 +97,7 @@ _RAGGED = Batch("ragged", [(0, 37), (20, 1), (15, 1), (16, 5), (0, 1), (100, 40)
 _LONG = Batch("segments", [(1100, 1), (505, 20), (0, 3), (1023, 2)], q_heads=6, dim=32)
 _BATCHES = [
     Batch("prefill", [(0, 33)]),
-    Batch("decode", [(70, 1)]),
+    Batch("decode", [(70, 1)] * 4),
     Batch("one", [(0, 1)], q_heads=1, kv_heads=1, dim=1),
     Batch("mha-dim40", [(3, 20), (31, 2)], q_heads=3, kv_heads=3, dim=40),
     Batch("mqa-dim80", [(0, 18), (64, 1)], q_heads=7, kv_heads=1, dim=80),
@@ -125,5 +128,5 @@ _BATCHES = [
 CASES = [
     Case(f"{batch.name}-{kv_dtype}", replace(batch, kv_dtype=kv_dtype).make)
     for batch in _BATCHES
-    for kv_dtype in ("float32", "bfloat16", "float16")
+    for kv_dtype in ITEM_BYTES
 ]

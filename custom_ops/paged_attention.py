@@ -17,8 +17,10 @@ turned by the token's angles first (Su et al., arXiv:2104.09864), what lies from
     cap(s) = softcap * tanh(s / softcap)  or s without a softcap (Gemma 2)
 
 Tokens of a sequence with seq_lens 0, and those beyond query_start[B], give zeros. A block holds 16
-tokens: for each KV head K as [D][16] then V as [16][D], in `kv_dtype`, which is float32, bfloat16
-or float16.
+tokens: for each KV head K as [D][16] then V as [16][D], in `kv_dtype`, which is float32, bfloat16,
+float16 or int8. An int8 cache holds codes and for each token and KV head a float32 scale of K and
+one of V, max |x| / 127: x is `code * scale`, code rounded to nearest, ties to even. NaN or infinity
+in a vector makes its scale NaN.
 
 Paging after vLLM (Kwon et al., arXiv:2309.06180), grouped queries after Ainslie et al.
 (arXiv:2305.13245). Raises RuntimeError if a shape, dtype, stride, slot or block is out of range,
@@ -31,9 +33,9 @@ import torch
 
 from .attention_cases import CASES
 from .declare import declare
-from .kv_layout import BLOCK, bytes_per_block, cache_views
+from .kv_layout import BLOCK, bytes_per_block, read_tokens, write_tokens
 
-__all__ = ["BLOCK", "bytes_per_block", "cache_views", "reference"]
+__all__ = ["BLOCK", "bytes_per_block", "reference"]
 
 
 def reference(
@@ -55,11 +57,8 @@ def reference(
 ) -> torch.Tensor:
     if rotary_cos is not None and rotary_sin is not None:
         q, k = rotate(q, rotary_cos, rotary_sin), rotate(k, rotary_cos, rotary_sin)
-    k_cache, v_cache = cache_views(kv_cache, k.shape[1], k.shape[2], kv_dtype)
     written = slot_mapping >= 0
-    block, index = slot_mapping[written] // BLOCK, slot_mapping[written] % BLOCK
-    k_cache[block, :, :, index] = k[written].to(k_cache.dtype)
-    v_cache[block, :, index] = v[written].to(v_cache.dtype)
+    write_tokens(kv_cache, slot_mapping[written], k[written], v[written], kv_dtype)
 
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     group = q.shape[1] // k.shape[1]
@@ -69,9 +68,10 @@ def reference(
             last = length - end + t
             seen = torch.arange(last + 1)
             seen = seen[(seen > last - (window or last + 1)) | (seen < n_sink)]
-            block, index = block_table[b, seen // BLOCK], seen % BLOCK
-            keys = k_cache[block, :, :, index].to(q.dtype).repeat_interleave(group, 1)
-            values = v_cache[block, :, index].to(q.dtype).repeat_interleave(group, 1)
+            slots = block_table[b, seen // BLOCK] * BLOCK + seen % BLOCK
+            keys, values = (
+                x.repeat_interleave(group, 1) for x in read_tokens(kv_cache, slots, k, kv_dtype)
+            )
             scores = torch.einsum("hd,shd->hs", q[t], keys) * scale
             if softcap is not None:
                 scores = softcap * torch.tanh(scores / softcap)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..custom_ops.kv_layout import ITEM_BYTES
 from . import checkpoint as disk
 from .config import Config, ImageConfig, Rope
 from .decoder import Decoder
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-KV_DTYPES = ("float32", "bfloat16", "float16")
+KV_DTYPES = tuple(ITEM_BYTES)
 
 
 @dataclass

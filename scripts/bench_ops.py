@@ -32,6 +32,7 @@ import ingot.custom_ops  # noqa: F401  (registers the ops)
 from ingot.custom_ops.attention_cases import Batch
 from ingot.custom_ops.declare import OPS
 from ingot.custom_ops.eager import bind
+from ingot.custom_ops.kv_layout import BLOCK, ITEM_BYTES, bytes_per_block
 from ingot.custom_ops.linear import pack_linear
 from ingot.custom_ops.quantised_linear import random_weight
 
@@ -173,12 +174,11 @@ def paged(name: str, batch: Batch) -> Row:
 
     pairs = sum(new * (2 * past + new + 1) // 2 for past, new in batch.sequences)
     tokens = sum(past + new for past, new in batch.sequences)
-    item = 4 if batch.kv_dtype == "float32" else 2
     return Row(
         f"paged_attention {name} {batch.kv_dtype}",
         rotating("paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]),
         theirs,
-        2 * tokens * kv_heads * dim * item,
+        tokens * bytes_per_block(kv_heads, dim, batch.kv_dtype) // BLOCK,
         4 * pairs * heads * dim,
     )
 
@@ -216,7 +216,7 @@ def _makers() -> list[Callable[[], Row]]:
         for m in (1, 2, 4, 32, 512)
     ]
     llama: dict[str, Any] = {"q_heads": 32, "kv_heads": 4, "dim": 64}
-    for kv_dtype in ("float32", "bfloat16", "float16"):
+    for kv_dtype in ITEM_BYTES:
         for name, sequences in {
             "prefill 512": [(0, 512)],
             "prefill 2048": [(0, 2048)],

@@ -77,7 +77,7 @@ class Reader {
     }
   }
 
-  const char* block(int64_t page) const { return cache_ + table_[page] * call_.cache_stride; }
+  char* block(int64_t page) const { return cache_ + table_[page] * call_.cache_stride; }
 
   // Bytes to the block one step further: blocks lie anywhere, the hardware does not guess the next.
   int64_t ahead_of(int64_t page) const {
@@ -86,7 +86,7 @@ class Reader {
   }
 
   const AttentionCall& call_;
-  const char* cache_;
+  char* cache_;
   const int64_t* table_;
   Scores how_{call_.dim, call_.scale, call_.softcap};
   int64_t positions_[kTileRows] = {};
@@ -247,6 +247,8 @@ void paged_attention(const DLTensor* q, const DLTensor* k, const DLTensor* v, DL
       return run<Bfloat>(call);
     case KvType::float16:
       return run<Half>(call);
+    case KvType::int8:
+      return run<int8_t>(call);
   }
 }
 

@@ -53,7 +53,12 @@ BAD_ATTENTION = [
     ("head_dim is 257", {name: lambda x: x.repeat(1, 1, 33)[..., :257] for name in "qkv"}),
     ("kv_cache must be uint8", {"kv_cache": lambda c: c[:, 1:]}),
     ("kv_cache must be uint8", {"kv_dtype": "bfloat16"}),
+    (r"kv_cache must be uint8 .., 768., but", {"kv_dtype": "int8"}),
     ("aligned to 4 bytes", {"kv_cache": lambda c: torch.cat([c, c[:, :1]], 1)[:, :-1]}),
+    (
+        "aligned to 4 bytes",
+        {"kv_cache": lambda c: c.view(-1)[2:][: 7 * 768].view(7, 768), "kv_dtype": "int8"},
+    ),
     ("kv_dtype is .int4.; write float32", {"kv_dtype": "int4"}),
     (r"slot_mapping\[16\] is 96, outside \[-1, 96\)", {"slot_mapping": put(16, 96)}),
     (r"slot_mapping\[0\] is -2", {"slot_mapping": put(0, -2)}),

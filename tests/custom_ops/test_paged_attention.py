@@ -9,12 +9,19 @@ import pytest
 import torch
 
 from ingot.custom_ops.attention_cases import Batch
-from ingot.custom_ops.paged_attention import bytes_per_block, cache_views, reference
+from ingot.custom_ops.kv_layout import (
+    ITEM_BYTES,
+    bytes_per_block,
+    cache_views,
+    scale_views,
+    write_tokens,
+)
+from ingot.custom_ops.paged_attention import reference
 
 from .conftest import copies
 
 attend = torch.ops.ingot.paged_attention
-KV_DTYPES = ["float32", "bfloat16", "float16"]
+KV_DTYPES = list(ITEM_BYTES)
 BATCH = Batch("mixed", [(30, 3), (0, 20), (16, 1)], dim=24)
 CACHE = 3  # its place among the arguments
 
@@ -71,19 +78,21 @@ def test_slot_minus_one_writes_nothing(level: str, generator: torch.Generator) -
     assert torch.equal(arguments[CACHE], before)
 
 
-def test_what_is_not_seen_is_not_read(level: str, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
+def test_what_is_not_seen_is_not_read(
+    kv_dtype: str, level: str, generator: torch.Generator
+) -> None:
     """NaN in blocks of others, beyond a sequence's end and before its window changes nothing."""
-    arguments = made(replace(BATCH, window=9), generator)
+    arguments = made(replace(BATCH, window=9, kv_dtype=kv_dtype), generator)
     expected = attend(*copies(tuple(arguments)))
     _, _, _, cache, slots, query_start, seq_lens, table = arguments[:8]
     seen = set(slots.tolist())
     for b, length in enumerate(seq_lens.tolist()):
         first = length - int(query_start[b + 1] - query_start[b]) - 8
         seen |= {int(table[b, p // 16]) * 16 + p % 16 for p in range(max(0, first), length)}
-    keys, values = cache_views(cache, 2, 24, "float32")
-    for slot in set(range(16 * len(cache))) - seen:
-        keys[slot // 16, :, :, slot % 16] = torch.nan
-        values[slot // 16, :, slot % 16] = torch.inf
+    unseen = torch.tensor(sorted(set(range(16 * len(cache))) - seen))
+    keys = torch.full((len(unseen), 2, 24), torch.nan)
+    write_tokens(cache, unseen, keys, torch.full_like(keys, torch.inf), kv_dtype)
     assert torch.equal(attend(*arguments), expected)
 
 
@@ -137,10 +146,11 @@ def test_a_sequence_does_not_depend_on_the_others(level: str, generator: torch.G
 
 @pytest.mark.parametrize("place", ["q", "k", "v"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
 def test_inf_and_nan_as_in_the_formula(
-    place: str, value: float, level: str, generator: torch.Generator
+    place: str, value: float, kv_dtype: str, level: str, generator: torch.Generator
 ) -> None:
-    arguments = made(BATCH, generator)
+    arguments = made(replace(BATCH, kv_dtype=kv_dtype), generator)
     arguments["qkv".index(place)][5] = value
     clones = copies(tuple(arguments))
     expected = reference(*clones)
@@ -173,3 +183,34 @@ def test_cache_rounds_as_torch_does(kv_dtype: str, level: str) -> None:
     assert torch.equal(rows.reshape(-1, 1, 256)[:tokens].view(torch.int16), expected)
     keys = keys.transpose(2, 3).reshape(-1, 1, 256)[:tokens]
     assert torch.equal(keys.contiguous().view(torch.int16), expected)
+
+
+def test_an_int8_cache_holds_codes_and_scales(level: str) -> None:
+    """Vectors that quantise in some special way, written by the kernel and read back."""
+    x = torch.zeros(10, 1, 5)
+    x[0] = torch.tensor([127.0, 0.5, 1.5, -2.5, -127.0])  # scale 1: ties go to even
+    x[1] = torch.tensor([0.0, -0.0, 0.0, 0.0, 0.0])
+    x[2, 0, 3] = torch.nan
+    x[3, 0, 4] = -torch.inf
+    x[4] = torch.tensor([3.0e38, -3.0e38, 1.0, 1e38, 0.0])
+    x[5] = torch.tensor([177.0, -177.0, 1.0, 60.0, 0.0]) * 2.0**-149  # the scale is 2^-149
+    x[6] = torch.tensor([60.0, -60.0, 1.0, 0.0, 0.0]) * 2.0**-149  # and here 0
+    x[7:] = torch.randn(3, 1, 5, generator=torch.Generator().manual_seed(0))
+    cache = torch.zeros(1, bytes_per_block(1, 5, "int8"), dtype=torch.uint8)
+    sizes = torch.tensor([0, 10]), torch.tensor([0]), torch.zeros(1, 1, dtype=torch.int64)
+    slots = torch.arange(3, 13)
+    attend(x, x, -x, cache, slots, *sizes, None, None, 1.0, None, None, 0, "int8")
+
+    k, v = cache_views(cache, 1, 5, "int8")
+    codes, scales = k[0, 0, :, 3:13].T, scale_views(cache, 1)[0][0, 0, 3:13]
+    assert torch.equal(v[0, 0, 3:13], -codes)
+    assert codes[0].tolist() == [127, 0, 2, -2, -127]
+    assert scales[:2].tolist() == [1.0, 0.0]
+    assert scales[2:4].isnan().all()
+    assert not codes[1:4].any()
+    assert codes[4].tolist() == [127, -127, 0, 42, 0]
+    assert codes[5].tolist() == [127, -127, 1, 60, 0]
+    assert scales[5:7].tolist() == [2.0**-149, 0.0]
+    assert not codes[6].any()
+    error = (codes[7:] * scales[7:, None] - x[7:, 0]).abs()
+    assert bool((error <= scales[7:, None] * 0.50001).all())  # half a step, and float32's rounding

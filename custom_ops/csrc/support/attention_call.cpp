@@ -25,7 +25,8 @@ KvType kv_type_of(const char* name) {
   if (strcmp(name, "float32") == 0) return KvType::float32;
   if (strcmp(name, "bfloat16") == 0) return KvType::bfloat16;
   if (strcmp(name, "float16") == 0) return KvType::float16;
-  fail("kv_dtype is \"%s\"; write float32, bfloat16 or float16", name);
+  if (strcmp(name, "int8") == 0) return KvType::int8;
+  fail("kv_dtype is \"%s\"; write float32, bfloat16, float16 or int8", name);
 }
 
 void check_heads(const RaggedCall& call) {
@@ -52,15 +53,29 @@ Rotary rotary(const DLTensor* cos, const DLTensor* sin, int64_t tokens, int64_t 
           pairs};
 }
 
+int64_t item_bytes(KvType type) {
+  switch (type) {
+    case KvType::float32:
+      return 4;
+    case KvType::bfloat16:
+    case KvType::float16:
+      return 2;
+    case KvType::int8:
+      return 1;
+  }
+  __builtin_unreachable();
+}
+
 void set_cache(AttentionCall& call, const DLTensor* cache) {
-  const int64_t item_bytes = call.kv_type == KvType::float32 ? 4 : 2;
-  call.head_bytes = 2 * kBlock * call.dim * item_bytes;
+  const int64_t bytes = item_bytes(call.kv_type);
+  call.head_bytes = 2 * part_bytes(bytes, call.dim);
   expect(cache, "kv_cache", kUint8, {-1, call.kv_heads * call.head_bytes});
   expect_contiguous(cache, "kv_cache", 1);
   call.cache = data_of<char>(cache);
   call.cache_stride = cache->strides[0];
-  if ((reinterpret_cast<uintptr_t>(call.cache) | call.cache_stride) % item_bytes != 0) {
-    fail("kv_cache's blocks must be aligned to %lld bytes", ll(item_bytes));
+  const int64_t aligned = bytes == 1 ? 4 : bytes;  // the codes' scales are float32
+  if ((reinterpret_cast<uintptr_t>(call.cache) | call.cache_stride) % aligned != 0) {
+    fail("kv_cache's blocks must be aligned to %lld bytes", ll(aligned));
   }
 }
 

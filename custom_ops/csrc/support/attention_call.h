@@ -8,7 +8,15 @@ namespace ingot {
 inline constexpr int64_t kBlock = 16;  // tokens
 inline constexpr int64_t kMaxHeadDim = 256;
 
-enum class KvType { float32, bfloat16, float16 };
+enum class KvType { float32, bfloat16, float16, int8 };
+inline constexpr int64_t kScaleBytes = kBlock * sizeof(float);
+
+// Bytes of K, and of V, of one KV head in a block. Items of one byte are codes: the tokens' scales
+// lie before them, and both together fill a multiple of 64 bytes.
+inline int64_t part_bytes(int64_t item_bytes, int64_t dim) {
+  const int64_t bytes = kBlock * dim * item_bytes;
+  return item_bytes == 1 ? kScaleBytes + (bytes + 63) / 64 * 64 : bytes;
+}
 
 // A float32 tensor [T, heads, dim] whose dim is contiguous.
 struct Heads {

@@ -71,6 +71,9 @@ struct Tile {
   alignas(64) float rescale[kTileRows];
   int begin[kTileRows];  // tokens of the step that a row sees: [begin, end)
   int end[kTileRows];
+  bool scaled;  // the step's keys and values are codes; their tokens' scales:
+  alignas(64) float k_scales[kStepTokens];
+  alignas(64) float v_scales[kStepTokens];
   Partial segment, all;  // `total` of the segment is set when it ends
 };
 
@@ -203,7 +206,8 @@ void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded
   });
 }
 
-// Caps and masks the row's scores, -inf for tokens that it does not see; returns the largest.
+// Scales, caps and masks the row's scores, -inf for tokens that it does not see; returns the
+// largest.
 template <bool kMasked>
 float finish_scores(Tile& tile, int r, float softcap) {
   float* scores = tile.weights[r];
@@ -211,13 +215,14 @@ float finish_scores(Tile& tile, int r, float softcap) {
 #pragma GCC unroll 16
   for (int v = 0; v < kStepVectors; v++) {
     Vec score = load<Vec>(scores + v * kLanes);
+    if (tile.scaled) score *= load<Vec>(tile.k_scales + v * kLanes);
     if (softcap != 0.0f) score = tanh(score) * softcap;
     if constexpr (kMasked) {
       const VecInt token = lane_numbers() + v * kLanes;
       const VecInt seen = (token >= tile.begin[r]) & (token < tile.end[r]);
       score = seen ? score : broadcast(-kInfinity);
     }
-    if (kMasked || softcap != 0.0f) store(scores + v * kLanes, score);
+    if (kMasked || tile.scaled || softcap != 0.0f) store(scores + v * kLanes, score);
     largest = larger(score, largest);
   }
   return largest_lane(largest);
@@ -236,13 +241,14 @@ void raise_maxima(Tile& tile, const float* largest) {
   }
 }
 
+// Turns the row's scores into weights, each of which has its value's scale in it.
 void exponentiate(Tile& tile, int r) {
   Vec total = load<Vec>(tile.totals[r]) * tile.rescale[r];
 #pragma GCC unroll 16
   for (int v = 0; v < kStepVectors; v++) {
     float* weights = tile.weights[r] + v * kLanes;
     const Vec weight = exp_negative(load<Vec>(weights) - tile.shift[r]);
-    store(weights, weight);
+    store(weights, tile.scaled ? weight * load<Vec>(tile.v_scales + v * kLanes) : weight);
     total += weight;
   }
   store(tile.totals[r], total);
@@ -279,6 +285,22 @@ std::pair<int, int> see(Tile& tile, int64_t position) {
   return {within(tile.first[0] - position), within(tile.last[tile.rows - 1] + 1 - position)};
 }
 
+// Sets the scales of the blocks [from, to) of the step, if they have any.
+template <typename Cut, typename T>
+void take_scales(Tile& tile, const StepBlocks<T>& blocks, int from, int to) {
+  tile.scaled = blocks[from].k_scales != nullptr;
+  if (!tile.scaled) return;
+  for (int b = from; b < to; b++) {
+    const BlockView<T>& block = blocks[b];
+    memcpy(tile.k_scales + b * kBlock, block.k_scales, kScaleBytes);
+    memcpy(tile.v_scales + b * kBlock, block.v_scales, kScaleBytes);
+    if constexpr (Cut::kFetch) {
+      fetch(block.k_scales, block.ahead);
+      fetch(block.v_scales, block.ahead);
+    }
+  }
+}
+
 // Adds the tokens from `position`, a multiple of kStepTokens, to the rows that see them.
 // view(index, place) is the block of 16 tokens at that index of the sequence, the place'th of the
 // step; only blocks that a row sees are asked for.
@@ -289,6 +311,7 @@ void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
   const int from = begin / kBlock, to = (end + kBlock - 1) / kBlock;
   StepBlocks<T> blocks;
   for (int b = from; b < to; b++) blocks[b] = view(position / kBlock + b, b);
+  take_scales<Cut>(tile, blocks, from, to);
 
   constexpr int kBlockVectors = kBlock / kLanes, kVectors = Cut::kVectors / Cut::kSums;
   for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {

@@ -56,13 +56,6 @@ inline Vec load_floats(const Half* from) {
 }
 
 template <typename T>
-inline void to_floats(const T* from, float* to, int64_t count) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(to + i, load_floats(from + i));
-  for (; i < count; i++) to[i] = to_float(from[i]);
-}
-
-template <typename T>
 inline T from_float(float value);
 
 template <>
