@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kRowBlock = 48;
 constexpr int kTileRows = kLanes == 4 ? 4 : 6;
 constexpr int64_t kFewRows = 6;           // at most, to be met in place
-constexpr int64_t kPrefetchBytes = 4096;  // ahead
+constexpr int64_t kPrefetchBytes = 8192;  // ahead
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
 constexpr int64_t kRun = 8;                 // words of bytes whose products 16 bits can sum
@@ -151,6 +151,9 @@ struct BlockHeader {
   alignas(64) int32_t zeros[kPanel];
 
   void read(const QuantisedWeight& weight, const uint8_t* block) {
+    for (int64_t i = 0; i < weight.codes_offset; i += kLineBytes) {
+      __builtin_prefetch(block + i + kPrefetchBytes);
+    }
     if (weight.float_scales) {
       memcpy(scales, block, sizeof(scales));
     } else {
