@@ -97,7 +97,7 @@ class Recipe:
             raise CheckpointError(f"recipe {self.name} quantises no module of this model")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"name": self.name, "rules": [asdict(rule) for rule in self.rules]}
 
 
 def from_dict(values: Any, where: str) -> Recipe:
