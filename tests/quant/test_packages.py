@@ -19,8 +19,8 @@ from tests.models.test_parity import forward
 IDS = [(7 * i * i + 3) % 300 for i in range(40)]
 
 
-# Generated code and eager torch differ in a float32's last bit; where that lies between two integers,
-# x is rounded otherwise. With 32 bits there is nothing to see of it.
+# Generated code and eager torch differ in a float32's last bit; where that lies between two
+# integers, x is rounded otherwise. With 32 bits there is nothing to see of it.
 @pytest.mark.parametrize(
     ("recipe", "bits", "tolerance"), [("int4", 32, 1e-5), ("int8", 16, 1e-3), ("int4", 8, 0.1)]
 )
