@@ -30,7 +30,8 @@ class Rule:
     """bits: 4, 8 or None. activation_bits: 8 or 16, of the integers that x is rounded to.
 
     method: "round" to nearest; "awq" (Lin et al. 2023) and "smooth" (SmoothQuant, Xiao et al. 2023)
-    first scale the inputs by what calibration texts show of them.
+    first scale the inputs by what calibration texts show of them: those of linears in the model's
+    blocks. All else, embeddings and heads, is rounded to nearest whatever the method.
     """
 
     modules: str
