@@ -77,6 +77,13 @@ def main() -> None:
     type=int,
     help="8, 16 or 32, of what quantised weights multiply; default: as the recipe or checkpoint.",
 )
+@click.option(
+    "--calib",
+    type=click.Path(path_type=Path),
+    help="Texts like those the model will see (.jsonl: a 'text' a line); for awq and int8-a8.",
+)
+@click.option("--calib-samples", default=128, show_default=True)
+@click.option("--calib-length", type=int, help="Tokens of a sample; default: 512 at most.")
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
@@ -91,6 +98,7 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     \b
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
+    ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant awq --calib texts.jsonl
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """

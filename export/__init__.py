@@ -56,15 +56,19 @@ def export_checkpoint(
     quant: str | None = None,
     group_size: int | None = None,
     activation_bits: int | None = None,
+    calib: Path | None = None,
+    calib_samples: int = 128,
+    calib_length: int | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
     """Cast a checkpoint folder into a package at `output`; returns the compile record.
 
     quant: a recipe's name or file (quant/recipe.py); group_size: of its lowest bits;
-    activation_bits: of all quantised linears, imported ones too. `progress` is told the name of
-    each phase as it begins. Raises ExportError, or the models' CheckpointError, with one sentence
-    for the user; `output` is then as it was before.
+    activation_bits: of all quantised linears, imported ones too; calib: texts that a recipe is
+    calibrated and measured on, of which it takes so many samples of so many tokens. `progress` is
+    told the name of each phase as it begins. Raises ExportError, or the models' CheckpointError,
+    with one sentence for the user; `output` is then as it was before.
     """
     from .isa import find_level
 
@@ -86,7 +90,10 @@ def export_checkpoint(
             kv_dtype=kv_dtype,
             image_size=image_size,
         )
-        contract = contracts.of_checkpoint(quantise.load(plan, recipe, activation_bits), checkpoint)
+        texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
+        model = quantise.load(plan, recipe, texts, activation_bits, progress)
+        recorder.note("quantisation", quantise.report(model))
+        contract = contracts.of_checkpoint(model, checkpoint)
     return _export(contract, level, output, recorder)
 
 

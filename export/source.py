@@ -19,6 +19,9 @@ _DEFAULTS = {
     "quant": None,
     "group_size": None,
     "activation_bits": None,
+    "calib": None,
+    "calib_samples": 128,
+    "calib_length": None,
 }
 
 

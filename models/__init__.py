@@ -19,7 +19,7 @@ from .config import Config, ImageConfig, Rope
 from .decoder import Decoder
 from .errors import CheckpointError
 from .families import Family, read_config
-from .layers import Stored
+from .layers import Stored, filled
 from .model import Model
 
 __all__ = [
@@ -189,5 +189,4 @@ def _check_names(missing: set[str], extra: set[str], checkpoint: Path) -> None:
 
 def _set(owner: Stored, name: str, pieces: list[Tensor]) -> None:
     """Put a checkpoint's tensors where the module's parameter is."""
-    filled = owner.fill(name, pieces)
-    setattr(owner, name, torch.nn.Parameter(filled, requires_grad=False))
+    setattr(owner, name, filled(owner.fill(name, pieces)))

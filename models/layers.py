@@ -27,6 +27,10 @@ def parameter(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> nn.Par
     return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
+def filled(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
 def packed_shape(rows: int, columns: int, dtype: torch.dtype) -> torch.Size:
     """Shape that `pack_linear` gives a weight [rows, columns]."""
     return pack_linear(torch.empty(rows, columns, dtype=dtype, device="meta")).shape

@@ -6,22 +6,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace as replace_field
+from collections.abc import Callable, Collection
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ..models import CheckpointError, Model, Plan
+from ..models.encoder import ImageClassifier
 from ..models.layers import Embedding, Linear
 from . import importers
+from .calibration import Calibration
 from .imported import swap_imported
-from .modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
-from .recipe import RECIPES, Recipe, Rule, find
+from .layerwise import calibrate
+from .modules import Quality, Quantised, QuantisedEmbedding, QuantisedLinear, replace
+from .observe import blocks_of
+from .recipe import RECIPES, Recipe, Rule, check_activation_bits, find
 from .weight import QuantisedWeight, round_to_nearest
 
 __all__ = [
     "RECIPES",
+    "Calibration",
+    "Quality",
     "Quantised",
     "QuantisedLinear",
     "QuantisedWeight",
@@ -29,38 +36,87 @@ __all__ = [
     "Rule",
     "find",
     "load",
+    "report",
     "round_to_nearest",
     "swap",
 ]
 
 
-def load(plan: Plan, recipe: Recipe | None, activation_bits: int | None = None) -> Model:
-    """The checkpoint's model, quantised as it is read if there is a recipe.
+def _silent(_: str) -> None:
+    pass
 
-    What a checkpoint has quantised already stays as it is, and the recipe is for the rest.
-    activation_bits, if given, is for both. Raises CheckpointError.
+
+def load(
+    plan: Plan,
+    recipe: Recipe | None,
+    calibration: Calibration | None = None,
+    activation_bits: int | None = None,
+    progress: Callable[[str], None] = _silent,
+) -> Model:
+    """The checkpoint's model, quantised if there is a recipe: each linear's `quality`, see
+    `report`, says how well.
+
+    Without calibration texts weights are rounded as they are read, so there are never float ones in
+    memory. With them the linears in the model's blocks are quantised layer by layer, from weights
+    in the plan's dtype; a recipe whose methods need none is then only measured on them. What a
+    checkpoint has quantised already stays as it is, and the recipe is for the rest;
+    activation_bits, if given, is for both. `progress` is told of each layer. Raises
+    CheckpointError.
     """
+    model: Model = plan.model
     importer = importers.find(plan.config, plan.checkpoint, plan.files.keys())
-    if importer is not None:
-        swap_imported(plan, importer)
-    if recipe is not None:
-        swap(plan.model, recipe)
-    model: Model = plan.fill()
     if activation_bits is not None:
-        set_activation_bits(model, activation_bits)
+        if importer is None and recipe is None:
+            raise CheckpointError("--activation-bits is for quantised weights; give --quant too")
+        check_activation_bits(activation_bits)
+        recipe = recipe and recipe.with_activation_bits(activation_bits)
+    if importer is not None:
+        swap_imported(plan, importer, activation_bits or importer.activation_bits)
+    if recipe is None:
+        plan.fill()
+    else:
+        _quantise(plan, recipe, calibration, progress)
     if importer is not None or recipe is not None:
         model.quantization = describe(model, recipe, importer)
     return model
 
 
-def set_activation_bits(model: Model, bits: int) -> None:
-    """Of every quantised linear. Raises CheckpointError if there is none."""
-    linears = [module for module in model.modules() if isinstance(module, QuantisedLinear)]
-    if not linears:
-        raise CheckpointError("--activation-bits is for quantised weights; give --quant too")
-    for linear in linears:
-        linear.rule = replace_field(linear.rule, activation_bits=bits)
-        linear.rule.check("--activation-bits")
+def _quantise(
+    plan: Plan,
+    recipe: Recipe,
+    calibration: Calibration | None,
+    progress: Callable[[str], None],
+) -> None:
+    model, found = plan.model, _modules(plan.model)
+    recipe.check_modules(found)
+    tokens = _tokens(plan, recipe, calibration)
+    blocks = () if tokens is None else tuple(f"{path}." for path in blocks_of(model))
+    later = {path for path, m in found.items() if isinstance(m, Linear) and path.startswith(blocks)}
+    swap(model, recipe, keep=later)
+    plan.fill()
+    if tokens is not None:
+        rules = {path: rule for path in found if path in later and (rule := recipe.rule(path))}
+        calibrate(model, rules, tokens, progress)
+
+
+def _tokens(plan: Plan, recipe: Recipe, calibration: Calibration | None) -> Tensor | None:
+    """The calibration texts' tokens, if there are any."""
+    config = plan.model.config
+    if isinstance(plan.model, ImageClassifier):
+        if recipe.needs_texts:
+            raise CheckpointError(
+                f"recipe {recipe.name} is calibrated on texts, which {config.architecture} does not"
+                " read; take one whose method is round, such as int8 or int4"
+            )
+        return None
+    if calibration is not None:
+        return calibration.read(plan.checkpoint, config.max_seq_len, config.vocab_size)
+    if recipe.needs_texts:
+        raise CheckpointError(
+            f"recipe {recipe.name} is calibrated on texts; give --calib FILE, of texts like those"
+            " the model will see"
+        )
+    return None
 
 
 def describe(
@@ -68,38 +124,55 @@ def describe(
 ) -> dict[str, Any]:
     """For the manifest: the recipe, and how many modules have which layout."""
     names = [part for part in (importer and importer.recipe_name, recipe and recipe.name) if part]
-    layouts = Counter(m.layout for m in model.modules() if isinstance(m, Quantised))
+    quantised = [module for module in model.modules() if isinstance(module, Quantised)]
+    layouts = Counter(module.layout for module in quantised)
     return {
         "name": ", ".join(names),
         "imported": None if importer is None else importer.describe(),
         "rules": [] if recipe is None else recipe.to_dict()["rules"],
-        "activation_bits": sorted(
-            {m.rule.activation_bits for m in model.modules() if isinstance(m, QuantisedLinear)}
-        ),
+        "activation_bits": sorted({m.rule.activation_bits for m in quantised}),
         "layouts": dict(sorted(layouts.items())),
     }
 
 
-def swap(model: Model, recipe: Recipe) -> None:
-    """Replace the modules of a model that has no weights yet by those which round theirs.
+def swap(model: Model, recipe: Recipe, keep: Collection[str] = ()) -> None:
+    """Replace the modules of a model that has no weights yet by those which round theirs, but for
+    those to `keep`.
 
     A tied head goes as the embedding, whose tensor it is.
     """
-    found = {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, Linear | Embedding)
-    }
-    recipe.check_modules(found)
-    for path, module in found.items():
+    for path, module in _modules(model).items():
         rule = recipe.rule(path)
-        if rule is None:
+        if rule is None or path in keep:
             continue
         rounding = partial(_round, path, rule)
         if isinstance(module, Linear):
             replace(model, path, QuantisedLinear(module, rule, rounding))
         else:
             replace(model, path, QuantisedEmbedding(module, rule, rounding))
+
+
+def report(model: Model) -> list[dict[str, Any]]:
+    """How well each quantised matrix is: `module`, its path, and what its `Rule` and `Quality`
+    say. Without those that are another's, and those of a checkpoint that was quantised."""
+    return [
+        {"module": path, **_facts(module.rule), **asdict(module.quality)}
+        for path, module in model.named_modules()
+        if isinstance(module, Quantised) and module.quality is not None
+    ]
+
+
+def _facts(rule: Rule) -> dict[str, Any]:
+    return {name: value for name, value in asdict(rule).items() if name != "modules"}
+
+
+def _modules(model: Model) -> dict[str, Linear | Embedding]:
+    """What recipes speak of, by path."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, Linear | Embedding)
+    }
 
 
 def _round(path: str, rule: Rule, matrix: Tensor) -> QuantisedWeight:

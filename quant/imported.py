@@ -21,10 +21,15 @@ class ImportedLinear(QuantisedLinear):
     """A Linear at `path` whose checkpoint holds codes. on_disk: the checkpoint's names of ours."""
 
     def __init__(
-        self, linear: Linear, path: str, importer: Importer, on_disk: Callable[[str], str]
+        self,
+        linear: Linear,
+        path: str,
+        importer: Importer,
+        activation_bits: int,
+        on_disk: Callable[[str], str],
     ) -> None:
-        rule = Rule(path, 4, activation_bits=importer.activation_bits)  # bits: until it is filled
-        super().__init__(linear, rule, rounding=None)
+        rule = Rule(path, 4, activation_bits=activation_bits)  # bits: until it is filled
+        super().__init__(linear, rule)
         self._importer, self._on_disk = importer, on_disk
         self._parts = parts_of(linear, path)
 
@@ -67,14 +72,14 @@ def parts_of(linear: Linear, path: str) -> dict[str, int]:
     return dict(zip(names, rows, strict=True))
 
 
-def swap_imported(plan: Plan, importer: Importer) -> None:
+def swap_imported(plan: Plan, importer: Importer, activation_bits: int) -> None:
     """Replace the linears that `importer` takes. Raises CheckpointError."""
 
     def disk(path: str) -> str:
         return plan.on_disk(f"{path}.weight").removesuffix(".weight")
 
     def imported(linear: Linear, path: str) -> ImportedLinear:
-        return ImportedLinear(linear, path, importer, plan.on_disk)
+        return ImportedLinear(linear, path, importer, activation_bits, plan.on_disk)
 
     linears = {p: m for p, m in plan.model.named_modules() if isinstance(m, Linear)}
     swapped = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +12,26 @@ from torch import Tensor
 from ..custom_ops.quantised_layout import PANEL, Layout, layout_of, pack
 from ..models.layers import Embedding, Linear, Stored, parameter
 from .recipe import Rule
-from .weight import QuantisedWeight
+from .weight import QuantisedWeight, weight_error
 
 Rounding = Callable[[Tensor], QuantisedWeight]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far a quantised matrix is from its float one: root mean squares, relative.
+
+    weight_error: of W. output_error: of the outputs for inputs that calibration texts made, texts
+    that no search saw; rounded_error: what rounding to nearest alone would give; None without
+    texts. alpha: the exponent of the input scales that a search found, None if none helped;
+    scale_in: the module of the block that they were folded into, or "input_scale".
+    """
+
+    weight_error: float
+    output_error: float | None = None
+    rounded_error: float | None = None
+    alpha: float | None = None
+    scale_in: str | None = None
 
 
 def packed(weight: QuantisedWeight) -> Tensor:
@@ -29,13 +47,15 @@ def _empty(rule: Rule, rows: int, columns: int) -> torch.nn.Parameter:
 
 
 class Quantised(Stored):
-    """A matrix [rows, columns] of `bits`-bit codes, packed."""
+    """A matrix [rows, columns] of `bits`-bit codes, packed. quality: once its weight is there."""
 
     weight: torch.nn.Parameter
+    quality: Quality | None = None
 
-    def __init__(self, rule: Rule, rows: int, columns: int) -> None:
+    def __init__(self, rule: Rule, rounding: Rounding | None, rows: int, columns: int) -> None:
         super().__init__()
         assert rule.bits is not None
+        self._rounding = rounding
         self.rule, self.bits = rule, rule.bits
         self.rows, self.columns = rows, columns
         self.weight = _empty(rule, rows, columns)
@@ -44,6 +64,13 @@ class Quantised(Stored):
     def layout(self) -> str:
         """As the manifest names it."""
         return layout_of(self.weight, self.bits).name
+
+    def rounded(self, matrix: Tensor) -> QuantisedWeight:
+        """A matrix [rows, columns] by the module's rounding."""
+        assert self._rounding is not None
+        weight = self._rounding(matrix)
+        self.quality = Quality(weight_error(weight, matrix))
+        return weight
 
     def parameter_count(self, path: str, name: str) -> int:
         return self.rows * self.columns if name == "weight" else self.rows
@@ -55,12 +82,11 @@ class QuantisedLinear(Quantised):
     input_scale: Tensor | None
     input_perm: Tensor | None
 
-    def __init__(self, linear: Linear, rule: Rule, rounding: Rounding | None) -> None:
-        super().__init__(rule, linear.outputs, linear.inputs)
+    def __init__(self, linear: Linear, rule: Rule, rounding: Rounding | None = None) -> None:
+        super().__init__(rule, rounding, linear.outputs, linear.inputs)
         self.bias = linear.bias
         self.register_buffer("input_scale", None)
         self.register_buffer("input_perm", None)
-        self._rounding = rounding
         self._linear = [linear]  # in a list: it is no part of this module
 
     @property
@@ -96,8 +122,7 @@ class QuantisedLinear(Quantised):
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
         if name == "bias":
             return self.linear.fill(name, pieces)
-        assert self._rounding is not None
-        return self.hold(self._rounding(self.linear.matrix(pieces)))
+        return self.hold(self.rounded(self.linear.matrix(pieces)))
 
     def extra_repr(self) -> str:
         return f"{self.columns}, {self.rows}, {self.bits} bits, a{self.rule.activation_bits}"
@@ -132,8 +157,7 @@ class QuantisedEmbedding(Quantised):
     """An `Embedding` over codes."""
 
     def __init__(self, embedding: Embedding, rule: Rule, rounding: Rounding) -> None:
-        super().__init__(rule, embedding.vocab_size, embedding.hidden_size)
-        self._rounding = rounding
+        super().__init__(rule, rounding, embedding.vocab_size, embedding.hidden_size)
 
     def forward(self, tokens_T: Tensor) -> Tensor:
         out: Tensor = torch.ops.ingot.quantised_embedding(
@@ -148,7 +172,7 @@ class QuantisedEmbedding(Quantised):
         return torch.float32
 
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
-        return packed(self._rounding(*pieces))
+        return packed(self.rounded(*pieces))
 
     def extra_repr(self) -> str:
         return f"{self.rows}, {self.columns}, {self.bits} bits"

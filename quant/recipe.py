@@ -23,6 +23,7 @@ from ..models import CheckpointError
 from .weight import GROUP_SIZES
 
 Method = Literal["round", "awq", "smooth"]
+ACTIVATION_BITS = (8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Rule:
     """bits: 4, 8 or None. activation_bits: 8, 16 or 32, of the integers that x is rounded to.
 
     method: "round" to nearest; "awq" (Lin et al. 2023) and "smooth" (SmoothQuant, Xiao et al. 2023)
-    first scale the inputs by what calibration texts show of them.
+    first scale the inputs by what calibration texts show of them: those of linears in the model's
+    blocks. All else, embeddings and heads, is rounded to nearest whatever the method.
     """
 
     modules: str
@@ -46,7 +48,7 @@ class Rule:
             "bits": (4, 8, None),
             "group_size": GROUP_SIZES,
             "symmetric": (True, False),
-            "activation_bits": (8, 16, 32),
+            "activation_bits": ACTIVATION_BITS,
             "method": ("round", "awq", "smooth"),
         }
         for name, values in allowed.items():
@@ -69,9 +71,13 @@ class Recipe:
     rules: tuple[Rule, ...]
 
     @property
-    def calibrated(self) -> bool:
-        """Whether it needs texts."""
-        return any(rule.bits is not None and rule.method != "round" for rule in self.rules)
+    def needs_texts(self) -> bool:
+        """Whether it cannot do without calibration. "smooth" rounds to nearest then."""
+        return any(rule.bits is not None and rule.method == "awq" for rule in self.rules)
+
+    def with_activation_bits(self, bits: int) -> Recipe:
+        rules = (dataclasses.replace(rule, activation_bits=bits) for rule in self.rules)
+        return dataclasses.replace(self, rules=tuple(rules))
 
     def rule(self, path: str) -> Rule | None:
         """What to do with the module at `path`, if anything."""
@@ -116,6 +122,13 @@ def from_dict(values: Any, where: str) -> Recipe:
     for rule in recipe.rules:
         rule.check(where)
     return recipe
+
+
+def check_activation_bits(bits: int) -> None:
+    """Raises CheckpointError if the ops do not know them."""
+    if bits not in ACTIVATION_BITS:
+        known = ", ".join(map(str, ACTIVATION_BITS))
+        raise CheckpointError(f"--activation-bits {bits} is none of {known}")
 
 
 def find(name: str, group_size: int | None = None) -> Recipe:

@@ -37,6 +37,11 @@ class QuantisedWeight:
         zeros = 2 ** (self.bits - 1) if self.zeros is None else self._spread(self.zeros)
         return (self.codes.float() - zeros) * self._spread(self.scales)[:, :columns]
 
+    def rows(self, which: slice) -> QuantisedWeight:
+        """Some of W's rows."""
+        zeros = None if self.zeros is None else self.zeros[which]
+        return replace(self, codes=self.codes[which], scales=self.scales[which], zeros=zeros)
+
     def dequantised(self) -> Tensor:
         """The matrix that x as it is would be multiplied with, float32 [N, K]."""
         weight = self.matrix()
@@ -90,6 +95,21 @@ def round_to_nearest(
         scales,
         None if zeros is None else zeros.to(torch.uint8),
     )
+
+
+def row_slices(matrix: Tensor) -> list[slice]:
+    """Rows to work on at once, where that bounds the memory."""
+    return [slice(first, first + 1024) for first in range(0, len(matrix), 1024)]
+
+
+def weight_error(weight: QuantisedWeight, matrix: Tensor) -> float:
+    """How far it is from the `matrix` [N, K] it was: root mean squares, relative; 0 if that is."""
+    wrong = right = 0.0
+    for rows in row_slices(matrix):
+        exact = matrix[rows].double()
+        wrong += float((weight.rows(rows).dequantised() - exact).square().sum())
+        right += float(exact.square().sum())
+    return (wrong / right) ** 0.5 if right else 0.0
 
 
 def as_stored(scales: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ def test_a_package_gives_the_modules_logits(
     path = tmp_path / "model.pt2"
     export_checkpoint(demo_checkpoint, path, quant=recipe, group_size=64, activation_bits=bits)
     package = ingot.load(path)
-    model: Any = quant.load(models.plan(demo_checkpoint), quant.find(recipe, 64), bits)
+    model: Any = quant.load(
+        models.plan(demo_checkpoint), quant.find(recipe, 64), activation_bits=bits
+    )
     assert package.manifest["quantization"] == model.quantization
     with package.session() as session:
         logits = session.logits(IDS)
@@ -79,7 +81,7 @@ REFUSED = {
     "no recipe 'int5'": {"quant": "int5"},
     "--group-size 48 is none of": {"quant": "int4", "group_size": 48},
     "--group-size is for a recipe": {"group_size": 64},
-    "activation_bits is 12": {"quant": "int4", "activation_bits": 12},
+    "--activation-bits 12 is none of": {"quant": "int4", "activation_bits": 12},
     "--activation-bits is for quantised weights": {"activation_bits": 8},
     "cannot be read as a recipe": {"quant": "nothing.json"},
 }
