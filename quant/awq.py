@@ -5,7 +5,7 @@ they are rounded, and their inputs divided by it, their error shrinks by about a
 and 5: s = (mean |x|)^alpha, alpha from a grid, by the error of the output on calibration texts.
 Then each group's range is narrowed where that lowers the error of its part of the output; the
 authors' code leaves queries and keys out of this, but they gain from it too: on the demo model
-perplexity would be 24.16 without, and is 23.99 with them (32 samples).
+perplexity is 23.81 with them and 24.19 without (32 samples).
 """
 
 from __future__ import annotations
