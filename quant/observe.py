@@ -18,7 +18,7 @@ from ..custom_ops.paged_attention import BLOCK
 from ..models import Decoder
 
 CHUNK = 2048  # tokens that run at once: what bounds the memory of activations
-ROWS = 1024  # of inputs that are kept of a linear, for a search
+ROWS = 2048  # of inputs that are kept of a linear, for a search
 HELD_BACK = 256  # and to judge what it found
 _SEARCHED = 0.8  # of the tokens; those to judge by come from the rest
 

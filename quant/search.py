@@ -15,6 +15,8 @@ from ..custom_ops.quantised_linear import as_multiplied, round_activations
 from .recipe import Rule
 from .weight import QuantisedWeight, round_to_nearest, row_slices
 
+ROWS = 512  # of x, at most, that scales are compared on
+
 
 @dataclass(frozen=True)
 class Found:
@@ -39,26 +41,27 @@ def rounded_input(x: Tensor, rule: Rule) -> Tensor:
     return round_activations(x, rule.group_size, rule.activation_bits)
 
 
-def squared_errors(weight: Tensor, x: Tensor, scales: list[Tensor], rule: Rule) -> list[float]:
-    """For each of `scales`: sum over outputs of (x W^T - (x / s) Q(W s)^T)^2."""
-    inputs = [rounded_input(x / scale, rule) for scale in scales]
-    errors = [0.0] * len(scales)
+def squared_error(weight: Tensor, x: Tensor, y: Tensor, scale: Tensor, rule: Rule) -> float:
+    """The sum over outputs y = x W^T of (y - (x / s) Q(W s)^T)^2."""
+    scaled = rounded_input(x / scale, rule)
+    error = 0.0
     for rows in row_slices(weight):
-        exact = x @ weight[rows].t()
-        for i, (scale, scaled) in enumerate(zip(scales, inputs, strict=True)):
-            out = scaled @ quantise(weight[rows] * scale, rule).matrix().t()
-            errors[i] += float((out - exact).double().square().sum())
-    return errors
+        out = scaled @ quantise(weight[rows] * scale, rule).matrix().t()
+        error += float((out - y[:, rows]).double().square().sum())
+    return error
 
 
 def best(weight: Tensor, x: Tensor, candidates: dict[float, Tensor], rule: Rule) -> Found:
     """Of scales by their alpha, and none, those with the least error; of equals the first."""
-    scales = [torch.ones(weight.shape[1]), *candidates.values()]
-    errors = squared_errors(weight, x, scales, rule)
-    chosen = errors.index(min(errors))
-    if chosen == 0:
-        return Found()
-    return Found(scales[chosen], list(candidates)[chosen - 1])
+    x = x[:: -(-len(x) // ROWS)]
+    y = x @ weight.t()
+    found = Found()
+    least = squared_error(weight, x, y, torch.ones(weight.shape[1]), rule)
+    for alpha, scale in candidates.items():
+        error = squared_error(weight, x, y, scale, rule)
+        if error < least:
+            least, found = error, Found(scale, alpha)
+    return found
 
 
 def output_error(matrix: Tensor, x: Tensor, weight: QuantisedWeight, rule: Rule) -> float:
