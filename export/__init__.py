@@ -91,7 +91,9 @@ def export_checkpoint(
             image_size=image_size,
         )
         texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
-        model = quantise.load(plan, recipe, texts, activation_bits, progress)
+        model = quantise.load(
+            plan, recipe, texts, activation_bits=activation_bits, progress=progress
+        )
         recorder.note("quantisation", quantise.report(model))
         contract = contracts.of_checkpoint(model, checkpoint)
     return _export(contract, level, output, recorder)

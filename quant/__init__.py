@@ -50,6 +50,7 @@ def load(
     plan: Plan,
     recipe: Recipe | None,
     calibration: Calibration | None = None,
+    *,
     activation_bits: int | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> Model:
