@@ -30,7 +30,7 @@ def test_the_first_rule_that_matches_the_whole_path_decides() -> None:
     assert other is not None
     assert (head.bits, other.bits, other.method) == (8, 4, "awq")
     assert mine.rule("model.layers.0.mlp.down_proj") is None
-    assert mine.calibrated
+    assert mine.needs_texts
     assert from_dict(json.loads(json.dumps(mine.to_dict())), "again") == mine
 
 
