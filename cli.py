@@ -84,6 +84,11 @@ def main() -> None:
 )
 @click.option("--calib-samples", default=128, show_default=True)
 @click.option("--calib-length", type=int, help="Tokens of a sample; default: 512 at most.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Texts to measure the model on, before and after it is quantised.",
+)
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
@@ -115,6 +120,8 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     else:
         click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB", err=True)
         _print_phases(record)
+        if options["report"] is not None:
+            _print_quality(record["facts"])
 
 
 class _progress:
@@ -147,6 +154,21 @@ def _print_phases(record: dict[str, Any]) -> None:
             rows(event["children"], indent + "  ")
 
     rows(record["events"], "")
+    Console(stderr=True).print(table)
+
+
+def _print_quality(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("module", "bits", "method", "weight_error", "output_error", "rounded_error")
+    table = Table(title="quantisation: relative errors")
+    for name in columns:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for fact in facts["quantisation"]:
+        values = (fact[name] for name in columns)
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v or "") for v in values))
+    table.caption = ", ".join(f"{name} {value:.5g}" for name, value in facts["quality"].items())
     Console(stderr=True).print(table)
 
 

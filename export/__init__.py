@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from .errors import ExportError
 if TYPE_CHECKING:
     from torch import nn
 
+    from .. import models
     from ..models import Model
     from .cache import Compiled
     from .contracts import Contract
@@ -59,6 +61,7 @@ def export_checkpoint(
     calib: Path | None = None,
     calib_samples: int = 128,
     calib_length: int | None = None,
+    report: Path | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
@@ -66,9 +69,10 @@ def export_checkpoint(
 
     quant: a recipe's name or file (quant/recipe.py); group_size: of its lowest bits;
     activation_bits: of all quantised linears, imported ones too; calib: texts that a recipe is
-    calibrated and measured on, of which it takes so many samples of so many tokens. `progress` is
-    told the name of each phase as it begins. Raises ExportError, or the models' CheckpointError,
-    with one sentence for the user; `output` is then as it was before.
+    calibrated and measured on, of which it takes so many samples of so many tokens; report: texts
+    on which the model is measured before and after it is quantised, for the compile record.
+    `progress` is told the name of each phase as it begins. Raises ExportError, or the models'
+    CheckpointError, with one sentence for the user; `output` is then as it was before.
     """
     from .isa import find_level
 
@@ -83,20 +87,38 @@ def export_checkpoint(
         if quant is None and group_size is not None:
             raise ExportError("--group-size is for a recipe; give --quant too")
         recipe = None if quant is None else quantise.find(quant, group_size)
-        plan = models.plan(
-            checkpoint,
-            dtype=dtype,
-            max_seq_len=max_seq_len,
-            kv_dtype=kv_dtype,
-            image_size=image_size,
+        make_plan = partial(
+            models.plan, checkpoint, dtype, max_seq_len, kv_dtype=kv_dtype, image_size=image_size
         )
+        plan = make_plan()
         texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
         model = quantise.load(
             plan, recipe, texts, activation_bits=activation_bits, progress=progress
         )
         recorder.note("quantisation", quantise.report(model))
+    if report is not None:
+        with recorder.phase("measure quality"):
+            recorder.note("quality", _quality(make_plan(), model, report, calib_length))
+    with recorder.phase("read tokenizer"):
         contract = contracts.of_checkpoint(model, checkpoint)
     return _export(contract, level, output, recorder)
+
+
+def _quality(plan: models.Plan, model: Model, texts: Path, length: int | None) -> dict[str, float]:
+    """The unquantised model of `plan` against `model`, on at most 32 samples of `texts`."""
+    from .. import quant as quantise
+
+    config = plan.model.config
+    if model.quantization is None or model.quantization["imported"] is not None:
+        raise ExportError(
+            "--report compares a model before and after it is quantised: give --quant"
+        )
+    if not hasattr(config, "vocab_size"):
+        raise ExportError(f"--report is for models of text, which {config.architecture} is not")
+    samples = quantise.Calibration(texts, 32, length)
+    tokens = samples.read(plan.checkpoint, config.max_seq_len, config.vocab_size)
+    after = quantise.measure(model, tokens)
+    return quantise.compare(quantise.measure(plan.fill(), tokens), after)
 
 
 @_no_collection()

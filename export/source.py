@@ -22,6 +22,7 @@ _DEFAULTS = {
     "calib": None,
     "calib_samples": 128,
     "calib_length": None,
+    "report": None,
 }
 
 

@@ -20,6 +20,7 @@ from . import importers
 from .calibration import Calibration
 from .imported import swap_imported
 from .layerwise import calibrate
+from .measure import compare, measure
 from .modules import Quality, Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .observe import blocks_of
 from .recipe import RECIPES, Recipe, Rule, check_activation_bits, find
@@ -34,8 +35,10 @@ __all__ = [
     "QuantisedWeight",
     "Recipe",
     "Rule",
+    "compare",
     "find",
     "load",
+    "measure",
     "report",
     "round_to_nearest",
     "swap",

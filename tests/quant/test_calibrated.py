@@ -222,7 +222,9 @@ def test_loading_with_texts(tmp_path: Path, demo_checkpoint: Path) -> None:
     texts.write_text("for item in items:\n    print(item)\n" * 50)
     calibration = Calibration(texts, samples=4, length=32)
     said: list[str] = []
-    model = quant.load(models.plan(checkpoint), quant.find("awq"), calibration, progress=said.append)
+    model = quant.load(
+        models.plan(checkpoint), quant.find("awq"), calibration, progress=said.append
+    )
     assert said == ["quantise layer 1 of 2", "quantise layer 2 of 2"]
     assert not any(isinstance(module, Linear) for module in model.modules())
     facts = {fact["module"]: fact for fact in quant.report(model)}

@@ -58,6 +58,18 @@ def test_every_family_is_quantised(kind: str, tmp_path: Path) -> None:
     assert relative_error(*logits) < 0.1
 
 
+def test_a_report_compares_before_and_after(demo_checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("for item in items:\n    print(item)\n" * 50)
+    options: dict[str, Any] = {"report": text, "calib_length": 64}
+    record = export_checkpoint(demo_checkpoint, tmp_path / "a.pt2", quant="int8", **options)
+    quality = record["facts"]["quality"]
+    assert 1 < quality["perplexity_before"] < 100
+    assert quality["perplexity_after"] == pytest.approx(quality["perplexity_before"], rel=0.01)
+    with pytest.raises(ExportError, match="before and after it is quantised"):
+        export_checkpoint(demo_checkpoint, tmp_path / "b.pt2", **options)
+
+
 @torch.no_grad()
 def test_encoders_are_quantised(tmp_path: Path) -> None:
     folder = make_encoder(tmp_path / "bert", "BertModel")
@@ -66,6 +78,9 @@ def test_encoders_are_quantised(tmp_path: Path) -> None:
     exact: Any = models.load(folder)
     found: Any = quant.load(models.plan(folder), quant.find("int8"))
     assert relative_error(found(*inputs), exact(*inputs)) < 0.02
+    ids = torch.tensor([IDS[:16], IDS[16:32]])
+    cosines = quant.compare(quant.measure(exact, ids), quant.measure(found, ids))
+    assert 0.999 < cosines["min_cosine"] <= cosines["mean_cosine"] < 1
 
 
 @torch.no_grad()
