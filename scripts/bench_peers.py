@@ -50,12 +50,23 @@ def machine() -> dict[str, Any]:
     }
 
 
-def new_record(settings: list[Setting], threads: int, new_tokens: int) -> report.Record:
+def command_line(**options: Any) -> str:
+    """What repeats the measurement; where it keeps its files is left out."""
+    words = ["python", "scripts/bench_peers.py"]
+    for name, value in options.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [f"--{name.replace('_', '-')}", str(one)]
+    return shlex.join(words)
+
+
+def new_record(
+    settings: list[Setting], threads: int, new_tokens: int, command: str
+) -> report.Record:
     return {
         "machine": machine(),
         "run": {
             "model": MODEL,
-            "command": shlex.join(["python", "scripts/bench_peers.py", *sys.argv[1:]]),
+            "command": command,
             "date": datetime.date.today().isoformat(),
             "commit": git("rev-parse", "--short", "HEAD"),
             "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
@@ -144,7 +155,10 @@ def main(
         for setting in SETTINGS
         if (not only or setting.engine in only) and (not precision or setting.kind in precision)
     ]
-    record = new_record(settings, threads, new_tokens)
+    command = command_line(
+        rounds=rounds, threads=threads, new_tokens=new_tokens, only=only, precision=precision
+    )
+    record = new_record(settings, threads, new_tokens, command)
     rows = list(zip(record["rows"], settings, strict=True))
     for row, setting in rows:
         prepare(row, setting, work_dir, threads, timeout)

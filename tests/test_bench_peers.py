@@ -174,5 +174,7 @@ def test_a_whole_run_skips_what_is_missing_and_goes_on_past_a_failure(
     assert empty["status"] == "failed: the model is empty"
     assert absent["status"] == "skipped: no absent"
     assert found["run"]["rounds"] == 2
+    assert str(tmp_path) not in found["run"]["command"]
+    assert "--rounds 2" in found["run"]["command"]
     rendered = CliRunner().invoke(bench_peers.main, ["--render", str(tmp_path / "table.json")])
     assert rendered.stdout == (tmp_path / "table.md").read_text()

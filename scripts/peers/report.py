@@ -95,8 +95,8 @@ def notes(record: Record) -> str:
     }
     in_cpp = [e.title for name, e in ENGINES.items() if e.native or name == "ingot"]
     lines = [
-        f"- Medians of {run['rounds']} rounds, least and most in brackets; each round goes through"
-        " all settings, each in fresh processes. Only ratios within one run mean anything.",
+        f"- Medians of {run['rounds']} round(s), least and most in brackets; each round goes"
+        " through all settings, each in fresh processes. Only ratios within one run mean anything.",
         f"- Prefill is a prompt's first token; decode is {run['new_tokens'] - 1} more. Every prompt"
         " is new; each engine has its own defaults but for the number of threads.",
         "- Cold is process start to first token, a prompt of 32, files in the page cache:"
