@@ -31,9 +31,13 @@ def _by_kind(manifest: dict[str, Any]) -> dict[str, str]:
         per_token = cache["bytes_per_block"] * cache["num_layers"] / cache["block_size"]
         rows["KV cache"] = f"{cache['dtype']}, {per_token / 1024:.1f} KiB a token"
     if recipe := manifest["quantization"]:
-        rows["quantisation"] = recipe["name"]
+        bits = " and ".join(map(str, recipe["activation_bits"]))
+        rows["quantisation"] = f"{recipe['name']}, x in {bits} bits"
         rows["layouts"] = ", ".join(f"{n} x {layout}" for layout, n in recipe["layouts"].items())
-        rows["rules"] = "\n".join(map(_rule, recipe["rules"]))
+        if recipe["imported"]:
+            rows["as the checkpoint"] = _facts(recipe["imported"])
+        if recipe["rules"]:
+            rows["rules"] = "\n".join(map(_rule, recipe["rules"]))
     if how := manifest.get("embedding"):
         normalized = ", normalised" if how["normalize"] else ""
         rows["embedding"] = f"{how['pooling']}{normalized}, of {how['max_tokens']} tokens at most"
@@ -43,8 +47,12 @@ def _by_kind(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def _rule(rule: dict[str, Any]) -> str:
-    facts = [f"{name} {value}" for name, value in rule.items() if name != "modules"]
-    return f"{rule['modules']}: {', '.join(facts) if rule['bits'] else 'kept'}"
+    how = {name: value for name, value in rule.items() if name != "modules"}
+    return f"{rule['modules']}: {_facts(how) if rule['bits'] else 'kept'}"
+
+
+def _facts(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _signature(fact: dict[str, Any]) -> str:

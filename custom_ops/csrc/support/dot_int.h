@@ -26,8 +26,8 @@ inline VecInt multiply_pairs(VecInt a, VecInt b) {
 #endif
 }
 
-// sum + products of unsigned and signed bytes, added in pairs: 16-bit integers, which must hold them.
-// In assembly, because GCC keeps many products at once and runs out of registers.
+// sum + products of unsigned and signed bytes, added in pairs: 16-bit integers, which must hold
+// them. In assembly, because GCC keeps many products at once and runs out of registers.
 inline VecInt add_byte_pairs(VecInt sum, VecInt codes, VecInt x) {
 #if defined(__AVX2__)
   VecInt products;

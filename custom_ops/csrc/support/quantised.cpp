@@ -47,4 +47,50 @@ QuantisedWeight quantised_weight(const DLTensor* weight, int64_t bits, int64_t d
   return found;
 }
 
+bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+               const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
+               int64_t activation_bits, int64_t bits, DLTensor* out, QuantisedLinear* call) {
+  expect(x, "x", kFloat32, {-1, -1});
+  expect_contiguous(x, "x", 1);
+  const int64_t depth = x->shape[1];
+  const QuantisedWeight packed = quantised_weight(weight, bits, depth);
+  if (out_features < 0 || packed.panels != (out_features + kPanel - 1) / kPanel) {
+    fail("out_features is %lld, but the quantised weight has %lld panels of 64",
+         static_cast<long long>(out_features), static_cast<long long>(packed.panels));
+  }
+  if (activation_bits != 8 && activation_bits != 16 && activation_bits != 32) {
+    fail("activation_bits is %lld; it is 8, 16 or 32", static_cast<long long>(activation_bits));
+  }
+  const auto optional = [](const DLTensor* tensor, const char* name, DLDataType dtype,
+                           int64_t size) {
+    if (tensor == nullptr) return;
+    expect(tensor, name, dtype, {size});
+    expect_contiguous(tensor, name, 1);
+  };
+  optional(bias, "bias", kFloat32, out_features);
+  optional(input_scale, "input_scale", kFloat32, depth);
+  optional(input_perm, "input_perm", kInt64, depth);
+  if (wants_shape(out, kFloat32, {x->shape[0], out_features})) return false;
+  const auto* perm = input_perm != nullptr ? data_of<const int64_t>(input_perm) : nullptr;
+  for (int64_t k = 0; perm != nullptr && k < depth; k++) {
+    if (perm[k] < 0 || perm[k] >= depth) {
+      fail("input_perm[%lld] is %lld, outside [0, %lld)", static_cast<long long>(k),
+           static_cast<long long>(perm[k]), static_cast<long long>(depth));
+    }
+  }
+  *call = {.x = data_of<const float>(x),
+           .x_stride = x->strides[0],
+           .depth = depth,
+           .weight = packed,
+           .middle = 1 << (bits - 1),
+           .passes = activation_bits == 32 ? 2 : 1,
+           .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
+           .input_scale = input_scale != nullptr ? data_of<const float>(input_scale) : nullptr,
+           .input_perm = perm,
+           .out = data_of<float>(out),
+           .rows = x->shape[0],
+           .columns = out_features};
+  return true;
+}
+
 }  // namespace ingot

@@ -22,7 +22,28 @@ struct QuantisedWeight {
   int64_t zeros_offset() const { return kPanel * (float_scales ? 4 : 2); }
 };
 
+// A call of linear_w4 or linear_w8.
+struct QuantisedLinear {
+  const float* x;
+  int64_t x_stride;
+  int64_t depth;  // K
+  QuantisedWeight weight;
+  int32_t middle;             // the zero point of all where the weight holds none
+  int64_t passes;             // 2: what rounding leaves of x is rounded too, and multiplied
+  const float* bias;          // or null
+  const float* input_scale;   // or null
+  const int64_t* input_perm;  // or null
+  float* out;
+  int64_t rows;
+  int64_t columns;
+};
+
 // Throws unless `weight` is a contiguous packed matrix of `bits`-bit codes and `depth` columns.
 QuantisedWeight quantised_weight(const DLTensor* weight, int64_t bits, int64_t depth);
+
+// Checks the arguments; false if only the output's shape was asked for.
+bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+               const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
+               int64_t activation_bits, int64_t bits, DLTensor* out, QuantisedLinear* call);
 
 }  // namespace ingot
