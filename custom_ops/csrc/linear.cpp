@@ -12,12 +12,11 @@
 #include <omp.h>
 
 #include <type_traits>
-#include <vector>
 
 #include "dot_bf16.h"
 #include "ops.h"
 #include "packed.h"
-#include "vec.h"
+#include "tile.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -27,13 +26,6 @@ constexpr int64_t kUnitsPerThread = 8;
 constexpr int kLineWords = 16;              // 32-bit words in a cache line
 constexpr int64_t kPrefetchWords = 1024;    // 4 KiB ahead
 constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
-constexpr int kTileRows = kLanes == 4 ? 4 : 6;
-
-// Vectors of columns that a tile of `rows` rows holds in registers (32 at AVX-512, else 16).
-constexpr int tile_vectors(int rows) {
-  if (kLanes == 16) return 4;
-  return rows == 1 ? 8 : rows == 2 ? 4 : 2;
-}
 
 // How a word of the panel meets x. Depth is counted in values of x as they are broadcast, of which
 // a word meets kStep; a block of k is kBlock of them.
@@ -282,12 +274,7 @@ void run(const Linear& call) {
   static thread_local std::vector<Value> space;  // kept: a step allocates nothing
   const int64_t depth = Format::depth(call.weight.depth);
   const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
-  const auto needed = static_cast<size_t>(tiles * kTileRows * depth);
-  if (space.size() < needed) {
-    space = {};  // what is there need not be copied
-    space.resize(needed);
-  }
-  Value* packed = space.data();
+  Value* packed = grown(space, tiles * kTileRows * depth);
   const Operand<Format> x =
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;
@@ -329,7 +316,6 @@ void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int
   if (wants_shape(out0, kFloat32, {x->shape[0], out_features})) return;
   const Linear call{.x = data_of<const float>(x),
                     .x_stride = x->strides[0],
-
                     .weight = packed,
                     .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
                     .out = data_of<float>(out0),

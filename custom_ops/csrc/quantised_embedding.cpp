@@ -1,12 +1,11 @@
 // quantised_embedding: rows of a quantised matrix; see custom_ops/quantised_embedding.py.
+#include "embed.h"
 #include "half.h"
 #include "ops.h"
 #include "quantised.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
-
-constexpr int64_t kParallelWork = 1 << 14;  // values worth waking the other threads for
 
 // Group `group` of a row: `count` floats.
 template <int kBits>
@@ -47,19 +46,9 @@ void copy_row(const QuantisedWeight& weight, int64_t bits, int64_t row, int64_t 
 
 void quantised_embedding(const DLTensor* tokens, const DLTensor* weight, int64_t embedding_dim,
                          int64_t bits, DLTensor* out0) {
-  expect(tokens, "tokens", kInt64, {-1});
-  expect_contiguous(tokens, "tokens", 1);
   const QuantisedWeight packed = quantised_weight(weight, bits, embedding_dim);
-  const int64_t count = tokens->shape[0];
-  if (wants_shape(out0, kFloat32, {count, embedding_dim})) return;
-
-  const int64_t* token = data_of<const int64_t>(tokens);
-  check_tokens(token, count, packed.panels);
-  float* out = data_of<float>(out0);
-#pragma omp parallel for schedule(static) if (count * embedding_dim > kParallelWork)
-  for (int64_t t = 0; t < count; t++) {
-    copy_row(packed, bits, token[t], embedding_dim, out + t * embedding_dim);
-  }
+  embed(tokens, packed.panels, embedding_dim, out0,
+        [&](int64_t row, float* to) { copy_row(packed, bits, row, embedding_dim, to); });
 }
 
 }  // namespace ingot::INGOT_LEVEL

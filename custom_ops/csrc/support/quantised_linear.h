@@ -11,8 +11,6 @@
 
 #include <omp.h>
 
-#include <vector>
-
 #include "half.h"
 #include "rounded_rows.h"
 
@@ -24,12 +22,6 @@ constexpr int64_t kFewRows = 6;           // at most, to be met in place
 constexpr int64_t kPrefetchBytes = 8192;  // ahead
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
-
-// Vectors of columns that a tile of `rows` rows holds in registers (32 at AVX-512, else 16).
-constexpr int tile_vectors(int rows) {
-  if (kLanes == 16) return 4;
-  return rows == 1 ? 8 : rows == 2 ? 4 : 2;
-}
 
 // A block's scales and, where it has them, zero points as the products want them.
 struct BlockHeader {
@@ -234,15 +226,6 @@ void few_rows(const Unit& unit) {
     default:
       return few_rows<Format, kZeros, 6>(unit);
   }
-}
-
-template <typename T>
-T* grown(std::vector<T>& space, int64_t size) {
-  if (space.size() < static_cast<size_t>(size)) {
-    space = {};  // what is there need not be copied
-    space.resize(static_cast<size_t>(size));
-  }
-  return space.data();
 }
 
 // Room for x of `rows` rows, kept by the calling thread: a step allocates nothing.

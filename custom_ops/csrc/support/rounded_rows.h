@@ -4,11 +4,10 @@
 
 #include "quantised.h"
 #include "quantised_format.h"
+#include "tile.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
-
-constexpr int kTileRows = kLanes == 4 ? 4 : 6;
 
 // x as integers: words of it, a scale for each row's group (a group of each pass, one after the
 // other), and what the zero points add to each sum of products: -(sum of the group's integers),
