@@ -2,8 +2,7 @@
 
     x [M, K] float32, rows any stride apart; weight: W [N, K] packed as quantised_layout.py says;
     bias [N] float32 or None; input_scale [K] float32 or None, input_perm [K] int64 or None:
-    x' = x[:, input_perm] * input_scale; N is `out_features`; activation_bits 8, 16 or
-    32
+    x' = x[:, input_perm] * input_scale; N is `out_features`; activation_bits 8, 16 or 32
     -> [M, N] float32
 
 The formula and the rounding of x: quantised_linear.py. A row's result does not depend on the other

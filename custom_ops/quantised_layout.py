@@ -119,12 +119,18 @@ def unpack(
 
 
 def dequantise(weight: Tensor, bits: int, out_features: int, in_features: int) -> Tensor:
-    """W float32 [N, K]: (code - zero) * scale."""
-    codes, scales, zeros = unpack(weight, bits, out_features, in_features)
-    size = layout_of(weight, bits).group_size
+    """W float32 [N, K] of a packed weight."""
+    unpacked = unpack(weight, bits, out_features, in_features)
+    return matrix_of(*unpacked, bits, layout_of(weight, bits).group_size)
+
+
+def matrix_of(
+    codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, group_size: int
+) -> Tensor:
+    """W float32 [N, K]: (code - zero) * scale, from what `pack` takes."""
 
     def spread(values: Tensor) -> Tensor:
-        return values.float().repeat_interleave(size, 1)[:, :in_features]
+        return values.float().repeat_interleave(group_size, 1)[:, : codes.shape[1]]
 
     middle = 2 ** (bits - 1) if zeros is None else spread(zeros)
     return (codes.float() - middle) * spread(scales)

@@ -18,7 +18,7 @@ from .weight import concatenate
 
 
 class ImportedLinear(QuantisedLinear):
-    """A Linear at `path` whose checkpoint holds codes. on_disk: the checkpoint's names of ours."""
+    """A Linear at `path` whose checkpoint holds codes. on_disk: the checkpoint's path of ours."""
 
     def __init__(
         self,
@@ -50,19 +50,16 @@ class ImportedLinear(QuantisedLinear):
             return super().fill(name, pieces)
         left, weights = iter(pieces), []
         for part, rows in self._parts.items():
-            disk = self._path_on_disk(part)
+            disk = self._on_disk(part)
             tensors = {disk + end: next(left) for end in self._tensors(part, rows)}
             weights.append(self._importer.read(disk, tensors, rows, self.columns))
         return self.hold(concatenate(weights))
 
     def _tensors(self, part: str, rows: int) -> dict[str, tuple[int, ...]]:
         """Ends of the names of a part's tensors, and their shapes."""
-        disk = self._path_on_disk(part)
+        disk = self._on_disk(part)
         expected = self._importer.tensors(disk, rows, self.columns)
         return {name.removeprefix(disk): shape for name, (shape, _) in expected.items()}
-
-    def _path_on_disk(self, part: str) -> str:
-        return self._on_disk(f"{part}.weight").removesuffix(".weight")
 
 
 def parts_of(linear: Linear, path: str) -> dict[str, int]:
@@ -79,7 +76,7 @@ def swap_imported(plan: Plan, importer: Importer, activation_bits: int) -> None:
         return plan.on_disk(f"{path}.weight").removesuffix(".weight")
 
     def imported(linear: Linear, path: str) -> ImportedLinear:
-        return ImportedLinear(linear, path, importer, activation_bits, plan.on_disk)
+        return ImportedLinear(linear, path, importer, activation_bits, disk)
 
     linears = {p: m for p, m in plan.model.named_modules() if isinstance(m, Linear)}
     swapped = 0

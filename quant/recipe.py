@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..custom_ops.quantised_layout import GROUP_SIZES
 from ..models import CheckpointError
-from .weight import GROUP_SIZES
 
 Method = Literal["round", "awq", "smooth"]
 ACTIVATION_BITS = (8, 16, 32)

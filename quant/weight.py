@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GROUP_SIZES = (32, 64, 128)
+from ..custom_ops.quantised_layout import matrix_of
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ class QuantisedWeight:
 
     def matrix(self) -> Tensor:
         """W itself, float32 [N, K]: without input_scale and input_perm."""
-        columns = self.codes.shape[1]
-        zeros = 2 ** (self.bits - 1) if self.zeros is None else self._spread(self.zeros)
-        return (self.codes.float() - zeros) * self._spread(self.scales)[:, :columns]
+        return matrix_of(self.codes, self.scales, self.zeros, self.bits, self.group_size)
 
     def rows(self, which: slice) -> QuantisedWeight:
         """Some of W's rows."""
@@ -50,10 +48,6 @@ class QuantisedWeight:
         if self.input_perm is not None:
             weight = torch.empty_like(weight).index_copy_(1, self.input_perm, weight)
         return weight
-
-    def _spread(self, groups: Tensor) -> Tensor:
-        """[N, G] -> float32 [N, K]: each group's value at its columns."""
-        return groups.float().repeat_interleave(self.group_size, 1)[:, : self.codes.shape[1]]
 
 
 def round_to_nearest(

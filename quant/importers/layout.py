@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..weight import GROUP_SIZES, QuantisedWeight
+from ...custom_ops.quantised_layout import GROUP_SIZES
+from ..weight import QuantisedWeight
 
 
 def words(count: int, bits: int) -> int:
