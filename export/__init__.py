@@ -19,10 +19,11 @@ from ..profiling.record import Recorder
 from .errors import ExportError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from .. import models
     from ..models import Model
+    from ..quant import Recipe
     from .cache import Compiled
     from .contracts import Contract
     from .isa import IsaLevel
@@ -92,33 +93,47 @@ def export_checkpoint(
         )
         plan = make_plan()
         texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
+        measured = None if report is None else _report_tokens(plan, recipe, report, calib_length)
         model = quantise.load(
             plan, recipe, texts, activation_bits=activation_bits, progress=progress
         )
         recorder.note("quantisation", quantise.report(model))
-    if report is not None:
+    if measured is not None:
         with recorder.phase("measure quality"):
-            recorder.note("quality", _quality(make_plan(), model, report, calib_length))
+            recorder.note("quality", _quality(make_plan(), model, measured))
     with recorder.phase("read tokenizer"):
         contract = contracts.of_checkpoint(model, checkpoint)
     return _export(contract, level, output, recorder)
 
 
-def _quality(plan: models.Plan, model: Model, texts: Path, length: int | None) -> dict[str, float]:
-    """The unquantised model of `plan` against `model`, on at most 32 samples of `texts`."""
-    from .. import quant as quantise
+def _report_tokens(
+    plan: models.Plan, recipe: Recipe | None, texts: Path, length: int | None
+) -> Tensor:
+    """At most 32 samples of `texts`. Raises ExportError where nothing can be compared on them."""
+    from ..quant import Calibration
 
     config = plan.model.config
-    if model.quantization is None or model.quantization["imported"] is not None:
+    if recipe is None:
         raise ExportError(
             "--report compares a model before and after it is quantised: give --quant"
         )
     if not hasattr(config, "vocab_size"):
         raise ExportError(f"--report is for models of text, which {config.architecture} is not")
-    samples = quantise.Calibration(texts, 32, length)
-    tokens = samples.read(plan.checkpoint, config.max_seq_len, config.vocab_size)
-    after = quantise.measure(model, tokens)
-    return quantise.compare(quantise.measure(plan.fill(), tokens), after)
+    samples = Calibration(texts, 32, length)
+    return samples.read(plan.checkpoint, config.max_seq_len, config.vocab_size)
+
+
+def _quality(plan: models.Plan, model: Model, tokens: Tensor) -> dict[str, float]:
+    """The unquantised model of `plan` against `model`."""
+    from ..quant import compare, measure
+
+    if model.quantization is None or model.quantization["imported"] is not None:
+        raise ExportError(
+            "--report compares a model before and after it is quantised, and this checkpoint is"
+            " quantised already"
+        )
+    after = measure(model, tokens)
+    return compare(measure(plan.fill(), tokens), after)
 
 
 @_no_collection()
