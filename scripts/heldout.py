@@ -59,14 +59,20 @@ def corpus() -> tuple[list[str], list[str]]:
     return train, held_out
 
 
+def write_jsonl(path: Path, texts: list[str]) -> str:
+    """Writes a text a line, as `ingot eval` and --calib read them; returns what was written."""
+    content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    path.write_text(content, encoding="utf-8")
+    return content
+
+
 @click.command(help=__doc__)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="A .jsonl file."
 )
 def main(output: Path) -> None:
     _, texts = corpus()
-    content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-    output.write_text(content, encoding="utf-8")
+    content = write_jsonl(output, texts)
     digest = hashlib.sha256(content.encode()).hexdigest()
     size = sum(len(text.encode()) for text in texts)
     click.echo(f"{output}: {len(texts)} documents, {size} bytes of text, sha256 {digest[:16]}")

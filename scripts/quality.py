@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from heldout import corpus
+from heldout import corpus, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 BFLOAT16 = ("--dtype", "bfloat16")
@@ -47,11 +47,6 @@ def ingot(*arguments: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "ingot", *map(str, arguments), "--json"]
     result: dict[str, Any] = json.loads(subprocess.check_output(command))
     return result
-
-
-def write_jsonl(path: Path, texts: Iterable[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
 
 
 def sentences(texts: Iterable[str]) -> list[str]:
@@ -94,12 +89,16 @@ def cell(value: float | None, form: str) -> str:
 def main(minilm: Path | None, work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     train, held_out = corpus()
-    calib = write_jsonl(work_dir / "calib.jsonl", train[::10])
-    text = write_jsonl(work_dir / "heldout.jsonl", held_out)
+    calib = work_dir / "calib.jsonl"
+    write_jsonl(calib, train[::10])
+    text = work_dir / "heldout.jsonl"
+    write_jsonl(text, held_out)
     decoder_table(work_dir, calib, text)
     if minilm is not None:
-        calib = write_jsonl(work_dir / "calib-sentences.jsonl", sentences(train[::10]))
-        text = write_jsonl(work_dir / "sentences.jsonl", sentences(held_out))
+        calib = work_dir / "calib-sentences.jsonl"
+        write_jsonl(calib, sentences(train[::10]))
+        text = work_dir / "sentences.jsonl"
+        write_jsonl(text, sentences(held_out))
         encoder_table(minilm, work_dir, calib, text)
 
 
