@@ -40,7 +40,7 @@ class Group(click.Group):
 
 def _is_for_the_user(error: Exception) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"IngotError", "ExportError", "CheckpointError"})
+    return bool(names & {"IngotError", "ExportError", "CheckpointError", "ProfileError"})
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
