@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from . import __version__
+from . import __version__, process
 
 PACKAGE = click.argument("package", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -113,7 +113,8 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     from .export.source import export_source
 
     with _progress() as progress:
-        record = export_source(source, output, progress=progress, **options)
+        since = process.start_time()
+        record = export_source(source, output, progress=progress, since=since, **options)
     gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
