@@ -49,6 +49,7 @@ function theme() {
     colorway: palette, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: text, family: "system-ui, sans-serif", size: 12 },
     title: { x: 0, xref: "paper", font: { size: 14 } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: text },
     xaxis: axis, yaxis: axis, margin: { l: 60, r: 20, t: 40, b: 50 },
   };
 }
@@ -57,7 +58,7 @@ function draw(element) {
   const figure = JSON.parse(element.querySelector("script").textContent);
   const layout = { ...figure.layout, template: { layout: theme() } };
   Plotly.react(element.plot ??= element.appendChild(document.createElement("div")), figure.data,
-    { height: element.clientHeight, ...layout }, { responsive: true, displaylogo: false });
+    { height: element.clientHeight, ...layout }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]] });
 }
 
 function drawVisible() {
