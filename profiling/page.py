@@ -43,7 +43,7 @@ class Table:
 
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
-    filter: bool = True  # whether it has a box to filter by
+    controls: bool = True  # whether it can be sorted and filtered
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ for (const holder of document.querySelectorAll(".table")) {
   const heads = [...holder.querySelectorAll("th")];
   const original = [...body.rows];
 
-  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+  heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
     const numeric = head.classList.contains("number");
     const before = head.getAttribute("aria-sort");
     // Numbers begin with the largest, text with the first; a third click gives the first order back.
