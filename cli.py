@@ -133,7 +133,7 @@ class _progress:
         console = Console(stderr=True)
         if not console.is_terminal:
             return lambda phase: click.echo(f"{phase} ...", err=True)
-        self._status = console.status("export")
+        self._status = console.status("starts")
         self._status.start()
         return self._status.update
 

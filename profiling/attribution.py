@@ -20,6 +20,8 @@ AFTER = "after a step's last event"
 BETWEEN = "between steps"
 NAMELESS = "events of no module"
 
+_WORK = ("kernel", "op", "host")  # categories of events whose time is a module's
+
 Path = tuple[str, ...]  # ("model", "layers", "0"); what is unmatched: (UNMATCHED, BEFORE)
 
 
@@ -55,7 +57,7 @@ def slices(trace: Trace, steps: list[Event], aliases: Mapping[str, str]) -> list
     aliases: names of modules to be replaced, with what lies inside them. Events on several threads
     count where they are alone or began first.
     """
-    events = sorted((e for e in trace.events if e.category != "step"), key=lambda e: e.start_us)
+    events = sorted((e for e in trace.events if e.category in _WORK), key=lambda e: e.start_us)
     starts = [event.start_us for event in events]
     found: list[Slice] = []
     for step in steps:

@@ -66,17 +66,16 @@ def compare(traces: Sequence[Trace], sources: Sequence[str]) -> dict[str, Any]:
 
 
 def engine_names(headers: Sequence[Header], sources: Sequence[str]) -> list[str]:
-    """Each trace's engine, and where two have the same, the source's stem or a number with it."""
+    """Each trace's engine; of several with the same, the source's stem; then numbered."""
     names = [header.engine for header in headers]
     stems = [PurePath(source.partition(":")[2] or source).stem for source in sources]
-    longer = [f"{name} {stem}" for name, stem in zip(names, stems, strict=True)]
-    found: list[str] = []
-    for name, long in zip(names, longer, strict=True):
-        chosen = name if names.count(name) == 1 else long
-        if longer.count(long) > 1 and chosen == long:
-            chosen = f"{long} #{sum(n.startswith(f'{long} #') for n in found) + 1}"
-        found.append(chosen)
-    return found
+    chosen = [
+        stem if names.count(name) > 1 else name for name, stem in zip(names, stems, strict=True)
+    ]
+    return [
+        f"{name} #{chosen[: index + 1].count(name)}" if chosen.count(name) > 1 else name
+        for index, name in enumerate(chosen)
+    ]
 
 
 def _check_modules(names: Sequence[str], whole: tree.Node) -> None:
