@@ -69,15 +69,18 @@ class TorchEngine(ABC):
     def __init__(self, text: str) -> None:
         begun = process.now()
         self.source = Source(text)
+        self.aliases: dict[str, str] = {}
         self.load()
         start_up = {
             "import_ms": (begun - process.start_time()) * 1e3,
             "load_ms": (process.now() - begun) * 1e3,
         }
+        self.contract = of_checkpoint(self.source.plan.model, self.source.checkpoint)
         self.header = Header(
             engine=self.name,
             name=f"{self.name}:{text}",
-            model=of_checkpoint(self.source.plan.model, self.source.checkpoint).card,
+            model=self.contract.card,
+            aliases=self.aliases,
             start_up=start_up,
             environment={"torch": torch.__version__},
         )
