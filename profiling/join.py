@@ -78,8 +78,8 @@ def check(events: Sequence[Event], calls: Sequence[Call], step: Event) -> None:
 def sizes(step: Event) -> dict[str, float]:
     """A step's sizes by the names that formulas have for them (`profiling.calls`)."""
     args = step.args
-    found = {letter: args.get(name, 0) for letter, name in _LETTERS.items()}
-    found |= {name: args.get(name, 0) for name in ("context", "pairs")}
+    names = {**_LETTERS, "context": "context", "pairs": "pairs"}
+    found = {letter: args[name] for letter, name in names.items() if name in args}
     return {**found, **args.get("sizes", {})}
 
 
@@ -90,21 +90,18 @@ def layer(module: str) -> int | None:
 
 
 def _facts(number: int, call: Call, step: Event, scope: Mapping[str, float]) -> dict[str, Any]:
-    where = layer(call.module)
-    several = {"modules": list(call.modules)} if len(call.modules) > 1 else {}
-    return {
-        "call": number,
-        "module": call.module,
-        **several,
-        **({} if where is None else {"layer": where}),
-        "step": step.args.get("step", 0),
-        "phase": step.args.get("phase", ""),
-        "inputs": [_shape(tensor, scope) for tensor in call.inputs],
-        "outputs": [_shape(tensor, scope) for tensor in call.outputs],
-        "flops": _value(call.flops, scope),
-        "read_bytes": _value(call.read_bytes, scope),
-        "written_bytes": _value(call.written_bytes, scope),
-    }
+    facts: dict[str, Any] = {"call": number, "module": call.module}
+    if len(call.modules) > 1:
+        facts["modules"] = list(call.modules)
+    if (inside := layer(call.module)) is not None:
+        facts["layer"] = inside
+    facts |= {name: step.args[name] for name in ("step", "phase") if name in step.args}
+    for name in ("inputs", "outputs"):
+        facts[name] = [_tensor(tensor, scope) for tensor in getattr(call, name)]
+    for name in ("flops", "read_bytes", "written_bytes"):
+        if (value := _value(getattr(call, name), scope)) is not None:
+            facts[name] = value
+    return facts
 
 
 def _wrappers(events: Sequence[Event], step: Event) -> Iterator[Event]:
@@ -116,15 +113,23 @@ def _wrappers(events: Sequence[Event], step: Event) -> Iterator[Event]:
             yield Event(WRAPPER, "host", before.end_us, gap, step.thread, args)
 
 
-def _shape(tensor: Mapping[str, Any], scope: Mapping[str, float]) -> dict[str, Any]:
-    shape = [s if isinstance(s, int) else _value(str(s), scope) for s in tensor["shape"]]
+def _tensor(tensor: Mapping[str, Any], scope: Mapping[str, float]) -> dict[str, Any]:
+    """Sizes as numbers; one that the step does not say, such as the cache's, stays a formula."""
+    shape = []
+    for size in tensor["shape"]:
+        value = size if isinstance(size, int) else _value(str(size), scope)
+        shape.append(size if value is None else value)
     return {"dtype": tensor["dtype"], "shape": shape}
 
 
-def _value(formula: str, scope: Mapping[str, float]) -> int:
+def _value(formula: str, scope: Mapping[str, float]) -> int | None:
+    """None where it needs a size that the step does not say."""
     return _evaluated(formula, tuple(scope.items()))
 
 
 @lru_cache(maxsize=4096)  # layers have the same formulas
-def _evaluated(formula: str, scope: tuple[tuple[str, float], ...]) -> int:
-    return round(evaluate(formula, dict(scope)))
+def _evaluated(formula: str, scope: tuple[tuple[str, float], ...]) -> int | None:
+    try:
+        return round(evaluate(formula, dict(scope)))
+    except ProfileError:
+        return None

@@ -126,15 +126,15 @@ struct EventWriter {
 
   void operator()(const StepEvent& e) {
     const StepFacts& f = e.facts;
-    writer.span("step", "step", e.start_ns, e.end_ns, thread,
-                {{"step", step++},
-                 {"phase", f.prefill ? "prefill" : "decode"},
-                 {"tokens", f.tokens},
-                 {"sequences", f.sequences},
-                 {"rows", f.rows},
-                 {"blocks", f.blocks},
-                 {"context", f.context},
-                 {"pairs", f.pairs}});
+    json args = {{"step", step++}, {"phase", f.prefill ? "prefill" : "decode"}};
+    if (f.sequences)  // of a module, whose sizes have names of their own
+      args.update({{"tokens", f.tokens},
+                   {"sequences", f.sequences},
+                   {"rows", f.rows},
+                   {"blocks", f.blocks},
+                   {"context", f.context},
+                   {"pairs", f.pairs}});
+    writer.span("step", "step", e.start_ns, e.end_ns, thread, args);
     if (f.kv_total)
       writer.counter("kv", e.end_ns, {{"blocks_used", f.kv_used}, {"blocks_total", f.kv_total}});
   }
