@@ -62,7 +62,8 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Prediction:
-    """bound: what takes the time, "memory" or "compute"."""
+    """bound: which of the two a machine of this bandwidth would wait for; a kernel that is bound by
+    memory may still be slower than it."""
 
     seconds: float
     bound: Bound
@@ -71,10 +72,10 @@ class Prediction:
 def predict(cost: Cost, hardware: Hardware, kernel: str = GENERATED) -> Prediction:
     """Of one call of the kernel that `kernel_name` names."""
     speed = hardware.speed(kernel)
-    moving = (cost.read_bytes + cost.written_bytes) / (speed.gb_s * 1e9)
+    moved = (cost.read_bytes + cost.written_bytes) / 1e9
     computing = cost.flops / (speed.gflop_s * 1e9)
-    bound: Bound = "compute" if computing > moving else "memory"
-    return Prediction(max(moving, computing) + hardware.call_us * 1e-6, bound)
+    bound: Bound = "compute" if computing > moved / hardware.read_gb_s else "memory"
+    return Prediction(max(moved / speed.gb_s, computing) + hardware.call_us * 1e-6, bound)
 
 
 def intensity(cost: Cost) -> float:
