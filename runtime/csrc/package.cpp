@@ -1,9 +1,6 @@
 #include "package.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <optional>
 
@@ -11,6 +8,7 @@
 #include "embed.h"
 #include "error.h"
 #include "host.h"
+#include "measure.h"
 #include "sha256.h"
 
 namespace ingot {
@@ -152,33 +150,8 @@ std::string_view Package::token_bytes(int64_t token) const {
   return table.substr(text + begin, end - begin);
 }
 
-// As fast as the bus gives: eight sums that fit the baseline's registers, and pages fetched ahead,
-// where the hardware's prefetcher stops.
 double Package::measure_read(size_t bytes) const {
-  using Lane = uint64_t __attribute__((vector_size(16), aligned(8), may_alias));
-  constexpr int64_t kRun = 8, kAhead = 4096 / sizeof(Lane);
   bytes = std::min(std::max<size_t>(bytes, 1 << 20), weights_.size());
-  const auto* lanes = reinterpret_cast<const Lane*>(weights_.data());
-  const auto count = static_cast<int64_t>(bytes / sizeof(Lane));
-  const int threads = threads_ > 0 ? threads_ : free_cores();
-  uint64_t sum = 0;
-  const auto start = std::chrono::steady_clock::now();
-#pragma omp parallel num_threads(threads) reduction(+ : sum)
-  {
-    Lane part[kRun] = {};
-    const int64_t share = (count + omp_get_num_threads() - 1) / omp_get_num_threads();
-    const int64_t begin = share * omp_get_thread_num(), end = std::min(begin + share, count);
-    for (int64_t i = begin; i + kRun <= end; i += kRun) {
-      __builtin_prefetch(lanes + i + kAhead);
-      __builtin_prefetch(lanes + i + kAhead + kRun / 2);
-      for (int64_t k = 0; k < kRun; k++) part[k] += lanes[i + k];
-    }
-    for (const Lane& lane : part) sum += lane[0] + lane[1];
-  }
-  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-  static volatile uint64_t sink;
-  sink = sum;
-  (void)sink;
-  return bytes / spent.count() / 1e9;
+  return ingot::measure_read(weights_.data(), bytes, threads_);
 }
 }  // namespace ingot

@@ -180,6 +180,12 @@ INGOT_API ingot_status ingot_trace_write(const char* path);
 
 /* Streams `bytes` of the mapped weights (at least 1 MiB) with all threads; returns GB/s (1e9). */
 INGOT_API double ingot_measure_read(ingot_package* package, size_t bytes);
+/* The same of any memory, with `threads` threads; 0: the cores that are free. */
+INGOT_API double ingot_measure_memory(const void* data, size_t bytes, int32_t threads);
+/* GFLOP/s of float32 multiply-adds, two operations each, by the instructions of the level that
+ * INGOT_ISA or else the CPU says. Takes about a millisecond. 0, with the error set, if INGOT_ISA is
+ * wrong. */
+INGOT_API double ingot_measure_flops(int32_t threads);
 
 #ifdef __cplusplus
 }

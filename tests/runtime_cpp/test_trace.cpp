@@ -198,5 +198,22 @@ TEST_F(TraceTest, MeasuresReading) {
   EXPECT_LT(rate, 2000);
 }
 
+TEST(Measure, ReadsAnyMemory) {
+  const std::vector<char> memory(8 << 20, 1);
+  const double rate = ingot_measure_memory(memory.data(), memory.size(), 2);
+  EXPECT_GT(rate, 0.05);
+  EXPECT_LT(rate, 2000);
+}
+
+TEST(Measure, MultipliesByEachLevel) {
+  EXPECT_GT(ingot_measure_flops(1), 0.1);
+  setenv("INGOT_ISA", "x86-64-v2", 1);
+  EXPECT_GT(ingot_measure_flops(0), 0.1);
+  setenv("INGOT_ISA", "x86-64-v9", 1);
+  EXPECT_EQ(ingot_measure_flops(1), 0);
+  EXPECT_NE(std::string(ingot_last_error()).find("x86-64-v9"), std::string::npos);
+  unsetenv("INGOT_ISA");
+}
+
 }  // namespace
 }  // namespace ingot::test
