@@ -12,11 +12,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from . import __version__
+from . import __version__, process
 
 PACKAGE = click.argument("package", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -107,13 +107,12 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
-    for needed in ("torch", "safetensors"):
-        if importlib.util.find_spec(needed) is None:
-            _fail(f"{needed} is not installed; export needs it: pip install 'ingot[export]'")
+    _need("torch", "safetensors")
     from .export.source import export_source
 
     with _progress() as progress:
-        record = export_source(source, output, progress=progress, **options)
+        since = process.start_time()
+        record = export_source(source, output, progress=progress, since=since, **options)
     gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
@@ -319,6 +318,58 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--hardware",
+    default="cpu",
+    show_default=True,
+    help="h100, a100, or a .json file (docs/analyze.md); cpu: this machine, measured now.",
+)
+@click.option("--batch", default=1, show_default=True, help="Sequences or images at once.")
+@click.option(
+    "--prompt", type=int, help="Tokens of each. Default: 512, or as many as there can be."
+)
+@click.option("--context", type=int, help="Tokens that a decode step sees. Default: as --prompt.")
+@click.option(
+    "--step-tokens", default=256, show_default=True, help="Tokens of prompts that one step reads."
+)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of a checkpoint.")
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+    help="Of the KV cache of a checkpoint.",
+)
+@click.option("--quant", "recipe", metavar="RECIPE", help="Of a checkpoint, as for export.")
+@click.option("--group-size", type=int, help="32, 64 or 128 columns share a scale; with --quant.")
+@THREADS
+@JSON
+def analyze(source: Path, **options: Any) -> None:
+    """Predict what a checkpoint or a package costs: memory, arithmetic, traffic and time.
+
+    Nothing is compiled or run, and of a checkpoint only config.json is read. Times are the
+    roofline's (docs/analyze.md).
+
+    \b
+    ingot analyze path/to/checkpoint --dtype bfloat16 --hardware h100 --batch 8 --context 4096
+    ingot analyze path/to/checkpoint --dtype bfloat16 --quant int4-a8
+    ingot analyze model.pt2 --prompt 512 --json
+    """
+    from .runtime import analyze_command
+
+    given = {name: options.pop(name) for name in ("dtype", "kv_dtype", "recipe", "group_size")}
+    if source.is_dir():
+        _need("torch", "safetensors")
+        from .export.subject import of_checkpoint
+
+        subject = of_checkpoint(source, **{n: v for n, v in given.items() if v is not None})
+    elif any(given.values()):
+        _fail(f"{source} is no checkpoint folder; a package's dtypes and weights are as exported")
+    else:
+        subject = analyze_command.of_package(source)
+    analyze_command.run(subject, **options)
+
+
+@main.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
 @click.option("--tokens", help="Token ids to continue: 1,2,3")
@@ -355,6 +406,12 @@ def compare(sources: tuple[str, ...], **options: Any) -> None:
         compare_command.run(sources, progress=progress, **options)
 
 
-def _fail(sentence: str) -> None:
+def _need(*modules: str) -> None:
+    for needed in modules:
+        if importlib.util.find_spec(needed) is None:
+            _fail(f"{needed} is not installed; this needs it: pip install 'ingot[export]'")
+
+
+def _fail(sentence: str) -> NoReturn:
     click.echo(f"ingot: {sentence}", err=True)
     sys.exit(2)
