@@ -15,9 +15,11 @@ above.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from .cost import Cost, Load, nbytes
 from .declare import Case, declare
 
 
@@ -37,6 +39,15 @@ def reference(
 
 def fake(q: torch.Tensor, *_: object) -> torch.Tensor:
     return q.new_empty(q.shape)
+
+
+def cost(load: Load, q: Any, k: Any, v: Any, query_start: Any, scale: Any) -> Cost:
+    """Q K^T and weights V; a step that does not say `pairs` has sequences of one length."""
+    tokens, heads, dim = q.shape
+    pairs = load.pairs
+    if pairs is None:
+        pairs = tokens * tokens / (query_start.shape[0] - 1)
+    return Cost(4 * pairs * heads * dim, nbytes(q, k, v, query_start), nbytes(q))
 
 
 def _case(
@@ -81,4 +92,5 @@ declare(
     fake=fake,
     reference=reference,
     cases=CASES,
+    cost=cost,
 )

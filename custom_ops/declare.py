@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .cost import Cost
 from .eager import eager
 from .schema import Schema, parse
 
@@ -43,6 +44,7 @@ class Op:
     fake: Callable[..., Any]
     reference: Callable[..., Any]
     cases: Sequence[Case]
+    cost: Callable[..., Cost]
     rounded: Callable[..., tuple[Any, ...]]
 
     @property
@@ -63,6 +65,7 @@ def declare(
     fake: Callable[..., Any],
     reference: Callable[..., Any],
     cases: Sequence[Case],
+    cost: Callable[..., Cost],
     rounded: Callable[..., tuple[Any, ...]] = _as_they_are,
 ) -> Op:
     """Registers an op under the namespace `ingot` and returns its declaration.
@@ -73,13 +76,14 @@ def declare(
     reference: the formula in plain PyTorch with the op's signature, computed in the dtype of the
         floating-point inputs, float64 too. It mutates what the op mutates.
     cases: what tests and benchmarks iterate over.
+    cost: a call's arithmetic and traffic from the step's `Load` and the arguments (cost.py).
     rounded: the arguments, after the name of an ISA level, as the kernels of that level round them
         before they compute: a test's tolerance follows from the reference of these.
     """
     parsed = parse(schema)
     if parsed.name in OPS:
         raise ValueError(f"op {parsed.name!r} is declared twice; a changed schema gets a new name")
-    op = Op(parsed, doc or "", fake, reference, cases, rounded)
+    op = Op(parsed, doc or "", fake, reference, cases, cost, rounded)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     _library.impl(parsed.name, eager(parsed), "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"{NAMESPACE}::{parsed.name}", fake, lib=_library)

@@ -9,8 +9,11 @@ were padded are zero) or a shape or dtype is not as above.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from .cost import Cost, Load, nbytes
 from .declare import Case, declare
 from .linear import PANEL, pack_linear, unpack_linear
 
@@ -23,6 +26,13 @@ def reference(tokens: torch.Tensor, weight: torch.Tensor, embedding_dim: int) ->
 
 def fake(tokens: torch.Tensor, weight: torch.Tensor, embedding_dim: int) -> torch.Tensor:
     return weight.new_empty(tokens.shape[0], embedding_dim, dtype=torch.float32)
+
+
+def cost(load: Load, tokens: Any, weight: Any, embedding_dim: Any) -> Cost:
+    """The rows that are looked up, not the matrix."""
+    row = nbytes(weight) // (weight.shape[0] * PANEL)
+    out = tokens.shape[0] * embedding_dim * torch.float32.itemsize
+    return Cost(0, nbytes(tokens) + tokens.shape[0] * row, out)
 
 
 def _case(tokens: int, vocab: int, dim: int, dtype: torch.dtype) -> Case:
@@ -45,4 +55,5 @@ declare(
     fake=fake,
     reference=reference,
     cases=CASES,
+    cost=cost,
 )

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .cost import Cost, Load, nbytes
 from .declare import Case, declare
 
 PANEL = 64
@@ -63,6 +64,16 @@ def fake(
     return x.new_empty(x.shape[0], out_features)
 
 
+def cost(load: Load, x: Any, weight: Any, bias: Any, out_features: Any) -> Cost:
+    """Over the true N and K; the weight's padding is read."""
+    rows, columns = x.shape
+    return Cost(
+        2 * rows * out_features * columns,
+        nbytes(x, weight, bias),
+        rows * out_features * x.dtype.itemsize,
+    )
+
+
 def _case(
     m: int, n: int, k: int, dtype: torch.dtype = torch.float32, bias: bool = False, gap: int = 0
 ) -> Case:
@@ -104,5 +115,6 @@ declare(
     fake=fake,
     reference=reference,
     cases=CASES,
+    cost=cost,
     rounded=rounded,
 )

@@ -14,7 +14,7 @@ Raises RuntimeError if a shape, dtype or stride is not as above, or input_perm l
 from __future__ import annotations
 
 from .declare import declare
-from .quantised_linear import cases_of, fake, reference_of, rounded_of
+from .quantised_linear import cases_of, cost, fake, reference_of, rounded_of
 
 declare(
     schema="linear_w8(Tensor x, Tensor weight, Tensor? bias, Tensor? input_scale, "
@@ -23,5 +23,6 @@ declare(
     fake=fake,
     reference=reference_of(8),
     cases=cases_of(8),
+    cost=cost,
     rounded=rounded_of(8),
 )

@@ -29,9 +29,12 @@ before anything is written.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .attention_cases import CASES
+from .cost import Cost, Load, least, nbytes
 from .declare import declare
 from .kv_layout import BLOCK, bytes_per_block, read_tokens, write_tokens
 
@@ -87,6 +90,55 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat((a * cos - b * sin, b * cos + a * sin, x[..., 2 * size :]), dim=-1)
 
 
+def cost(
+    load: Load,
+    q: Any,
+    k: Any,
+    v: Any,
+    kv_cache: Any,
+    slot_mapping: Any,
+    query_start: Any,
+    seq_lens: Any,
+    block_table: Any,
+    rotary_cos: Any,
+    rotary_sin: Any,
+    scale: Any,
+    window: int | None,
+    softcap: Any,
+    n_sink: int,
+    kv_dtype: str,
+) -> Cost:
+    """Q K^T and weights V over what each token sees; of the cache, the tokens that are seen or
+    written, in the cache's dtype."""
+    tokens, heads, dim = q.shape
+    seen = _within(load, tokens, seq_lens.shape[0], window, n_sink)
+    per_token = kv_cache.shape[1] // BLOCK
+    read = nbytes(q, k, v, slot_mapping, query_start, seq_lens, block_table, rotary_cos, rotary_sin)
+    return Cost(
+        4 * seen.pairs * heads * dim,
+        read + seen.context * per_token,
+        nbytes(q) + tokens * per_token,
+    )
+
+
+def _within(load: Load, tokens: Any, sequences: Any, window: int | None, n_sink: int) -> Load:
+    """What a sliding window leaves of a load: exact for sequences that are alike, and at decode an
+    upper bound for others."""
+    if load.context is None:
+        load = Load(tokens, tokens * (tokens / sequences + 1) / 2)
+    if window is None:
+        return load
+    new, length = tokens / sequences, load.context / sequences
+
+    def pairs(tokens: Any) -> Any:
+        """Of the first `tokens` of a sequence."""
+        full = least(tokens, window + n_sink)
+        return full * (full + 1) / 2 + (tokens - full) * (window + n_sink)
+
+    context = sequences * least(length, window + n_sink + new - 1)
+    return Load(context, sequences * (pairs(length) - pairs(length - new)))
+
+
 def fake(q: torch.Tensor, *_: object) -> torch.Tensor:
     return q.new_empty(q.shape)
 
@@ -100,4 +152,5 @@ declare(
     fake=fake,
     reference=reference,
     cases=CASES,
+    cost=cost,
 )

@@ -9,9 +9,13 @@ were padded are zero) or a shape or dtype is not as above.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from . import embedding
+from .cost import Cost, Load
 from .declare import Case, declare
 from .quantised_layout import PANEL, dequantise
 from .quantised_linear import random_weight
@@ -23,6 +27,12 @@ def reference(tokens: Tensor, weight: Tensor, embedding_dim: int, bits: int) -> 
 
 def fake(tokens: Tensor, weight: Tensor, embedding_dim: int, bits: int) -> Tensor:
     return weight.new_empty(tokens.shape[0], embedding_dim, dtype=torch.float32)
+
+
+def cost(load: Load, tokens: Any, weight: Any, embedding_dim: Any, bits: Any) -> Cost:
+    """As an embedding's; a zero is subtracted and a scale multiplied."""
+    plain = embedding.cost(load, tokens, weight, embedding_dim)
+    return plain._replace(flops=2 * tokens.shape[0] * embedding_dim)
 
 
 def _case(tokens: int, vocab: int, dim: int, bits: int, group_size: int, zero_points: bool) -> Case:
@@ -49,4 +59,5 @@ declare(
     fake=fake,
     reference=reference,
     cases=CASES,
+    cost=cost,
 )

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import linear
+from .cost import Cost, Load, nbytes
 from .declare import Case
 from .quantised_layout import GROUP_SIZES, dequantise, layout_of, pack
 
@@ -83,6 +85,14 @@ def rounded_of(bits: int) -> Any:
         return x, weight, bias, None, None, out_features, EXACT
 
     return rounded
+
+
+def cost(
+    load: Load, x: Any, weight: Any, bias: Any, scale: Any, perm: Any, n: Any, bits: Any
+) -> Cost:
+    """As a float linear's: to round x and to scale sums is 1/64 of that and less."""
+    plain = linear.cost(load, x, weight, bias, n)
+    return plain._replace(read_bytes=plain.read_bytes + nbytes(scale, perm))
 
 
 def fake(x: Tensor, weight: Tensor, bias: Any, scale: Any, perm: Any, n: int, bits: int) -> Tensor:

@@ -227,6 +227,8 @@ def _export(
         recorder.note("cache_hit", compiled is not None)
     if compiled is None:
         compiled = _compile(contract, key, level, recorder)
+    for name, value in compiled.facts.items():
+        recorder.note(name, value)
     with recorder.phase("plan weights"):
         store = WeightStore.plan(named_tensors(contract.module), compiled.constants)
     recorder.note("weight_bytes", store.size)
@@ -258,4 +260,4 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
             with recorder.phase("capture"):
                 program = capture(contract)
         with recorder.phase("compile"):
-            return compile(program, key, options, build, recorder)
+            return compile(program, contract, key, options, build, recorder)

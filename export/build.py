@@ -43,10 +43,17 @@ _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bi
 
 @dataclass
 class Built:
-    """A linked object, the sources it was made from, and seconds per file, which overlap."""
+    """A linked object, the sources it was made from, and seconds per file, which overlap.
+
+    wrapper, kernels: the C++ that Inductor generated. constants: the names of those that the object
+    wants, in its order.
+    """
 
     shared_object: Path
-    sources: list[Path]
+    wrapper: str
+    kernels: str
+    sources: list[Path] = field(default_factory=list)
+    constants: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -75,7 +82,7 @@ class CppBuild:
     def build(self, wrapper: str, kernels: str) -> Built:
         """Compile and link. Raises ExportError with the compiler's first complaint."""
         interface, model = _split(wrapper)
-        built = Built(self._folder / "model.so", [])
+        built = Built(self._folder / "model.so", wrapper, kernels)
         jobs = {
             "model": self._compile("model", model, _MODEL_HEADER, small=True),
             "kernels": self._compile("kernels", kernels, _KERNEL_HEADER, small=False),
@@ -129,14 +136,11 @@ class CppBuild:
 
 
 @contextmanager
-def replaces_inductors(build: CppBuild) -> Iterator[list[tuple[Built, tuple[str, ...]]]]:
-    """While it is open, Inductor hands its C++ to `build`; yields what that made.
-
-    With each object come the names of the constants it wants, in its order.
-    """
+def replaces_inductors(build: CppBuild) -> Iterator[list[Built]]:
+    """While it is open, Inductor hands its C++ to `build`; yields what that made."""
     from torch._inductor import codecache
 
-    made: list[tuple[Built, tuple[str, ...]]] = []
+    made: list[Built] = []
 
     def compile(graph: Any, wrapper: str, kernels: str, extern: str | None, **_: Any) -> list[str]:
         if extern:
@@ -147,9 +151,9 @@ def replaces_inductors(build: CppBuild) -> Iterator[list[tuple[Built, tuple[str,
                 " the module without, or with an op of your own (examples/own_op)"
             )
         names = (n for n in graph.constants if n not in graph.folded_constants)
-        constants = tuple(graph.allocated_constant_name[name] for name in names)
         built = build.build(wrapper, kernels)
-        made.append((built, constants))
+        built.constants = tuple(graph.allocated_constant_name[name] for name in names)
+        made.append(built)
         return [str(built.shared_object)]
 
     theirs = codecache.AotCodeCompiler.compile

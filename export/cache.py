@@ -31,11 +31,15 @@ _SOURCES = ("custom_ops", "models", "quant", "export")
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled graph: its object, the constants to bind before a run, our ops that it calls."""
+    """A compiled graph: its object, the constants to bind before a run, our ops that it calls.
+
+    facts: of the compile record, what the graph decides.
+    """
 
     shared_object: Path
     constants: tuple[str, ...]
     ops: tuple[str, ...]
+    facts: dict[str, Any]
 
 
 def folder() -> Path:
@@ -79,7 +83,8 @@ def find(key: str) -> Compiled | None:
     if not (entry / "entry.json").is_file():
         return None
     described = json.loads((entry / "entry.json").read_text())
-    return Compiled(entry / "model.so", tuple(described["constants"]), tuple(described["ops"]))
+    constants, ops = tuple(described["constants"]), tuple(described["ops"])
+    return Compiled(entry / "model.so", constants, ops, described["facts"])
 
 
 def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
@@ -90,7 +95,7 @@ def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
     shutil.copy(made.shared_object, staging / "model.so")
     for source in sources:
         shutil.copy(source, staging)
-    described = {"constants": made.constants, "ops": made.ops}
+    described = {"constants": made.constants, "ops": made.ops, "facts": made.facts}
     (staging / "entry.json").write_text(json.dumps(described))
     try:
         staging.rename(entry)

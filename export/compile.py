@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from torch.export import ExportedProgram
 
 from .. import native
+from ..custom_ops.cost import Load
 from ..custom_ops.shims import c_shims, schemas
 from ..profiling.record import Recorder
-from . import cache
-from .build import Built, CppBuild, replaces_inductors
+from . import cache, provenance
+from .build import CppBuild, replaces_inductors
 from .cache import Compiled
 from .contracts import Contract
 from .errors import ExportError
@@ -69,13 +71,25 @@ def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]
 
 
 def compile(
-    program: ExportedProgram, key: str, options: dict[str, Any], build: CppBuild, recorder: Recorder
+    program: ExportedProgram,
+    contract: Contract,
+    key: str,
+    options: dict[str, Any],
+    build: CppBuild,
+    recorder: Recorder,
 ) -> Compiled:
     """Compile with `inductor_for`'s options, publish under `key`; phases go into `recorder`."""
     import torch._inductor
 
     assert program.example_inputs is not None
-    with _timers(recorder), replaces_inductors(build) as made, torch.no_grad():
+    shapes = [fact["shape"] for fact in contract.inputs]
+    load = provenance.LOAD if contract.ragged else Load()
+    with (
+        _timers(recorder),
+        replaces_inductors(build) as made,
+        provenance.scheduled(shapes, load) as schedule,
+        torch.no_grad(),
+    ):
         try:
             torch._inductor.aot_compile(
                 program.module(check_guards=False), program.example_inputs[0], options=options
@@ -84,16 +98,14 @@ def compile(
             if isinstance(error.inner_exception, ExportError):
                 raise error.inner_exception from None
             raise
-    built, constants = made[0]
+    (built,) = made
     recorder.note("cpp_seconds", built.seconds)
-    return _publish(key, built, constants, program)
-
-
-def _publish(
-    key: str, built: Built, constants: tuple[str, ...], program: ExportedProgram
-) -> Compiled:
-    made = Compiled(built.shared_object, tuple(sorted(constants)), _called_ops(program))
-    return cache.publish(key, made, built.sources)
+    calls = provenance.as_run(schedule.calls, built.wrapper, built.kernels)
+    facts = {"calls": [asdict(call) for call in calls]}
+    compiled = Compiled(
+        built.shared_object, tuple(sorted(built.constants)), _called_ops(program), facts
+    )
+    return cache.publish(key, compiled, built.sources)
 
 
 def _called_ops(program: ExportedProgram) -> tuple[str, ...]:

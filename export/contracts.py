@@ -50,6 +50,11 @@ class Contract:
     op_library: OpLibrary | None = None
     own_shims: dict[Any, list[str]] = field(default_factory=dict)
 
+    @property
+    def ragged(self) -> bool:
+        """Whether a run's sequences have lengths of their own, which its shapes do not say."""
+        return self.card["kind"] in ("decoder", "encoder")
+
 
 def of_checkpoint(model: Model, checkpoint: Path) -> Contract:
     """The contract of a checkpoint's model, by its kind."""

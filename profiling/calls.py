@@ -5,7 +5,7 @@ the k-th call. Costs are formulas over the sizes of a step:
 
     T  new tokens      B  sequences      P  blocks in the longest block table      R  logit rows
     context  tokens whose keys and values are read, summed over the sequences
-    pairs    (new token, token it sees) pairs, summed over the sequences: causal attention's work
+    pairs    (new token, token it sees) pairs, summed over the sequences: attention's work
 """
 
 from __future__ import annotations
