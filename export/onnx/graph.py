@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch.export import ExportedProgram
 
 from ..errors import ExportError
@@ -57,6 +58,7 @@ def translate(program: ExportedProgram, signature: Signature) -> ir.Model:
         raise ExportError(f"the model cannot be said in ONNX: {reason}") from error
     assert made is not None
     model = made.model
+    _join_reshapes(model)
     _name_nodes(model.graph)
     _name_sizes(model.graph, signature)
     _set_defaults(model.graph, signature)
@@ -77,32 +79,51 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _join_reshapes(model: ir.Model) -> None:
+    """Of two in a row the second is enough: our modules go from T rows to heads, ONNX's Attention
+    wants B x S rows."""
+    for node in model.graph:
+        first = node.inputs[0].producer() if node.op_type == "Reshape" and node.inputs[0] else None
+        if first is not None and first.op_type == "Reshape":
+            node.replace_input_with(0, first.inputs[0])
+    RemoveUnusedNodesPass()(model)
+
+
 def _name_nodes(graph: ir.Graph) -> None:
     """Name each node `<module's path>/<operator>`, and keep that path alone as its metadata.
 
     What ONNX Runtime makes of several nodes it names after one of them, with more behind it: what
     stands before the first slash stays (docs/onnx.md).
     """
+    modules = _modules(graph)
     used: Counter[str] = Counter()
-    modules: dict[ir.Node, str] = {}
     for node in graph:
-        module = modules[node] = _module_of(node, modules)
-        name = f"{module}/{node.op_type}"
+        name = f"{modules[node]}/{node.op_type}"
         used[name] += 1
         node.name = name if used[name] == 1 else f"{name}_{used[name]}"
         node.metadata_props.clear()  # it names source files of the machine that exported
-        node.metadata_props[MODULE] = module
+        node.metadata_props[MODULE] = modules[node]
     for value in list(graph.initializers.values()):
         assert value.name is not None
         value.name = value.name.removeprefix(f"{_WRAPPER}.")
 
 
-def _module_of(node: ir.Node, modules: dict[ir.Node, str]) -> str:
-    """As the exporter says; of a node that it made by itself, the module that made its input."""
-    scopes = node.metadata_props.get(_SCOPES)
-    if scopes is None:
-        producers = (value.producer() for value in node.inputs if value is not None)
-        return next((modules[p] for p in producers if p in modules), "")
+def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Each node's module: as the exporter says; else the one that uses what it makes, such as
+    positions; else the one that made what it takes, as a head's logits."""
+    modules = {node: _stated(node) for node in graph}
+    for node in reversed(list(graph)):
+        users = (modules[use.node] for value in node.outputs for use in value.uses())
+        modules[node] = modules[node] or next(filter(None, users), "")
+    for node in graph:
+        makers = (value.producer() for value in node.inputs if value is not None)
+        made_by = (modules[maker] for maker in makers if maker is not None)
+        modules[node] = modules[node] or next(filter(None, made_by), "")
+    return modules
+
+
+def _stated(node: ir.Node) -> str:
+    scopes = node.metadata_props.get(_SCOPES, "[]")
     paths: list[str] = ast.literal_eval(scopes)  # from the outermost module to the operation
     path = paths[-2] if len(paths) > 1 else ""
     return path.removeprefix(f"{_WRAPPER}.") if path.startswith(f"{_WRAPPER}.") else ""
