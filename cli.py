@@ -89,6 +89,12 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Texts to measure the model on, before and after it is quantised.",
 )
+@click.option(
+    "--format",
+    type=click.Choice(["package", "onnx"]),
+    default="package",
+    help="onnx: a model for ONNX Runtime (docs/onnx.md).",
+)
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
@@ -105,6 +111,7 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant awq --calib texts.jsonl
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
+    ingot export path/to/checkpoint -o model.onnx --format onnx
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
     _need("torch", "safetensors")
