@@ -381,7 +381,7 @@ def analyze(source: Path, **options: Any) -> None:
 @click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
 @click.option("--tokens", help="Token ids to continue: 1,2,3")
 @click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
-@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--new-tokens", type=int, help="Generated after the prompt; default: 16.")
 @click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
 @THREADS
 @click.option(
