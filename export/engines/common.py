@@ -69,7 +69,7 @@ class TorchEngine(ABC):
     def __init__(self, text: str) -> None:
         begun = process.now()
         self.source = Source(text)
-        self.aliases: dict[str, str] = {}
+        self.aliases: dict[str, str] = self.source.plan.model.aliases(self.source.plan.on_disk)
         self.load()
         start_up = {
             "import_ms": (begun - process.start_time()) * 1e3,
