@@ -89,6 +89,12 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Texts to measure the model on, before and after it is quantised.",
 )
+@click.option(
+    "--format",
+    type=click.Choice(["package", "onnx"]),
+    default="package",
+    help="onnx: a model for ONNX Runtime (docs/onnx.md).",
+)
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
@@ -105,6 +111,7 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant awq --calib texts.jsonl
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
+    ingot export path/to/checkpoint -o model.onnx --format onnx
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
     _need("torch", "safetensors")
@@ -374,7 +381,7 @@ def analyze(source: Path, **options: Any) -> None:
 @click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
 @click.option("--tokens", help="Token ids to continue: 1,2,3")
 @click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
-@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--new-tokens", type=int, help="Generated after the prompt; default: 16.")
 @click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
 @THREADS
 @click.option(

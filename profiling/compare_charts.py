@@ -191,7 +191,7 @@ def flame(form: Form, name: str, colour: Mapping[str, str]) -> Chart:
         "labels": columns["label"],
         "parents": columns["parent"],
         "values": columns["value"],
-        "marker": {"colors": columns["fill"], "line": {"width": 1}},
+        "marker": {"colors": columns["fill"], "line": {"width": 1, "color": NEUTRAL}},
         "leaf": {"opacity": 1},
         "tiling": {"orientation": "v"},
         "sort": False,

@@ -121,7 +121,8 @@ class Header:
             value, expected = getattr(found, name), type(getattr(default, name))
             if not isinstance(value, expected):
                 raise TypeError(f"{name} must be of type {expected.__name__}")
-        lists = (found.request.get("tokens", []), *found.result.values())
+        asked = (found.request.get("tokens", []), [found.request.get("new_tokens", 0)])
+        lists = (*asked, *found.result.values())
         values = (found.start_up, found.memory, found.ceilings, *found.runs)
         for numbers in (*lists, *(value.values() for value in values)):
             _check_numbers(numbers, "header")

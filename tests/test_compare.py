@@ -43,7 +43,7 @@ def test_runs_take_turns_and_warm_ups_are_dropped(fakes: list[Source], tmp_path:
     assert order[:2] == ["one run", "two run"]  # each alone, before the next one starts
     assert order[2:6] == ["one run", "two run"] * 2
     assert order[6:] == ["one traced", "two traced"] * 4
-    trace = found[fakes[0]]
+    trace = found[0]
     # A fake's n-th run takes 4 steps of 10 + 10 / n and 4 us: the second and third were counted.
     assert [run["total_ms"] for run in trace.header.runs] == pytest.approx(
         [0.064, 0.004 + 0.04 * (1 + 1 / 3)], rel=1e-9
@@ -65,12 +65,12 @@ def test_live_engines_beside_a_stored_trace(
     fakes: list[Source], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are asked what the trace was; what is saved compares again to the same result."""
-    stored = record(fakes[:1], REQUEST, repeats=1)[fakes[0]]
+    stored = record(fakes[:1], REQUEST, repeats=1)[0]
     stored.header.engine = "before"
     file = tmp_path / "before.json"
     file.write_text(json.dumps(stored.to_chrome()))
     options = {"prompt": None, "tokens": None, "prompt_tokens": None, "output": None}
-    options |= {"new_tokens": 16, "repeats": 1, "threads": 0, "as_json": True}
+    options |= {"new_tokens": None, "repeats": 1, "threads": 0, "as_json": True}
     kept = tmp_path / "kept"
     kept.mkdir()
     compare_command.run(
@@ -152,9 +152,9 @@ def test_what_an_engine_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prompts(demo_checkpoint: Path) -> None:
     live = [compare_command.source(f"eager:{demo_checkpoint}")]
-    tokens = compare_command._tokens(live, [], None, None, 5)
+    tokens = compare_command._tokens(live, {}, None, None, 5)
     assert len(tokens) == 5
     assert max(tokens) < 4096
-    text = compare_command._tokens(live, [], "def f(", None, None)
+    text = compare_command._tokens(live, {}, "def f(", None, None)
     assert text
-    assert text == compare_command._tokens(live, [], None, ",".join(map(str, text)), None)
+    assert text == compare_command._tokens(live, {}, None, ",".join(map(str, text)), None)
