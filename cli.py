@@ -12,11 +12,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from . import __version__
+from . import __version__, process
 
 PACKAGE = click.argument("package", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -114,13 +114,12 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.onnx --format onnx
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
-    for needed in ("torch", "safetensors"):
-        if importlib.util.find_spec(needed) is None:
-            _fail(f"{needed} is not installed; export needs it: pip install 'ingot[export]'")
+    _need("torch", "safetensors")
     from .export.source import export_source
 
     with _progress() as progress:
-        record = export_source(source, output, progress=progress, **options)
+        since = process.start_time()
+        record = export_source(source, output, progress=progress, since=since, **options)
     gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
@@ -140,7 +139,7 @@ class _progress:
         console = Console(stderr=True)
         if not console.is_terminal:
             return lambda phase: click.echo(f"{phase} ...", err=True)
-        self._status = console.status("export")
+        self._status = console.status("starts")
         self._status.start()
         return self._status.update
 
@@ -325,6 +324,101 @@ def doctor(as_json: bool) -> None:
     doctor_command.run(as_json)
 
 
-def _fail(sentence: str) -> None:
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--hardware",
+    default="cpu",
+    show_default=True,
+    help="h100, a100, or a .json file (docs/analyze.md); cpu: this machine, measured now.",
+)
+@click.option("--batch", default=1, show_default=True, help="Sequences or images at once.")
+@click.option(
+    "--prompt", type=int, help="Tokens of each. Default: 512, or as many as there can be."
+)
+@click.option("--context", type=int, help="Tokens that a decode step sees. Default: as --prompt.")
+@click.option(
+    "--step-tokens", default=256, show_default=True, help="Tokens of prompts that one step reads."
+)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of a checkpoint.")
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+    help="Of the KV cache of a checkpoint.",
+)
+@click.option("--quant", "recipe", metavar="RECIPE", help="Of a checkpoint, as for export.")
+@click.option("--group-size", type=int, help="32, 64 or 128 columns share a scale; with --quant.")
+@THREADS
+@JSON
+def analyze(source: Path, **options: Any) -> None:
+    """Predict what a checkpoint or a package costs: memory, arithmetic, traffic and time.
+
+    Nothing is compiled or run, and of a checkpoint only config.json is read. Times are the
+    roofline's (docs/analyze.md).
+
+    \b
+    ingot analyze path/to/checkpoint --dtype bfloat16 --hardware h100 --batch 8 --context 4096
+    ingot analyze path/to/checkpoint --dtype bfloat16 --quant int4-a8
+    ingot analyze model.pt2 --prompt 512 --json
+    """
+    from .runtime import analyze_command
+
+    given = {name: options.pop(name) for name in ("dtype", "kv_dtype", "recipe", "group_size")}
+    if source.is_dir():
+        _need("torch", "safetensors")
+        from .export.subject import of_checkpoint
+
+        subject = of_checkpoint(source, **{n: v for n, v in given.items() if v is not None})
+    elif any(given.values()):
+        _fail(f"{source} is no checkpoint folder; a package's dtypes and weights are as exported")
+    else:
+        subject = analyze_command.of_package(source)
+    analyze_command.run(subject, **options)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
+@click.option("--tokens", help="Token ids to continue: 1,2,3")
+@click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
+@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
+@THREADS
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
+)
+@click.option(
+    "--save-traces",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep each engine's trace here, to compare again.",
+)
+@JSON
+def compare(sources: tuple[str, ...], **options: Any) -> None:
+    """Say where one way of running a model takes other time than another, module by module.
+
+    A source is a package, a trace file, or an engine with what it runs: eager:CHECKPOINT (our
+    modules in PyTorch), hf:CHECKPOINT (transformers), compile:CHECKPOINT (torch.compile) or
+    onnx:FILE. What is not a trace yet runs in a process of its own, all on the same tokens. The
+    first source is what the others are held against. Definitions: docs/compare.md.
+
+    \b
+    ingot compare eager:path/to/checkpoint model.pt2
+    ingot compare hf:path/to/checkpoint compile:path/to/checkpoint model.pt2 -o compare.html
+    ingot compare before.json after.json --json
+    """
+    from .runtime import compare_command
+
+    with _progress() as progress:
+        compare_command.run(sources, progress=progress, **options)
+
+
+def _need(*modules: str) -> None:
+    for needed in modules:
+        if importlib.util.find_spec(needed) is None:
+            _fail(f"{needed} is not installed; this needs it: pip install 'ingot[export]'")
+
+
+def _fail(sentence: str) -> NoReturn:
     click.echo(f"ingot: {sentence}", err=True)
     sys.exit(2)

@@ -75,10 +75,11 @@ class TorchEngine(ABC):
             "import_ms": (begun - process.start_time()) * 1e3,
             "load_ms": (process.now() - begun) * 1e3,
         }
+        self.contract = of_checkpoint(self.source.plan.model, self.source.checkpoint)
         self.header = Header(
             engine=self.name,
             name=f"{self.name}:{text}",
-            model=of_checkpoint(self.source.plan.model, self.source.checkpoint).card,
+            model=self.contract.card,
             aliases=self.aliases,
             start_up=start_up,
             environment={"torch": torch.__version__},
