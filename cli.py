@@ -374,6 +374,48 @@ def _need(*modules: str) -> None:
             _fail(f"{needed} is not installed; this needs it: pip install 'ingot[export]'")
 
 
+@main.command()
+@PACKAGE
+@click.option("--prompt", help="Text to continue.")
+@click.option("--tokens", help="Token ids to continue, or for an encoder: 1,2,3")
+@click.option(
+    "--prompt-tokens",
+    default=128,
+    show_default=True,
+    help="Random ones, if none are given.",
+)
+@click.option("--new-tokens", default=64, show_default=True)
+@click.option("--text", "texts", multiple=True, help="For an encoder; as often as you like.")
+@click.option("--size", "sizes", multiple=True, help="Of a module's inputs, which vary: T=128")
+@click.option("--repeats", default=5, show_default=True, help="Runs with tracing, and without.")
+@THREADS
+@click.option(
+    "--trace",
+    "recorded",
+    type=click.Path(path_type=Path),
+    help="Explain this trace, which `ingot run --trace` wrote, instead of running.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a trace here, for Perfetto."
+)
+@JSON
+def profile(package: Path, **options: Any) -> None:
+    """Say where a run's time goes, beside what this machine reaches.
+
+    By module, op, kernel and layer; and how much of the time has a name.
+
+    \b
+    ingot profile model.pt2 --prompt "def fibonacci(n):" -o trace.json
+    ingot profile model.pt2 --prompt-tokens 512 --new-tokens 64 --threads 4 --json
+    ingot profile minilm.pt2 --text "a cat" --text "a dog"
+    ingot profile module.pt2 --size T=128
+    ingot profile model.pt2 --trace trace.json
+    """
+    from .runtime import profile_command
+
+    profile_command.run(package, **options)
+
+
 def _fail(sentence: str) -> NoReturn:
     click.echo(f"ingot: {sentence}", err=True)
     sys.exit(2)

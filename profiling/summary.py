@@ -1,4 +1,4 @@
-"""What a joined trace says in numbers: time by module, op, kernel and layer, decode steps, coverage.
+"""What a joined trace says in numbers: time by module, op, kernel and layer, steps, coverage.
 
 All times of decode are of one step on average, those of prefill of the whole prompt; the rows of
 each table sum to the phase's wall clock. Achieved rates are over a row's own time.
@@ -124,7 +124,7 @@ def _count(trace: Trace, phase: str) -> int:
 
 
 def _facts(row: Totals, wall: float, number: int, ceilings: Mapping[str, float]) -> dict[str, Any]:
-    facts = {
+    facts: dict[str, Any] = {
         "ms": row.us / 1e3 / number,
         "share": row.us / wall if wall else 0.0,
         "calls": row.calls / number,
@@ -141,5 +141,5 @@ def _facts(row: Totals, wall: float, number: int, ceilings: Mapping[str, float])
     return facts
 
 
-def _slowest(row: Mapping[str, Any]) -> tuple[float, float]:
-    return tuple(row.get(phase, {}).get("ms", 0.0) for phase in ("decode", "prefill"))  # type: ignore[return-value]
+def _slowest(row: Mapping[str, Any]) -> list[float]:
+    return [row.get(phase, {}).get("ms", 0.0) for phase in ("decode", "prefill")]
