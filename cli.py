@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__
+from . import __version__, process
 
 PACKAGE = click.argument("package", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -111,7 +111,8 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     from .export.source import export_source
 
     with _progress() as progress:
-        record = export_source(source, output, progress=progress, **options)
+        since = process.start_time()
+        record = export_source(source, output, progress=progress, since=since, **options)
     gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
@@ -131,7 +132,7 @@ class _progress:
         console = Console(stderr=True)
         if not console.is_terminal:
             return lambda phase: click.echo(f"{phase} ...", err=True)
-        self._status = console.status("export")
+        self._status = console.status("starts")
         self._status.start()
         return self._status.update
 
@@ -414,6 +415,43 @@ def profile(package: Path, **options: Any) -> None:
     from .runtime import profile_command
 
     profile_command.run(package, **options)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
+@click.option("--tokens", help="Token ids to continue: 1,2,3")
+@click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
+@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
+@THREADS
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
+)
+@click.option(
+    "--save-traces",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep each engine's trace here, to compare again.",
+)
+@JSON
+def compare(sources: tuple[str, ...], **options: Any) -> None:
+    """Say where one way of running a model takes other time than another, module by module.
+
+    A source is a package, a trace file, or an engine with what it runs: eager:CHECKPOINT (our
+    modules in PyTorch), hf:CHECKPOINT (transformers), compile:CHECKPOINT (torch.compile) or
+    onnx:FILE. What is not a trace yet runs in a process of its own, all on the same tokens. The
+    first source is what the others are held against. Definitions: docs/compare.md.
+
+    \b
+    ingot compare eager:path/to/checkpoint model.pt2
+    ingot compare hf:path/to/checkpoint compile:path/to/checkpoint model.pt2 -o compare.html
+    ingot compare before.json after.json --json
+    """
+    from .runtime import compare_command
+
+    with _progress() as progress:
+        compare_command.run(sources, progress=progress, **options)
 
 
 def _fail(sentence: str) -> NoReturn:
