@@ -121,13 +121,8 @@ def test_other_tables() -> None:
         "(host) sample",
         "(wrapper)",
     ]
-    assert [row["name"] for row in tables["layers"]] == [
-        "norm",
-        "layers.1",
-        "(unnamed)",
-        "(host)",
-        "layers.0",
-    ]
+    layers = ["layers.0", "layers.1", "norm", "(unnamed)", "(host)"]  # as they ran
+    assert [row["name"] for row in tables["layers"]] == layers
     assert table(Trace(Header(), []), lambda event: event.name) == []
 
 
