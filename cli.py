@@ -143,17 +143,12 @@ class _progress:
 
 def _print_phases(record: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("phase", "seconds", title=f"compile record: {record['wall_s']:.1f} s in all")
+    from .profiling.record import Record
+    from .profiling.report import report as report_of
+    from .profiling.report_table import phases
 
-    def rows(events: list[dict[str, Any]], indent: str) -> None:
-        for event in events:
-            table.add_row(indent + event["name"], f"{event['duration_s']:.2f}")
-            rows(event["children"], indent + "  ")
-
-    rows(record["events"], "")
-    Console(stderr=True).print(table)
+    Console(stderr=True).print(phases(report_of(Record.from_dict(record))))
 
 
 def _print_quality(facts: dict[str, Any]) -> None:
@@ -452,6 +447,27 @@ def compare(sources: tuple[str, ...], **options: Any) -> None:
 
     with _progress() as progress:
         compare_command.run(sources, progress=progress, **options)
+
+
+@main.command()
+@click.argument("source", metavar="PACKAGE", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
+)
+@JSON
+def report(source: Path, **options: Any) -> None:
+    """Say where an export's time went, and what became of the graph.
+
+    Of a package, or of a record that `ingot export --json` printed. Definitions: docs/report.md.
+
+    \b
+    ingot report model.pt2
+    ingot report model.pt2 -o report.html
+    ingot report record.json --json
+    """
+    from .runtime import report_command
+
+    report_command.run(source, **options)
 
 
 def _fail(sentence: str) -> NoReturn:
