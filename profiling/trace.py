@@ -94,7 +94,8 @@ class Header:
     """What ran: engine and model, what it was asked and answered, and what that cost.
 
     engine: "ingot", "eager", "hf", "compile", "onnx"; "unknown" where a foreign profiler wrote the
-    trace. model: the card of docs/format.md as far as it is known. aliases: a checkpoint's names of
+    trace. model: the card of docs/format.md as far as it is known, and `quantization` and
+    `kv_dtype` where weights or cache are coarser than its dtype. aliases: a checkpoint's names of
     modules that are one in this model, such as "...q_proj" -> "...qkv_proj". request: `tokens`
     [int], `new_tokens`. result: `tokens` [int], `logits` [float] after the prompt, or an encoder's
     `hidden`. runs: untraced ones' `total_ms`, `prefill_ms`, `decode_ms`. start_up: `load_ms`.

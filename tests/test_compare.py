@@ -158,3 +158,25 @@ def test_prompts(demo_checkpoint: Path) -> None:
     text = compare_command._tokens(live, {}, "def f(", None, None)
     assert text
     assert text == compare_command._tokens(live, {}, None, ",".join(map(str, text)), None)
+
+
+def test_eager_beside_a_package(demo_checkpoint: Path, demo_package: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    sources = (f"eager:{demo_checkpoint}", demo_package)
+    options = ("--prompt", "def f(", "--new-tokens", 3, "--repeats", 1, "--threads", 1)
+    result = ingot_compare(*sources, *options, "--json", "-o", page)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [engine["name"] for engine in found["engines"]] == ["eager", "ingot"]
+    assert found["outputs_agree"] is True
+    assert found["engines"][1]["agreement"]["tokens_equal"] == 3
+    layers = [row["module"] for row in found["layers"]]
+    assert {f"model.layers.{i}" for i in range(6)} < set(layers)
+    for engine in found["engines"]:
+        summed = sum(row[f"{engine['name']}_ms"] for row in found["layers"])
+        assert summed == pytest.approx(engine["total_ms"])
+        assert engine["matched_share"] > 0.5  # far less than what is found on a quiet machine
+        assert engine["untraced"]["runs"] == 1
+    rows = {row["module"]: row for row in found["rows"]}
+    assert all(rows["model.layers.3.self_attn.qkv_proj"][f"{n}_ms"] > 0 for n in ("eager", "ingot"))
+    assert page.stat().st_size > 1_000_000  # plotly.js is in it

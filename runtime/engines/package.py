@@ -64,7 +64,7 @@ class PackageEngine:
         trace.header = Header(
             engine="ingot",
             name=self.path,
-            model=self.package.manifest["model"],
+            model=self._model(),
             aliases=self.facts.get("aliases", {}),
             request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
             result=result,
@@ -75,6 +75,16 @@ class PackageEngine:
             environment={"ingot": __version__},
         )
         return trace
+
+    def _model(self) -> dict[str, Any]:
+        """The card, and how weights and cache are held: outputs are as exact as those allow."""
+        manifest = self.package.manifest
+        kv_dtype = manifest.get("kv_cache", {}).get("dtype")
+        return {
+            **manifest["model"],
+            "quantization": manifest["quantization"],
+            "kv_dtype": kv_dtype,
+        }
 
     def _generate(self, request: Request) -> tuple[list[Event], dict[str, Any]]:
         """Steps, seen from outside: the first gives the first token."""
