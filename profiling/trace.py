@@ -140,9 +140,12 @@ def _check_numbers(values: Iterable[Any], where: str) -> None:
 
 @dataclass
 class Trace:
+    """threads: names of threads, by the numbers that events have."""
+
     header: Header
     events: list[Event]
     counters: list[Counter] = field(default_factory=list)
+    threads: dict[int, str] = field(default_factory=dict)
 
     def steps(self) -> list[Event]:
         return sorted((e for e in self.events if e.category == "step"), key=lambda e: e.start_us)
@@ -154,8 +157,15 @@ class Trace:
             "traceEvents": [
                 *(event.to_chrome(process) for event in self.events),
                 *(counter.to_chrome(process) for counter in self.counters),
+                _name("process_name", process, 0, self.header.name or self.header.engine),
+                *(_name("thread_name", process, *thread) for thread in self.threads.items()),
             ],
         }
+
+
+def _name(what: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    """Chrome's "M" event: what a viewer calls a process or a thread."""
+    return {"name": what, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
 
 
 def from_chrome(document: Any, where: str) -> Trace:
@@ -181,6 +191,11 @@ def from_chrome(document: Any, where: str) -> Trace:
                 for e in events
                 if e.get("ph") == "C"
             ],
+            {
+                int(e["tid"]): str(e["args"]["name"])
+                for e in events
+                if e.get("ph") == "M" and e.get("name") == "thread_name"
+            },
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ProfileError(

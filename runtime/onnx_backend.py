@@ -141,7 +141,7 @@ def _open(path: str, threads: int, profile: Path | None) -> Any:
     except OSError as error:
         raise BadInput(f"cannot open {path}: {error.strerror}") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors, which come as exceptions too
+    options.log_severity_level = 4  # errors come as exceptions
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, os.fspath(profile)

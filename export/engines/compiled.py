@@ -105,6 +105,14 @@ def _in_our_model(call: Call) -> Call:
     return replace(call, module=modules[0], modules=tuple(modules[1:]))
 
 
+# What torch.compile does before a graph's code, as the profiler names it.
+_ENTRY = (
+    "TorchDynamo Cache Lookup",
+    "Pregraph bytecode",
+    "AOTDispatcher Runtime Wrapper Prologue",
+)
+
+
 class KernelTracer(Tracer):
     """What torch.profiler sees of the calls that Inductor scheduled, while it is open."""
 
@@ -130,8 +138,10 @@ class KernelTracer(Tracer):
         found: list[Event] = []
         for step, graph in zip(steps, self._engine.ran, strict=True):
             calls = self._engine.graphs[graph]
-            inside = (e for e in seen if step.start_us <= e.start_us < step.end_us)
-            made = join(Trace(Header(), [step, *_those_of(calls, inside)]), calls)
+            inside = [e for e in seen if step.start_us <= e.start_us < step.end_us]
+            entry = (replace(e, category="host") for e in inside if e.name in _ENTRY)
+            known = [step, *entry, *_those_of(calls, iter(inside))]
+            made = join(Trace(Header(), known), calls)
             found += [event for event in made.events if event is not step]
         return found
 

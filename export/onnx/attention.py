@@ -37,7 +37,8 @@ class Heads:
 class Tokens:
     """The B sequences of S new tokens, behind P old ones, that our ops get as T rows.
 
-    seen: bool [B, 1, 1, S], the tokens that an encoder's attend to; None: all.
+    seen: bool [B, 1, S, S], which tokens each of an encoder's attends to; None: all. (The operator
+    broadcasts; ONNX Runtime's does so over heads alone.)
     """
 
     batch: int

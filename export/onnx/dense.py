@@ -128,7 +128,7 @@ class DenseTextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         batch, length = input_ids.shape
-        seen = (attention_mask != 0)[:, None, None]
+        seen = (attention_mask != 0)[:, None, None].expand(batch, 1, length, length)
         with dense_attention(Tokens(batch, length, 0, seen)):
             hidden: Tensor = self.model(
                 tokens=input_ids.flatten(),
