@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -89,6 +89,12 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Texts to measure the model on, before and after it is quantised.",
 )
+@click.option(
+    "--format",
+    type=click.Choice(["package", "onnx"]),
+    default="package",
+    help="onnx: a model for ONNX Runtime (docs/onnx.md).",
+)
 @click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
@@ -105,11 +111,10 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant awq --calib texts.jsonl
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
+    ingot export path/to/checkpoint -o model.onnx --format onnx
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
-    for needed in ("torch", "safetensors"):
-        if importlib.util.find_spec(needed) is None:
-            _fail(f"{needed} is not installed; export needs it: pip install 'ingot[export]'")
+    _need("torch", "safetensors")
     from .export.source import export_source
 
     with _progress() as progress:
@@ -315,11 +320,105 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--hardware",
+    default="cpu",
+    show_default=True,
+    help="h100, a100, or a .json file (docs/analyze.md); cpu: this machine, measured now.",
+)
+@click.option("--batch", default=1, show_default=True, help="Sequences or images at once.")
+@click.option(
+    "--prompt", type=int, help="Tokens of each. Default: 512, or as many as there can be."
+)
+@click.option("--context", type=int, help="Tokens that a decode step sees. Default: as --prompt.")
+@click.option(
+    "--step-tokens", default=256, show_default=True, help="Tokens of prompts that one step reads."
+)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of a checkpoint.")
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+    help="Of the KV cache of a checkpoint.",
+)
+@click.option("--quant", "recipe", metavar="RECIPE", help="Of a checkpoint, as for export.")
+@click.option("--group-size", type=int, help="32, 64 or 128 columns share a scale; with --quant.")
+@THREADS
+@JSON
+def analyze(source: Path, **options: Any) -> None:
+    """Predict what a checkpoint or a package costs: memory, arithmetic, traffic and time.
+
+    Nothing is compiled or run, and of a checkpoint only config.json is read. Times are the
+    roofline's (docs/analyze.md).
+
+    \b
+    ingot analyze path/to/checkpoint --dtype bfloat16 --hardware h100 --batch 8 --context 4096
+    ingot analyze path/to/checkpoint --dtype bfloat16 --quant int4-a8
+    ingot analyze model.pt2 --prompt 512 --json
+    """
+    from .runtime import analyze_command
+
+    given = {name: options.pop(name) for name in ("dtype", "kv_dtype", "recipe", "group_size")}
+    if source.is_dir():
+        _need("torch", "safetensors")
+        from .export.subject import of_checkpoint
+
+        subject = of_checkpoint(source, **{n: v for n, v in given.items() if v is not None})
+    elif any(given.values()):
+        _fail(f"{source} is no checkpoint folder; a package's dtypes and weights are as exported")
+    else:
+        subject = analyze_command.of_package(source)
+    analyze_command.run(subject, **options)
+
+
+@main.command()
+@PACKAGE
+@click.option("--prompt", help="Text to continue.")
+@click.option("--tokens", help="Token ids to continue, or for an encoder: 1,2,3")
+@click.option(
+    "--prompt-tokens",
+    default=128,
+    show_default=True,
+    help="Random ones, if none are given.",
+)
+@click.option("--new-tokens", default=64, show_default=True)
+@click.option("--text", "texts", multiple=True, help="For an encoder; as often as you like.")
+@click.option("--size", "sizes", multiple=True, help="Of a module's inputs, which vary: T=128")
+@click.option("--repeats", default=5, show_default=True, help="Runs with tracing, and without.")
+@THREADS
+@click.option(
+    "--trace",
+    "recorded",
+    type=click.Path(path_type=Path),
+    help="Explain this trace, which `ingot run --trace` wrote, instead of running.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a trace here, for Perfetto."
+)
+@JSON
+def profile(package: Path, **options: Any) -> None:
+    """Say where a run's time goes, beside what this machine reaches.
+
+    By module, op, kernel and layer; and how much of the time has a name.
+
+    \b
+    ingot profile model.pt2 --prompt "def fibonacci(n):" -o trace.json
+    ingot profile model.pt2 --prompt-tokens 512 --new-tokens 64 --threads 4 --json
+    ingot profile minilm.pt2 --text "a cat" --text "a dog"
+    ingot profile module.pt2 --size T=128
+    ingot profile model.pt2 --trace trace.json
+    """
+    from .runtime import profile_command
+
+    profile_command.run(package, **options)
+
+
+@main.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
 @click.option("--tokens", help="Token ids to continue: 1,2,3")
 @click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
-@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--new-tokens", type=int, help="Generated after the prompt; default: 16.")
 @click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
 @THREADS
 @click.option(
@@ -351,6 +450,12 @@ def compare(sources: tuple[str, ...], **options: Any) -> None:
         compare_command.run(sources, progress=progress, **options)
 
 
+def _need(*modules: str) -> None:
+    for needed in modules:
+        if importlib.util.find_spec(needed) is None:
+            _fail(f"{needed} is not installed; this needs it: pip install 'ingot[export]'")
+
+
 @main.command()
 @click.argument("source", metavar="PACKAGE", type=click.Path(path_type=Path))
 @click.option(
@@ -372,6 +477,6 @@ def report(source: Path, **options: Any) -> None:
     report_command.run(source, **options)
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str) -> NoReturn:
     click.echo(f"ingot: {sentence}", err=True)
     sys.exit(2)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..profiling.record import Recorder
 from .errors import ExportError
+from .onnx import check_options, export_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,6 +65,7 @@ def export_checkpoint(
     calib_length: int | None = None,
     report: Path | None = None,
     isa: str | None = None,
+    format: str = "package",
     progress: Callable[[str], None] = _silent,
     since: float | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def export_checkpoint(
     activation_bits: of all quantised linears, imported ones too; calib: texts that a recipe is
     calibrated and measured on, of which it takes so many samples of so many tokens; report: texts
     on which the model is measured before and after it is quantised, for the compile record.
+    format: "package", or "onnx" for a model that ONNX Runtime runs (docs/onnx.md).
     `progress` is told the name of each phase as it begins; the record begins at `since`
     (process.now), default now. Raises ExportError, or the models' CheckpointError, with one
     sentence for the user; `output` is then as it was before.
@@ -81,6 +84,9 @@ def export_checkpoint(
 
     level = find_level(isa)
     _check_output(output)
+    if format == "onnx":
+        check_options(output, kv_dtype, isa)
+        kv_dtype = "float32"
     recorder = Recorder("compile", progress, since)
     with recorder.phase("import torch"):
         from .. import models
@@ -111,6 +117,8 @@ def export_checkpoint(
             recorder.note("quality", _quality(make_plan(), model, measured))
     with recorder.phase("read tokenizer"):
         contract = contracts.of_checkpoint(model, checkpoint)
+    if format == "onnx":
+        return export_onnx(contract, output, recorder)
     return _export(contract, level, output, recorder)
 
 

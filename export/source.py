@@ -23,6 +23,7 @@ _DEFAULTS = {
     "calib_samples": 128,
     "calib_length": None,
     "report": None,
+    "format": "package",
 }
 
 

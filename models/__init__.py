@@ -37,6 +37,7 @@ __all__ = [
     "fill_random",
     "load",
     "no_phase",
+    "outline",
     "plan",
     "read_config",
 ]
@@ -99,17 +100,28 @@ def plan(
     image_size: int | None = None,
 ) -> Plan:
     """What `load` will load, before it does."""
+    values, family, model = outline(checkpoint, dtype, max_seq_len, kv_dtype, image_size)
+    files = disk.tensor_files(checkpoint)
+    family = family.fit(files)
+    files = family.loaded(files, getattr(model.config, "tied_head", False))
+    return Plan(checkpoint, values, model, family, files)
+
+
+def outline(
+    checkpoint: Path,
+    dtype: str = "float32",
+    max_seq_len: int | None = None,
+    kv_dtype: str = "auto",
+    image_size: int | None = None,
+) -> tuple[dict[str, Any], Family, Any]:
+    """What config.json alone says: its fields, the family, and the model on the meta device."""
     if not checkpoint.is_dir():
         raise CheckpointError(f"no checkpoint folder {checkpoint}; give a folder with config.json")
     where = checkpoint / "config.json"
     values = disk.read_json(where)
     config, family = read_config(values, str(where))
     config = _sized(config, str(where), max_seq_len=max_seq_len, image_size=image_size)
-    model = empty(config, dtype, kv_dtype, family.model)
-    files = disk.tensor_files(checkpoint)
-    family = family.fit(files)
-    files = family.loaded(files, getattr(config, "tied_head", False))
-    return Plan(checkpoint, values, model, family, files)
+    return values, family, empty(config, dtype, kv_dtype, family.model)
 
 
 def load(

@@ -52,7 +52,7 @@ def engine_facts(engines: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         "traced run, ms": [_number(e["total_ms"], 1) for e in engines],
         "traced / untraced": [_number(e["tracing_overhead"], 2) for e in engines],
         "matched to a module": [f"{e['matched_share']:.1%}" for e in engines],
-        "in modules of all": [f"{e['aligned_share']:.1%}" for e in engines],
+        "aligned with all": [f"{e['aligned_share']:.1%}" for e in engines],
         "loading, ms": [_number(e["start_up"].get("load_ms"), 0) for e in engines],
         "first token after, ms": [_number(e["start_up"].get("first_token_ms"), 0) for e in engines],
         "peak memory, MiB": [_number(e["memory"].get("peak_rss_mb"), 0) for e in engines],

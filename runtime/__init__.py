@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from .base import BasePackage
 from .errors import BadInput, BadPackage, IngotError, NoSpace
 from .package import Package, read_manifest
 from .session import Piece, Session
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .torch_backend import TorchPackage
 
 __all__ = [
+    "BasePackage",
     "BadInput",
     "BadPackage",
     "IngotError",
@@ -34,20 +36,25 @@ Path = str | os.PathLike[str]
 
 
 @overload
-def load(path: Path, *, backend: Literal["lean"] = "lean", **options: Any) -> Package: ...
+def load(path: Path, *, backend: Literal["lean"] = "lean", **options: Any) -> BasePackage: ...
 @overload
 def load(path: Path, *, backend: Literal["torch"]) -> TorchPackage: ...
-def load(path: Path, *, backend: str = "lean", **options: Any) -> Package | TorchPackage:
-    """Open a package. Options: `threads`, `kv_tokens` (0: the defaults), `verify` the weights.
+def load(path: Path, *, backend: str = "lean", **options: Any) -> BasePackage | TorchPackage:
+    """Open a package, or an ONNX model by its name's end, `.onnx`.
 
+    Options: `threads`, and of packages `kv_tokens` (0: the defaults) and `verify` the weights.
     backend "torch" runs the same code inside libtorch, in a child process: slow to start, for
     packages that need libtorch and to check ours against. Raises IngotError's kinds, with a
     sentence.
     """
-    if backend == "lean":
-        return Package(path, **options)
     if backend == "torch":
         from .torch_backend import TorchPackage
 
         return TorchPackage(path)
-    raise BadInput(f"backend '{backend}' is unknown; choose lean or torch")
+    if backend != "lean":
+        raise BadInput(f"backend '{backend}' is unknown; choose lean or torch")
+    if os.fspath(path).endswith(".onnx"):
+        from .onnx_backend import OnnxPackage
+
+        return OnnxPackage(path, **options)
+    return Package(path, **options)

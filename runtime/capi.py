@@ -160,6 +160,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ingot_trace_start": (None, []),
     "ingot_trace_write": (c_int32, [c_char_p]),
     "ingot_measure_read": (c_double, [c_void_p, c_size_t]),
+    "ingot_measure_memory": (c_double, [c_void_p, c_size_t, c_int32]),
+    "ingot_measure_flops": (c_double, [c_int32]),
 }
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import BadInput
 
 if TYPE_CHECKING:
-    from .package import Package
+    from .base import BasePackage
 
 
-def _template(package: Package) -> tuple[str, dict[str, Any]]:
+def _template(package: BasePackage) -> tuple[str, dict[str, Any]]:
     """The template and the tokenizer's settings, which hold the special tokens it may use."""
     settings: dict[str, Any] = {}
     if package.has_entry("ingot/tokenizer_config.json"):
@@ -36,7 +36,7 @@ def _special(settings: dict[str, Any], name: str) -> str:
     return token["content"] if isinstance(token, dict) else token
 
 
-def render(package: Package, messages: Sequence[dict[str, str]]) -> str:
+def render(package: BasePackage, messages: Sequence[dict[str, str]]) -> str:
     """Raises BadInput if there is no template, or it refuses the messages."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment

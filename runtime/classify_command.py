@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from .package import Package
+from . import load
 
 
 def run(path: Path, image: Path, top: int, threads: int, as_json: bool) -> None:
-    found = Package(path, threads=threads).classify(image)[:top]
+    found = load(path, threads=threads).classify(image)[:top]
     if as_json:
         labels = [{"label": label, "probability": value} for label, value in found]
         click.echo(json.dumps({"labels": labels}))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from . import load
 from .errors import BadInput
-from .package import Package
 
 
 def run(path: Path, texts: tuple[str, ...], file: Path | None, threads: int, as_json: bool) -> None:
@@ -16,7 +16,7 @@ def run(path: Path, texts: tuple[str, ...], file: Path | None, threads: int, as_
     wanted = list(texts) + _lines(file)
     if not wanted:
         raise BadInput("give --text TEXT, as often as you like, or --file FILE with one a line")
-    embeddings = Package(path, threads=threads).embed(wanted)
+    embeddings = load(path, threads=threads).embed(wanted)
     if as_json:
         click.echo(json.dumps({"embeddings": embeddings.tolist()}))
         return

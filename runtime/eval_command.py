@@ -11,9 +11,9 @@ import click
 import numpy as np
 
 from .. import process
-from . import perplexity
+from . import load, perplexity
+from .base import BasePackage
 from .errors import BadInput
-from .package import Package
 
 _LARGEST_DEFAULT_WINDOW = 2048
 _BATCH = 16  # texts embedded at once
@@ -34,7 +34,7 @@ def run(
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} scores nothing; give at least 1")
     texts = read_texts(file)
-    package = Package(path, threads=threads)
+    package = load(path, threads=threads)
     reference = _reference(package, against, threads) if against else None
     kind = package.manifest["model"]["kind"]
     if kind == "decoder":
@@ -80,9 +80,9 @@ def _text(line: str, where: str) -> str:
     return str(text)
 
 
-def _reference(package: Package, against: Path, threads: int) -> Package:
+def _reference(package: BasePackage, against: Path, threads: int) -> BasePackage:
     """Raises BadInput where outputs cannot be compared."""
-    reference = Package(against, threads=threads)
+    reference = load(against, threads=threads)
     ours, theirs = ({**p.manifest["model"], **_tokenizer(p)} for p in (package, reference))
     same = ["kind"]
     same += {"decoder": ["vocab_size", "tokenizer"], "encoder": ["hidden_size"]}.get(
@@ -94,12 +94,12 @@ def _reference(package: Package, against: Path, threads: int) -> Package:
     return reference
 
 
-def _tokenizer(package: Package) -> dict[str, Any]:
+def _tokenizer(package: BasePackage) -> dict[str, Any]:
     return {"tokenizer": package.manifest["entries"].get("ingot/tokenizer.json")}
 
 
 def _sizes(
-    package: Package, reference: Package | None, window: int | None, stride: int | None
+    package: BasePackage, reference: BasePackage | None, window: int | None, stride: int | None
 ) -> tuple[int, int]:
     """Window and stride, checked, or their defaults. Raises BadInput."""
     longest = min(p.manifest["model"]["max_seq_len"] for p in (package, reference) if p)
@@ -113,8 +113,8 @@ def _sizes(
 
 
 def _decoder(
-    package: Package,
-    reference: Package | None,
+    package: BasePackage,
+    reference: BasePackage | None,
     texts: dict[str, str],
     window: int,
     stride: int,
@@ -146,7 +146,7 @@ def _decoder(
 
 
 def _documents(
-    package: Package, texts: dict[str, str], limit: int | None
+    package: BasePackage, texts: dict[str, str], limit: int | None
 ) -> Iterable[perplexity.Document]:
     """Tokenised, up to `limit` tokens in all. Raises BadInput, naming the text too short."""
     for where, text in texts.items():
@@ -160,7 +160,7 @@ def _documents(
                 return
 
 
-def _encoder(package: Package, reference: Package, texts: list[str]) -> dict[str, Any]:
+def _encoder(package: BasePackage, reference: BasePackage, texts: list[str]) -> dict[str, Any]:
     """How alike two packages' embeddings of each text are: mean and least cosine."""
     begun = process.now()
     batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]

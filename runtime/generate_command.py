@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import process
-from . import capi
+from . import capi, load
 from .errors import BadInput
 from .package import Package
 
@@ -36,10 +36,12 @@ def run(
     if (prompt is None) == (tokens is None):
         raise BadInput("give either --prompt TEXT or --tokens 1,2,3")
     begun = process.now()
-    package = Package(path, threads=threads)
+    package = load(path, threads=threads)
     load_ms = (process.now() - begun) * 1e3
     ids = parse_tokens(tokens) if tokens is not None else package.encode(prompt or "")
     if trace:
+        if not isinstance(package, Package):
+            raise BadInput("--trace is for packages; ingot compare traces ONNX models")
         capi.library().ingot_trace_start()
     first, made, text = 0.0, [], ""
     with package.session() as session:

@@ -10,10 +10,10 @@ import numpy as np
 from .errors import BadInput, IngotError
 
 if TYPE_CHECKING:
-    from .package import Package
+    from .base import BasePackage
 
 
-def classify(package: Package, image: Any) -> list[tuple[str, float]]:
+def classify(package: BasePackage, image: Any) -> list[tuple[str, float]]:
     """Labels and probabilities, likeliest first."""
     model = package.manifest["model"]
     if model["kind"] != "image-classifier":

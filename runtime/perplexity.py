@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .base import BasePackage
 from .errors import IngotError
-from .package import Package
 
 _CHUNK = 32  # tokens whose logits are held at once: a row is as long as the vocabulary
 
@@ -37,7 +37,7 @@ class Window:
     targets: list[int]
 
 
-def document(package: Package, text: str, limit: int | None = None) -> Document:
+def document(package: BasePackage, text: str, limit: int | None = None) -> Document:
     """Tokenise, with the special tokens that the tokenizer adds; score at most `limit` tokens.
 
     Bytes are those of the text in UTF-8 from the end of the first token, which is not scored, to
@@ -63,7 +63,7 @@ def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[Window]:
         begin, scored = begin + stride, end + 1
 
 
-def negative_log_likelihood(package: Package, over: Iterable[Window]) -> float:
+def negative_log_likelihood(package: BasePackage, over: Iterable[Window]) -> float:
     """Of all the windows' targets together, in nats."""
     total = 0.0
     with package.session() as session:
@@ -82,7 +82,9 @@ def exponential(mean: float, what: str) -> float:
     return value
 
 
-def divergence(package: Package, reference: Package, over: Iterable[Window]) -> dict[str, float]:
+def divergence(
+    package: BasePackage, reference: BasePackage, over: Iterable[Window]
+) -> dict[str, float]:
     """How far a package's next-token distributions are from a reference's, over the windows.
 
     `mean_kl` is the mean over targets of KL(reference || package) in nats, `top1_agreement` the

@@ -7,7 +7,7 @@ import ctypes
 import queue
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,20 @@ class Stats:
     decode_seconds: float
 
 
+def chosen(
+    defaults: Mapping[str, Any], temperature: float | None, top_k: int | None, top_p: float | None
+) -> dict[str, Any]:
+    """How to sample: what is not given is as the manifest's `generation` says, greedy unless it
+    samples."""
+    if temperature is None:
+        temperature = defaults["temperature"] if defaults["do_sample"] else 0.0
+    return {
+        "temperature": temperature,
+        "top_k": defaults["top_k"] if top_k is None else top_k,
+        "top_p": defaults["top_p"] if top_p is None else top_p,
+    }
+
+
 class Session:
     """Made by `Package.session()`. Serves one call at a time; close it, or use it as a context.
 
@@ -73,14 +87,9 @@ class Session:
         Closing the iterator stops the generation. Raises BadInput for a token out of range or a
         prompt too long, NoSpace when the KV cache is full.
         """
-        defaults = self.package.manifest["generation"]
-        if temperature is None:
-            temperature = defaults["temperature"] if defaults["do_sample"] else 0.0
         sampling = capi.Sampling(
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=defaults["top_k"] if top_k is None else top_k,
-            top_p=defaults["top_p"] if top_p is None else top_p,
+            **chosen(self.package.manifest["generation"], temperature, top_k, top_p),
             seed=seed,
             ignore_eos=ignore_eos,
             stop_tokens=capi.int64_array(stop_tokens),

@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "error.h"
 #include "ingot.h"
+#include "measure.h"
 #include "package.h"
 #include "score.h"
 #include "trace.h"
@@ -255,4 +256,12 @@ ingot_status ingot_trace_write(const char* path) {
 }
 double ingot_measure_read(ingot_package* package, size_t bytes) {
   return package->measure_read(bytes);
+}
+double ingot_measure_memory(const void* data, size_t bytes, int32_t threads) {
+  return ingot::measure_read(data, bytes, threads);
+}
+double ingot_measure_flops(int32_t threads) {
+  double rate = 0;
+  guarded([&] { rate = ingot::measure_flops(threads); });
+  return rate;
 }

@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "host.h"
+#include "trace.h"
 
 namespace ingot {
 namespace {
@@ -188,6 +189,7 @@ void Graph::bind(std::string_view weights, const Manifest& manifest, const std::
 }
 
 Results Graph::run(const std::vector<Array>& inputs) {
+  HostTrace binding("handles");
   std::vector<void*> handles;
   for (const Array& input : inputs) {
     const std::vector<int64_t> strides = row_major(input.shape);
@@ -198,9 +200,11 @@ Results Graph::run(const std::vector<Array>& inputs) {
     handles.push_back(tensor);  // generated code takes it over
   }
   std::vector<void*> made(outputs_);
+  binding.end();
   check(
       run_(container_, handles.data(), handles.size(), made.data(), made.size(), nullptr, nullptr),
       "failed");
+  const HostTrace reading("outputs");
   return Results(std::move(made));
 }
 

@@ -1,9 +1,6 @@
 #include "package.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <optional>
 
@@ -11,6 +8,7 @@
 #include "embed.h"
 #include "error.h"
 #include "host.h"
+#include "measure.h"
 #include "sha256.h"
 
 namespace ingot {
@@ -22,6 +20,7 @@ Package::Package(const std::string& path, const ingot_options& options)
     : archive_(path),
       manifest_json_(archive_.entry("ingot/manifest.json")),
       manifest_(parse_manifest(manifest_json_, path)),
+      model_(lasting(manifest_.card)),
       threads_(options.threads) {
   if (options.threads < 0 || options.kv_tokens < 0)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
@@ -49,9 +48,9 @@ void Package::start_engine(int64_t kv_tokens) {
   const int64_t blocks = kv_tokens > 0 ? (kv_tokens + d.block_size - 1) / d.block_size
                                        : kDefaultSequences * per_sequence;
   pool_ = std::make_unique<KvPool>(d.num_layers, blocks + 1, d.bytes_per_block);
-  engine_ = std::make_unique<Engine>(
-      *graph_, *pool_,
-      EngineLimits{d.vocab_size, d.max_seq_len, d.block_size, blocks * d.block_size, threads_});
+  engine_ = std::make_unique<Engine>(*graph_, *pool_,
+                                     EngineLimits{d.vocab_size, d.max_seq_len, d.block_size,
+                                                  blocks * d.block_size, threads_, model_});
 }
 
 Engine& Package::engine() {
@@ -64,8 +63,24 @@ Results Package::run(const std::vector<Array>& inputs) {
     bad_input(archive_.path() + " is a decoder's package; make a session to generate with it");
   check_inputs(manifest_.signature, inputs);
   std::optional<Results> results;
-  worker_->run([&] { results.emplace(graph_->run(inputs)); });
+  worker_->run([&] {
+    const StepTrace step(tracing() ? describe(inputs) : StepFacts{});
+    results.emplace(graph_->run(inputs));
+  });
   return std::move(*results);
+}
+
+// All of a text is read at once, and an encoder's tokens see all of their sequence.
+StepFacts Package::describe(const std::vector<Array>& inputs) const {
+  StepFacts facts{.model = model_, .prefill = true};
+  if (manifest_.kind != Kind::encoder) return facts;
+  const Array& query_start = inputs[3];
+  const auto* start = static_cast<const int64_t*>(query_start.data);
+  facts.tokens = facts.context = inputs[0].shape[0];
+  facts.sequences = query_start.shape[0] - 1;
+  for (int64_t b = 0; b < facts.sequences; b++)
+    facts.pairs += (start[b + 1] - start[b]) * (start[b + 1] - start[b]);
+  return facts;
 }
 
 void Package::embed(const int64_t* tokens, const size_t* lengths, size_t count, float* embeddings) {
@@ -135,33 +150,8 @@ std::string_view Package::token_bytes(int64_t token) const {
   return table.substr(text + begin, end - begin);
 }
 
-// As fast as the bus gives: eight sums that fit the baseline's registers, and pages fetched ahead,
-// where the hardware's prefetcher stops.
 double Package::measure_read(size_t bytes) const {
-  using Lane = uint64_t __attribute__((vector_size(16), aligned(8), may_alias));
-  constexpr int64_t kRun = 8, kAhead = 4096 / sizeof(Lane);
   bytes = std::min(std::max<size_t>(bytes, 1 << 20), weights_.size());
-  const auto* lanes = reinterpret_cast<const Lane*>(weights_.data());
-  const auto count = static_cast<int64_t>(bytes / sizeof(Lane));
-  const int threads = threads_ > 0 ? threads_ : free_cores();
-  uint64_t sum = 0;
-  const auto start = std::chrono::steady_clock::now();
-#pragma omp parallel num_threads(threads) reduction(+ : sum)
-  {
-    Lane part[kRun] = {};
-    const int64_t share = (count + omp_get_num_threads() - 1) / omp_get_num_threads();
-    const int64_t begin = share * omp_get_thread_num(), end = std::min(begin + share, count);
-    for (int64_t i = begin; i + kRun <= end; i += kRun) {
-      __builtin_prefetch(lanes + i + kAhead);
-      __builtin_prefetch(lanes + i + kAhead + kRun / 2);
-      for (int64_t k = 0; k < kRun; k++) part[k] += lanes[i + k];
-    }
-    for (const Lane& lane : part) sum += lane[0] + lane[1];
-  }
-  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-  static volatile uint64_t sink;
-  sink = sum;
-  (void)sink;
-  return bytes / spent.count() / 1e9;
+  return ingot::measure_read(weights_.data(), bytes, threads_);
 }
 }  // namespace ingot

@@ -168,9 +168,11 @@ INGOT_API ingot_status ingot_embed(ingot_package* package, const int64_t* tokens
 /* ---- tracing -----------------------------------------------------------------------------------
  */
 
-/* Records one event per kernel, op call and step until stopped; process wide. */
+/* Records an event for each step, each kernel and op call in it, and what the runtime does beside,
+ * until stopped; process wide. */
 INGOT_API void ingot_trace_start(void);
-/* Stops and writes Chrome trace events (Perfetto reads them). */
+/* Stops and writes Chrome trace events (docs/trace.md; Perfetto reads them). The file appears when
+ * it is whole. */
 INGOT_API ingot_status ingot_trace_write(const char* path);
 
 /* ---- measuring ---------------------------------------------------------------------------------
@@ -178,6 +180,12 @@ INGOT_API ingot_status ingot_trace_write(const char* path);
 
 /* Streams `bytes` of the mapped weights (at least 1 MiB) with all threads; returns GB/s (1e9). */
 INGOT_API double ingot_measure_read(ingot_package* package, size_t bytes);
+/* The same of any memory, with `threads` threads; 0: the cores that are free. */
+INGOT_API double ingot_measure_memory(const void* data, size_t bytes, int32_t threads);
+/* GFLOP/s of float32 multiply-adds, two operations each, by the instructions of the level that
+ * INGOT_ISA or else the CPU says. Takes about a millisecond. 0, with the error set, if INGOT_ISA is
+ * wrong. */
+INGOT_API double ingot_measure_flops(int32_t threads);
 
 #ifdef __cplusplus
 }

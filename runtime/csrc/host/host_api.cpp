@@ -1,26 +1,10 @@
 #include "host_api.h"
 
-#include <time.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <mutex>
-#include <vector>
-
 #include "tensor.h"
+#include "trace.h"
 
 namespace ingot::host {
 namespace {
-std::atomic<bool> tracing{false};
-std::mutex events_mutex;
-std::vector<ingot_host_event> events;
-
-int64_t now_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{1'000'000'000} * now.tv_sec + now.tv_nsec;
-}
-
 int32_t tensor_borrow(void* data, int64_t dim, const int64_t* sizes, const int64_t* strides,
                       int32_t scalar_type, void** tensor) {
   *tensor = Tensor::borrow(data, dim, sizes, strides, 0, scalar_type);
@@ -37,41 +21,8 @@ void tensor_describe(void* handle, int64_t* dim, const int64_t** sizes, const in
   *scalar_type = tensor.dtype;
   *owned = tensor.storage->owned;
 }
-void trace_enable(int32_t on) { tracing.store(on != 0, std::memory_order_relaxed); }
-
-void trace_collect(void (*take)(const ingot_host_event*, void*), void* user) {
-  std::vector<ingot_host_event> taken;
-  {
-    std::lock_guard lock(events_mutex);
-    taken.swap(events);
-  }
-  for (const ingot_host_event& event : taken) take(&event, user);
-}
 }  // namespace
 }  // namespace ingot::host
-
-// Generated code brackets every kernel and op call with these two. Off, the start is one load.
-extern "C" __attribute__((visibility("default"))) int32_t
-aoti_record_function_start(const char* name, void*, const void*, uint64_t, void** guard) {
-  using namespace ingot::host;
-  *guard = nullptr;
-  if (tracing.load(std::memory_order_relaxed))
-    *guard = new ingot_host_event{name, now_ns(), 0, static_cast<int32_t>(gettid())};
-  return 0;
-}
-
-extern "C" __attribute__((visibility("default"))) int32_t aoti_record_function_end(void* guard) {
-  using namespace ingot::host;
-  if (!guard) return 0;
-  auto* event = static_cast<ingot_host_event*>(guard);
-  event->duration_ns = now_ns() - event->start_ns;
-  {
-    std::lock_guard lock(events_mutex);
-    events.push_back(*event);
-  }
-  delete event;
-  return 0;
-}
 
 extern "C" __attribute__((visibility("default"))) const ingot_host_api* ingot_host_get_api() {
   using namespace ingot::host;

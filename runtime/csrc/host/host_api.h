@@ -23,7 +23,8 @@ struct ingot_host_api {
   // borrowed.
   void (*tensor_describe)(void* tensor, int64_t* dim, const int64_t** sizes,
                           const int64_t** strides, int32_t* scalar_type, int32_t* owned);
-  // Recording of kernels and op calls. `trace_collect` hands out each event once, oldest first.
+  // Recording of kernels and op calls. `trace_collect` hands out each event once, a thread's oldest
+  // first; calls may go on meanwhile.
   void (*trace_enable)(int32_t on);
   void (*trace_collect)(void (*take)(const ingot_host_event*, void*), void* user);
 };

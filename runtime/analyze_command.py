@@ -1,0 +1,159 @@
+"""`ingot analyze`: what a model costs on a machine, before it runs."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..profiling.analysis import Row, Subject, analyze, grouped, request_of
+from ..profiling.calls import Call
+from ..profiling.roofline import read_hardware
+from .errors import BadInput
+from .package import read_manifest
+
+_UNITS = tuple(zip((1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "TGMk mun", strict=True))
+
+
+def of_package(path: Path) -> Subject:
+    """A package's manifest and the calls that its compile record lists. Raises BadInput."""
+    manifest = read_manifest(path)
+    with zipfile.ZipFile(path) as archive:
+        facts = json.loads(archive.read("model/ingot/report.json"))["facts"]
+    if "calls" not in facts:
+        raise BadInput(f"{path} was exported before calls were recorded; export it again")
+    model, recipe = manifest["model"], manifest["quantization"]
+    if model["kind"] == "module":
+        raise BadInput(f"{path} is a module of your own; analyze knows decoders and encoders")
+    calls = [Call.from_dict(call) for call in facts["calls"]]
+    module_bytes: dict[str, int] = {}
+    for name, fact in manifest["constants"].items():
+        module = name.rpartition(".")[0]
+        module_bytes[module] = module_bytes.get(module, 0) + fact["nbytes"]
+    return Subject(
+        str(path),
+        model,
+        weight_bytes=manifest["entries"]["ingot/weights.bin"]["bytes"],
+        module_bytes=module_bytes,
+        max_tokens=model.get("max_seq_len", 1),
+        calls=lambda _: calls,
+        temporary_bytes=lambda _: None,
+        cache=manifest.get("kv_cache"),
+        activation_bits=max(recipe["activation_bits"], default=16) if recipe else 16,
+        quantization=recipe and recipe["name"],
+    )
+
+
+def run(
+    subject: Subject,
+    *,
+    hardware: str,
+    batch: int,
+    prompt: int | None,
+    context: int | None,
+    step_tokens: int,
+    threads: int,
+    as_json: bool,
+) -> None:
+    request = request_of(subject, batch, prompt, context, step_tokens)
+    if hardware == "cpu":
+        from .speeds import measure
+
+        machine = measure(subject, request, threads)
+    else:
+        machine = read_hardware(hardware)
+    result = analyze(subject, request, machine)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    console.print(_facts(result))
+    rows = grouped(result)
+    for phase in result["phases"]:
+        console.print(_table(phase, rows))
+
+
+def _facts(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    model, memory, request = result["model"], result["memory"], result["request"]
+    quantized = f", {model['quantization']}" if model["quantization"] else ""
+    facts = Table(show_header=False, title=Text(result["source"]))
+    facts.add_row("model", f"{model['name']} ({model['architecture']})")
+    facts.add_row("parameters", f"{model['parameters']:,}, {model['dtype']}{quantized}")
+    facts.add_row("hardware", result["hardware"]["name"])
+    parts = {"weights": "weight", "KV cache": "kv", "temporaries": "temporary", "in all": "total"}
+    for name, field in parts.items():
+        size = memory[f"{field}_bytes"]
+        facts.add_row(f"memory: {name}", "unknown" if size is None else f"{_short(size)}B")
+    fits = "fits" if memory["fits"] else "does NOT fit"
+    facts.add_row("", f"{fits} the {_short(memory['hardware_bytes'])}B of the hardware")
+    for phase, found in result["phases"].items():
+        what = {
+            "prefill": f"prefill of {request['batch']} x {request['prompt']} tokens",
+            "decode": f"decode step of {request['batch']} after {request['context'] - 1} tokens",
+            "forward": f"run of {request['batch']} x {request['prompt']} tokens",
+        }[phase]
+        facts.add_row(
+            what,
+            f"{_short(found['seconds'])}s, {found['tokens_per_s']:.4g} tokens/s: "
+            f"{_short(found['flops'])}FLOP, {_short(_moved(found))}B, {found['bound']}-bound",
+        )
+    return facts
+
+
+def _moved(found: dict[str, Any]) -> float:
+    return float(found["read_bytes"] + found["written_bytes"])
+
+
+def _table(phase: str, rows: Sequence[Row]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=phase, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("module", no_wrap=True)
+    for column in ("weights", "FLOP", "bytes", "FLOP/B", "bound", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    layers = Row("")
+    for row in (row for row in rows if phase in row.phases):
+        found = row.phases[phase].to_dict()
+        layers = row if row.is_layer else layers
+        table.add_row(
+            _name(row, layers),
+            f"{_short(row.weight_bytes)}B",
+            _short(found["flops"]),
+            _short(_moved(found)),
+            f"{found['intensity']:.3g}",
+            found["bound"],
+            f"{_short(found['seconds'])}s",
+            style="bold" if row.is_layer else None,
+        )
+    return table
+
+
+def _name(row: Row, layers: Row) -> str:
+    """Inside the layers, without their name, and without their number where that is the row's."""
+    inside = row is not layers and layers.is_layer and row.module.startswith(layers.module)
+    count = len(row.members)
+    times = f" x{count}" if count > 1 and not (inside and count == len(layers.members)) else ""
+    own = row.module.removeprefix(layers.module).removeprefix(".") if inside else row.module
+    return "  " * inside + (own or "(itself)") + times
+
+
+def _short(number: float) -> str:
+    """Three digits and a decimal prefix: 6.74 G."""
+    for unit, prefix in _UNITS:
+        if number >= unit:
+            return f"{number / unit:.3g} {prefix.strip()}"
+    return "0 "

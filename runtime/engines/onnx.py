@@ -1,0 +1,156 @@
+"""`FILE.onnx`: ONNX Runtime, on a model that `ingot export --format onnx` made.
+
+A run that is to be traced goes through a second session, with ONNX Runtime's own profiler: one
+event a node. Node names begin with the module's path, and what the runtime fuses keeps the name of
+one of its nodes at its front (docs/onnx.md), so the join is that path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import process
+from ...profiling.engine import Request, serve
+from ...profiling.errors import ProfileError
+from ...profiling.steps import Steps, sizes, times
+from ...profiling.trace import Event, Header, Trace
+from ..onnx_backend import OnnxPackage
+
+_KERNEL = "_kernel_time"  # what the profiler adds to a node's name
+
+
+class OnnxEngine:
+    """An ONNX model, opened again only where a request wants other threads."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.threads = path, 0
+        self.start_up = {"import_ms": (process.now() - process.start_time()) * 1e3}
+        begun = process.now()
+        self.package = OnnxPackage(path)
+        self.start_up["load_ms"] = (process.now() - begun) * 1e3
+        self.kind = self.package.manifest["model"]["kind"]
+        if self.kind not in ("decoder", "encoder"):
+            raise ProfileError(f"it is of kind {self.kind}, and engines are given token ids")
+
+    def run(self, request: Request, traced: bool) -> Trace:
+        if request.threads != self.threads:
+            self.package = OnnxPackage(self.path, threads=request.threads)
+            self.threads = request.threads
+        steps = Steps()
+        if traced:
+            events, result = self._traced(request, steps)
+        else:
+            result = self._steps(self.package, request, steps)
+            events = []
+        if "first_token_ms" not in self.start_up:
+            until = sum(self.start_up.values())
+            self.start_up["first_token_ms"] = until + times(steps.events)["prefill_ms"]
+        header = Header(
+            engine="onnx",
+            name=self.path,
+            model=self.package.manifest["model"],
+            request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
+            result=result,
+            runs=[times(steps.events)],
+            start_up=self.start_up,
+            memory={"peak_rss_mb": process.peak_rss_mb()},
+            environment={"onnxruntime": version("onnxruntime")},
+        )
+        return Trace(header, steps.events + events)
+
+    def _steps(self, package: OnnxPackage, request: Request, steps: Steps) -> dict[str, Any]:
+        """The run itself; returns the header's `result`."""
+        if self.kind == "encoder":
+            with steps.step(sizes(len(request.tokens), causal=False)):
+                (hidden,) = package.hidden([request.tokens])
+            return {"hidden": hidden.ravel().tolist()}
+        tokens: list[int] = []
+        fed, past = list(request.tokens), 0
+        with package.session() as session:
+            for number in range(max(request.new_tokens, 1)):
+                with steps.step(sizes(len(fed), past)):
+                    (logits,) = session.step(fed, [-1])
+                    tokens.append(int(np.argmax(logits)))
+                if number == 0:
+                    after_prompt = logits.tolist()
+                past, fed = past + len(fed), tokens[-1:]
+        return {"tokens": tokens[: request.new_tokens], "logits": after_prompt}
+
+    def _traced(self, request: Request, steps: Steps) -> tuple[list[Event], dict[str, Any]]:
+        """The nodes' events too. ONNX Runtime compiles nothing, but it warms up: so does this."""
+        with tempfile.TemporaryDirectory() as folder:
+            package = OnnxPackage(
+                self.path, threads=request.threads, profile=Path(folder) / "profile"
+            )
+            self._steps(package, request, Steps())
+            result = self._steps(package, request, steps)
+            start_us = _monotonic_us(package.runtime.get_profiling_start_time_ns())
+            recorded = json.loads(Path(package.runtime.end_profiling()).read_text())
+        return node_events(recorded, start_us, steps.events), result
+
+
+def _monotonic_us(start_ns: int) -> float:
+    """On the steps' clock: ONNX Runtime documents the monotonic clock, 1.31 uses the wall clock."""
+    wall_ns = time.time_ns() - time.monotonic_ns()
+    return (start_ns - wall_ns if start_ns > wall_ns else start_ns) / 1e3
+
+
+def node_events(recorded: list[dict[str, Any]], start_us: float, steps: list[Event]) -> list[Event]:
+    """Kernel events of the nodes that ran within these steps, from ONNX Runtime's profile.
+
+    start_us: when the profiler's clock began, on the steps' clock.
+    """
+    found = []
+    for event in recorded:
+        begun = start_us + event["ts"]
+        if event.get("cat") != "Node" or not event["name"].endswith(_KERNEL):
+            continue
+        step = next((s for s in steps if s.start_us <= begun < s.end_us), None)
+        if step is not None:
+            found.append(_kernel(event, begun, step))
+    return found
+
+
+def _kernel(event: dict[str, Any], start_us: float, step: Event) -> Event:
+    about = event["args"]
+    inputs, outputs = _shapes(about["input_type_shape"]), _shapes(about["output_type_shape"])
+    args = {
+        "module": event["name"].partition("/")[0],
+        "step": step.args["step"],
+        "phase": step.args["phase"],
+        "inputs": inputs,
+        "outputs": outputs,
+        "flops": _flops(about["op_name"], inputs, outputs, step.args["pairs"]),
+        "read_bytes": int(about["activation_size"]) + int(about["parameter_size"]),
+        "written_bytes": int(about["output_size"]),
+    }
+    return Event(about["op_name"], "kernel", start_us, event["dur"], event["tid"], args)
+
+
+def _shapes(facts: list[dict[str, list[int]]]) -> list[dict[str, Any]]:
+    return [{"dtype": dtype, "shape": shape} for fact in facts for dtype, shape in fact.items()]
+
+
+def _flops(
+    operator: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], pairs: int
+) -> int:
+    """Of the operators that multiply matrices; 0 for all others."""
+    if operator in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits"):
+        columns: int = inputs[0]["shape"][-1]
+        return 2 * math.prod(outputs[0]["shape"]) * columns
+    if operator == "Attention":  # a product of q and k, and one of weights and v, for each pair
+        width: int = inputs[0]["shape"][-1]
+        return 4 * width * pairs
+    return 0
+
+
+if __name__ == "__main__":
+    serve(OnnxEngine)

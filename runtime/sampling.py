@@ -1,0 +1,72 @@
+"""From logits to a token in numpy, as the C++ runtime does it (csrc/sampler.cpp): the same logits,
+settings and seed give the same tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from .errors import BadInput
+
+Array = np.ndarray[Any, Any]
+_MASK = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a generation asks. temperature 0: greedy; top_k 0 and top_p 1: off."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    stop_tokens: frozenset[int]
+
+    def __post_init__(self) -> None:
+        """Raises BadInput."""
+        numbers = (self.max_new_tokens, self.temperature, self.top_k, self.top_p, self.seed)
+        if not all(isinstance(number, Real) for number in numbers):
+            raise BadInput(f"{numbers} are not all numbers; give numbers")
+        if self.max_new_tokens < 1:
+            raise BadInput("max_new_tokens must be at least 1")
+        if not self.temperature >= 0:
+            raise BadInput("temperature must not be negative")
+        if self.top_k < 0:
+            raise BadInput("top_k must not be negative; 0 turns it off")
+        if not 0 < self.top_p <= 1:
+            raise BadInput("top_p must be in (0, 1]")
+        if not 0 <= self.seed <= _MASK:
+            raise BadInput(f"seed = {self.seed} is out of range")
+
+
+class Sampler:
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling, self._state = sampling, sampling.seed
+
+    def sample(self, logits: Array) -> int:
+        """Of float32 [vocab_size]."""
+        s = self._sampling
+        if s.temperature <= 0:
+            return int(logits.argmax())
+        ids = np.arange(len(logits))
+        if 0 < s.top_k < len(logits) or s.top_p < 1:
+            ids = np.argsort(-logits, kind="stable")[: s.top_k or None]
+        mass = np.exp((logits[ids] - logits.max()).astype(np.float64) / np.float32(s.temperature))
+        if s.top_p < 1:  # the smallest set of the likeliest that holds top_p of the mass
+            held = np.cumsum(mass)
+            mass = mass[: np.searchsorted(held, np.float32(s.top_p) * held[-1]) + 1]
+        drawn = self._uniform() * np.cumsum(mass)[-1]
+        below = np.flatnonzero(np.subtract.accumulate([drawn, *mass])[1:] < 0)
+        return int(ids[below[0] if len(below) else len(mass) - 1])
+
+    def _uniform(self) -> float:
+        """SplitMix64 (Steele, Lea and Flood 2014), the upper 53 bits as a double in [0, 1)."""
+        z = self._state = self._state + 0x9E3779B97F4A7C15 & _MASK
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & _MASK
+        return float((z ^ z >> 31) >> 11) * 2.0**-53

@@ -1,0 +1,182 @@
+"""What this machine reaches, measured on the spot: `Hardware` for the roofline.
+
+Reading, float32 multiply-adds, what a call costs, and each kind of kernel that a model calls at the
+sizes of a request: its traffic with the fewest rows of x, which bounds decode, and its arithmetic
+with the most, which bounds prefill. Operands rotate through a buffer that no cache holds, as a
+model's weights do.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from ..profiling.analysis import BLOCK, Request, Sizes, Subject, phases
+from ..profiling.calls import Call, cost, evaluate
+from ..profiling.roofline import Hardware, Speed, op_name
+from . import capi, ops
+
+_BUFFER_BYTES = 256 << 20
+_MOST_BYTES = 64 << 20  # of one weight
+_BYTE = 0x11  # all of the buffer: in every dtype a small normal number
+_SECONDS = 0.15  # of repeating one call
+_PANEL = 64  # rows of a weight's panel (docs/format.md)
+
+
+def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
+    """This machine, for the kernels that the request needs. threads 0: all cores it may use.
+
+    Takes half a second, and as much for each kind of kernel. Raises IngotError.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    ops.set_threads(threads)
+    buffer = np.full(_BUFFER_BYTES, _BYTE, np.uint8)
+    steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
+    steps.sort(key=lambda sizes: (sizes["T"], sizes["context"]))
+    fewest, most = steps[0], steps[-1]
+    call_s, library = _call_seconds(), capi.library()
+    kernels = {}
+    for kernel, call in _largest(subject, fewest).items():
+        prepare = _PREPARE[op_name(call)]
+        moved, _, seconds = prepare(call, fewest, subject, buffer)
+        _, flops, seconds_of_most = prepare(call, most, subject, buffer)
+        kernels[kernel] = Speed(
+            moved / max(seconds - call_s, seconds / 2) / 1e9, flops / seconds_of_most / 1e9
+        )
+    address, size = buffer.ctypes.data, buffer.nbytes
+    return Hardware(
+        name=f"{_processor()}, {threads} threads, {ops.level()}",
+        memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        read_gb_s=_median(lambda: library.ingot_measure_memory(address, size, threads)),
+        gflop_s={"float32": _median(lambda: library.ingot_measure_flops(threads))},
+        call_us=call_s * 1e6,
+        kernels=kernels,
+        sources=("measured by ingot analyze",),
+    )
+
+
+def _largest(subject: Subject, sizes: Sizes) -> dict[str, Call]:
+    """Of each kind of kernel the call that moves most."""
+    found: dict[str, Call] = {}
+    for call in subject.calls(sizes):
+        kernel = subject.kernel(call)
+        moved = cost(call, sizes).read_bytes
+        if op_name(call) in _PREPARE and (
+            kernel not in found or moved > cost(found[kernel], sizes).read_bytes
+        ):
+            found[kernel] = call
+    return found
+
+
+Measured = tuple[float, float, float]  # bytes, flops, seconds
+
+
+def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
+    """The call's product with one copy of its weight after the other."""
+    rows, columns = int(sizes["T"]), _shape(call.inputs[0], sizes)[-1]
+    outputs, (panels, *inside) = _shape(call.outputs[0], sizes)[-1], _shape(call.inputs[1], sizes)
+    dtype = np.dtype({"bfloat16": "uint16"}.get(call.inputs[1]["dtype"], call.inputs[1]["dtype"]))
+    panel_bytes = prod(inside) * dtype.itemsize
+    panels = max(1, min(panels, _MOST_BYTES // panel_bytes))
+    outputs, size = min(outputs, panels * _PANEL), panels * panel_bytes
+    weights = buffer[: len(buffer) // size * size].view(dtype).reshape(-1, panels, *inside)
+    x, out = np.ones((rows, columns), np.float32), np.empty((rows, outputs), np.float32)
+    op = op_name(call)
+    rest = (
+        (None, outputs) if op == "linear" else (None, None, None, outputs, subject.activation_bits)
+    )
+    calls = [ops.bind(op, x, weight, *rest, out=out) for weight in weights]
+    return size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, _seconds(calls)
+
+
+def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
+    """Sequences of one length, whose blocks lie in one part of the cache after the other."""
+    tokens, sequences = int(sizes["T"]), int(sizes["B"])
+    new, length = tokens // sequences, int(sizes["context"]) // sequences
+    _, heads, dim = _shape(call.inputs[0], sizes)
+    _, kv_heads, _ = _shape(call.inputs[1], sizes)
+    block_bytes = int(call.inputs[3]["shape"][-1])
+    cache = buffer[: len(buffer) // block_bytes * block_bytes].reshape(-1, block_bytes)
+    blocks = min(-(-length // BLOCK), len(cache) // sequences)
+    length = min(length, blocks * BLOCK)
+    table = np.arange(sequences * blocks).reshape(sequences, blocks)
+    q, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(2))
+    k, v = (np.ones((tokens, kv_heads, dim), np.float32) for _ in range(2))
+    unwritten, starts = np.full(tokens, -1), np.arange(sequences + 1) * new
+    lengths = np.full(sequences, length)
+    assert subject.cache is not None
+    options = (None, None, dim**-0.5, None, None, 0, subject.cache["dtype"])
+    calls = [
+        ops.bind(
+            "paged_attention",
+            *(q, k, v, cache, unwritten, starts, lengths, table + first, *options),
+            out=out,
+        )
+        for first in range(0, len(cache) - table.size + 1, table.size)
+    ]
+    pairs = tokens * (2 * length - new + 1) / 2
+    moved = sequences * length * block_bytes / BLOCK
+    return moved, 4 * pairs * heads * dim, _seconds(calls)
+
+
+def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
+    tokens, sequences = int(sizes["T"]), int(sizes["B"])
+    _, heads, dim = _shape(call.inputs[0], sizes)
+    q, k, v, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(4))
+    starts = np.arange(sequences + 1) * (tokens // sequences)
+    seconds = _seconds([ops.bind("attention", q, k, v, starts, dim**-0.5, out=out)])
+    return 4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, seconds
+
+
+_PREPARE: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
+    "linear": _linear,
+    "linear_w4": _linear,
+    "linear_w8": _linear,
+    "paged_attention": _paged_attention,
+    "attention": _attention,
+}
+
+
+def _call_seconds() -> float:
+    """Of an op that does next to nothing, with all threads."""
+    x, weight = np.ones((1, _PANEL), np.float32), np.ones((4, _PANEL, _PANEL), np.float32)
+    out = np.empty((1, 4 * _PANEL), np.float32)
+    return _seconds([ops.bind("linear", x, weight, None, 4 * _PANEL, out=out)])
+
+
+def _seconds(calls: Sequence[Callable[[], None]]) -> float:
+    """The median of the calls, taken in turn; the first two warm up."""
+    taken: list[float] = []
+    spent = 0.0
+    for call in cycle(calls):
+        begun = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begun)
+        spent += taken[-1]
+        if spent > _SECONDS and len(taken) > 5:
+            return statistics.median(taken[2:])
+    raise AssertionError("there is a call")
+
+
+def _median(rate: Callable[[], float]) -> float:
+    return statistics.median(rate() for _ in range(7))
+
+
+def _shape(fact: dict[str, object], sizes: Sizes) -> tuple[int, ...]:
+    shape = fact["shape"]
+    assert isinstance(shape, list)
+    return tuple(int(evaluate(str(size), sizes)) for size in shape)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "this machine"
