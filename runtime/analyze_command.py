@@ -99,15 +99,17 @@ def _facts(result: dict[str, Any]) -> Any:
         facts.add_row(f"memory: {name}", "unknown" if size is None else f"{_short(size)}B")
     fits = "fits" if memory["fits"] else "does NOT fit"
     facts.add_row("", f"{fits} the {_short(memory['hardware_bytes'])}B of the hardware")
+    batch, image = request["batch"], model["kind"] == "image-classifier"
+    runs = {
+        "prefill": f"prefill of {batch} x {request['prompt']} tokens",
+        "decode": f"decode step of {batch} at {request['context']} tokens",
+        "forward": f"run of {batch} images" if image else f"run of {batch} x {request['prompt']}",
+    }
     for phase, found in result["phases"].items():
-        what = {
-            "prefill": f"prefill of {request['batch']} x {request['prompt']} tokens",
-            "decode": f"decode step of {request['batch']} after {request['context'] - 1} tokens",
-            "forward": f"run of {request['batch']} x {request['prompt']} tokens",
-        }[phase]
+        pace = next(name for name in found if name.endswith("_per_s"))
         facts.add_row(
-            what,
-            f"{_short(found['seconds'])}s, {found['tokens_per_s']:.4g} tokens/s: "
+            runs[phase],
+            f"{_short(found['seconds'])}s, {found[pace]:,.1f} {pace.removesuffix('_per_s')}/s: "
             f"{_short(found['flops'])}FLOP, {_short(_moved(found))}B, {found['bound']}-bound",
         )
     return facts

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..profiling.analysis import BLOCK, Request, Sizes, Subject, phases
-from ..profiling.calls import Call, cost, evaluate
+from ..profiling.calls import Call, Cost, cost, evaluate
 from ..profiling.roofline import Hardware, Speed, op_name
 from . import capi, ops
 
@@ -43,36 +43,39 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
     fewest, most = steps[0], steps[-1]
     call_s, library = _call_seconds(), capi.library()
     kernels = {}
-    for kernel, call in _largest(subject, fewest).items():
-        prepare = _PREPARE[op_name(call)]
-        moved, _, seconds = prepare(call, fewest, subject, buffer)
-        _, flops, seconds_of_most = prepare(call, most, subject, buffer)
+    busiest = _largest(subject, most, lambda cost: cost.flops)
+    for kernel, call in _largest(subject, fewest, lambda cost: cost.read_bytes).items():
+        run = _RUN[op_name(call)]
+        moved, _, spent = run(call, fewest, subject, buffer)
+        _, flops, spent_on_most = run(busiest[kernel], most, subject, buffer)
         kernels[kernel] = Speed(
-            moved / max(seconds - call_s, seconds / 2) / 1e9, flops / seconds_of_most / 1e9
+            moved / _without(call_s, spent) / 1e9, flops / _without(call_s, spent_on_most) / 1e9
         )
     address, size = buffer.ctypes.data, buffer.nbytes
     return Hardware(
         name=f"{_processor()}, {threads} threads, {ops.level()}",
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        read_gb_s=_median(lambda: library.ingot_measure_memory(address, size, threads)),
-        gflop_s={"float32": _median(lambda: library.ingot_measure_flops(threads))},
+        read_gb_s=_rate(lambda: library.ingot_measure_memory(address, size, threads)),
+        gflop_s={"float32": _rate(lambda: library.ingot_measure_flops(threads))},
         call_us=call_s * 1e6,
         kernels=kernels,
         sources=("measured by ingot analyze",),
     )
 
 
-def _largest(subject: Subject, sizes: Sizes) -> dict[str, Call]:
-    """Of each kind of kernel the call that moves most."""
-    found: dict[str, Call] = {}
+def _largest(subject: Subject, sizes: Sizes, by: Callable[[Cost], float]) -> dict[str, Call]:
+    """Of each kind of kernel the call with the most of something."""
+    found: dict[str, tuple[float, Call]] = {}
     for call in subject.calls(sizes):
-        kernel = subject.kernel(call)
-        moved = cost(call, sizes).read_bytes
-        if op_name(call) in _PREPARE and (
-            kernel not in found or moved > cost(found[kernel], sizes).read_bytes
-        ):
-            found[kernel] = call
-    return found
+        kernel, size = subject.kernel(call), by(cost(call, sizes))
+        if op_name(call) in _RUN and (kernel not in found or size > found[kernel][0]):
+            found[kernel] = size, call
+    return {kernel: call for kernel, (_, call) in found.items()}
+
+
+def _without(call_s: float, seconds: float) -> float:
+    """What a call's own work takes; no less than half of it, for calls as small as that."""
+    return max(seconds - call_s, seconds / 2)
 
 
 Measured = tuple[float, float, float]  # bytes, flops, seconds
@@ -80,7 +83,7 @@ Measured = tuple[float, float, float]  # bytes, flops, seconds
 
 def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
     """The call's product with one copy of its weight after the other."""
-    rows, columns = int(sizes["T"]), _shape(call.inputs[0], sizes)[-1]
+    rows, columns = _shape(call.inputs[0], sizes)
     outputs, (panels, *inside) = _shape(call.outputs[0], sizes)[-1], _shape(call.inputs[1], sizes)
     dtype = np.dtype({"bfloat16": "uint16"}.get(call.inputs[1]["dtype"], call.inputs[1]["dtype"]))
     panel_bytes = prod(inside) * dtype.itemsize
@@ -98,9 +101,9 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Me
 
 def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
     """Sequences of one length, whose blocks lie in one part of the cache after the other."""
-    tokens, sequences = int(sizes["T"]), int(sizes["B"])
+    tokens, heads, dim = _shape(call.inputs[0], sizes)
+    (sequences,) = _shape(call.inputs[6], sizes)
     new, length = tokens // sequences, int(sizes["context"]) // sequences
-    _, heads, dim = _shape(call.inputs[0], sizes)
     _, kv_heads, _ = _shape(call.inputs[1], sizes)
     block_bytes = int(call.inputs[3]["shape"][-1])
     cache = buffer[: len(buffer) // block_bytes * block_bytes].reshape(-1, block_bytes)
@@ -127,15 +130,15 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Arr
 
 
 def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
-    tokens, sequences = int(sizes["T"]), int(sizes["B"])
-    _, heads, dim = _shape(call.inputs[0], sizes)
+    tokens, heads, dim = _shape(call.inputs[0], sizes)
+    sequences = _shape(call.inputs[3], sizes)[0] - 1
     q, k, v, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(4))
     starts = np.arange(sequences + 1) * (tokens // sequences)
     seconds = _seconds([ops.bind("attention", q, k, v, starts, dim**-0.5, out=out)])
     return 4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, seconds
 
 
-_PREPARE: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
+_RUN: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
     "linear": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,
@@ -152,7 +155,8 @@ def _call_seconds() -> float:
 
 
 def _seconds(calls: Sequence[Callable[[], None]]) -> float:
-    """The median of the calls, taken in turn; the first two warm up."""
+    """The first quartile of the calls, taken in turn; the first two warm up. Not the median: what
+    else runs on the machine makes some of them slower, and none faster."""
     taken: list[float] = []
     spent = 0.0
     for call in cycle(calls):
@@ -161,12 +165,13 @@ def _seconds(calls: Sequence[Callable[[], None]]) -> float:
         taken.append(time.perf_counter() - begun)
         spent += taken[-1]
         if spent > _SECONDS and len(taken) > 5:
-            return statistics.median(taken[2:])
-    raise AssertionError("there is a call")
+            break
+    return statistics.quantiles(taken[2:], n=4)[0]
 
 
-def _median(rate: Callable[[], float]) -> float:
-    return statistics.median(rate() for _ in range(7))
+def _rate(measure: Callable[[], float]) -> float:
+    """The third quartile, alike."""
+    return statistics.quantiles((measure() for _ in range(7)), n=4)[2]
 
 
 def _shape(fact: dict[str, object], sizes: Sizes) -> tuple[int, ...]:
