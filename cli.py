@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__
+from . import __version__, process
 
 PACKAGE = click.argument("package", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -111,7 +111,8 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     from .export.source import export_source
 
     with _progress() as progress:
-        record = export_source(source, output, progress=progress, **options)
+        since = process.start_time()
+        record = export_source(source, output, progress=progress, since=since, **options)
     gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
@@ -131,7 +132,7 @@ class _progress:
         console = Console(stderr=True)
         if not console.is_terminal:
             return lambda phase: click.echo(f"{phase} ...", err=True)
-        self._status = console.status("export")
+        self._status = console.status("starts")
         self._status.start()
         return self._status.update
 
@@ -142,17 +143,12 @@ class _progress:
 
 def _print_phases(record: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("phase", "seconds", title=f"compile record: {record['wall_s']:.1f} s in all")
+    from .profiling.record import Record
+    from .profiling.report import report as report_of
+    from .profiling.report_table import phases
 
-    def rows(events: list[dict[str, Any]], indent: str) -> None:
-        for event in events:
-            table.add_row(indent + event["name"], f"{event['duration_s']:.2f}")
-            rows(event["children"], indent + "  ")
-
-    rows(record["events"], "")
-    Console(stderr=True).print(table)
+    Console(stderr=True).print(phases(report_of(Record.from_dict(record))))
 
 
 def _print_quality(facts: dict[str, Any]) -> None:
@@ -314,6 +310,64 @@ def doctor(as_json: bool) -> None:
     from .runtime import doctor_command
 
     doctor_command.run(as_json)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
+@click.option("--tokens", help="Token ids to continue: 1,2,3")
+@click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
+@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
+@THREADS
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
+)
+@click.option(
+    "--save-traces",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep each engine's trace here, to compare again.",
+)
+@JSON
+def compare(sources: tuple[str, ...], **options: Any) -> None:
+    """Say where one way of running a model takes other time than another, module by module.
+
+    A source is a package, a trace file, or an engine with what it runs: eager:CHECKPOINT (our
+    modules in PyTorch), hf:CHECKPOINT (transformers), compile:CHECKPOINT (torch.compile) or
+    onnx:FILE. What is not a trace yet runs in a process of its own, all on the same tokens. The
+    first source is what the others are held against. Definitions: docs/compare.md.
+
+    \b
+    ingot compare eager:path/to/checkpoint model.pt2
+    ingot compare hf:path/to/checkpoint compile:path/to/checkpoint model.pt2 -o compare.html
+    ingot compare before.json after.json --json
+    """
+    from .runtime import compare_command
+
+    with _progress() as progress:
+        compare_command.run(sources, progress=progress, **options)
+
+
+@main.command()
+@click.argument("source", metavar="PACKAGE", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
+)
+@JSON
+def report(source: Path, **options: Any) -> None:
+    """Say where an export's time went, and what became of the graph.
+
+    Of a package, or of a record that `ingot export --json` printed. Definitions: docs/report.md.
+
+    \b
+    ingot report model.pt2
+    ingot report model.pt2 -o report.html
+    ingot report record.json --json
+    """
+    from .runtime import report_command
+
+    report_command.run(source, **options)
 
 
 @main.command()

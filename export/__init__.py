@@ -65,6 +65,7 @@ def export_checkpoint(
     report: Path | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
+    since: float | None = None,
 ) -> dict[str, Any]:
     """Cast a checkpoint folder into a package at `output`; returns the compile record.
 
@@ -72,19 +73,20 @@ def export_checkpoint(
     activation_bits: of all quantised linears, imported ones too; calib: texts that a recipe is
     calibrated and measured on, of which it takes so many samples of so many tokens; report: texts
     on which the model is measured before and after it is quantised, for the compile record.
-    `progress` is told the name of each phase as it begins. Raises ExportError, or the models'
-    CheckpointError, with one sentence for the user; `output` is then as it was before.
+    `progress` is told the name of each phase as it begins; the record begins at `since`
+    (process.now), default now. Raises ExportError, or the models' CheckpointError, with one
+    sentence for the user; `output` is then as it was before.
     """
     from .isa import find_level
 
     level = find_level(isa)
     _check_output(output)
-    recorder = Recorder("compile", on_phase=progress)
+    recorder = Recorder("compile", progress, since)
     with recorder.phase("import torch"):
         from .. import models
         from .. import quant as quantise
         from . import contracts
-    with recorder.phase("load checkpoint" if quant is None else "load and quantise checkpoint"):
+    with recorder.phase("load checkpoint"):
         if quant is None and group_size is not None:
             raise ExportError("--group-size is for a recipe; give --quant too")
         recipe = None if quant is None else quantise.find(quant, group_size)
@@ -95,9 +97,15 @@ def export_checkpoint(
         texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
         measured = None if report is None else _report_tokens(plan, recipe, report, calib_length)
         model = quantise.load(
-            plan, recipe, texts, activation_bits=activation_bits, progress=progress
+            plan,
+            recipe,
+            texts,
+            activation_bits=activation_bits,
+            progress=progress,
+            phase=recorder.phase,
         )
         recorder.note("quantisation", quantise.report(model))
+        recorder.note("aliases", model.aliases(plan.on_disk))
     if measured is not None:
         with recorder.phase("measure quality"):
             recorder.note("quality", _quality(make_plan(), model, measured))
@@ -158,6 +166,7 @@ def export_model(
     with tempfile.TemporaryDirectory() as empty:
         contract = contracts.of_checkpoint(model, Path(empty))
     contract.card["name"] = name
+    recorder.note("aliases", model.aliases())
     return _export(contract, level, output, recorder)
 
 
@@ -172,6 +181,7 @@ def export_module(
     name: str | None = None,
     isa: str | None = None,
     progress: Callable[[str], None] = _silent,
+    since: float | None = None,
 ) -> dict[str, Any]:
     """Cast any module into a package, which `ingot.load(path).run(**arrays)` runs.
 
@@ -179,14 +189,15 @@ def export_module(
     torch.export.export takes it; a size that varies begins at its `Dim`'s min. The module is in
     eval mode when it is traced, and is not changed. Its float32 `nn.Linear`s and bidirectional
     `scaled_dot_product_attention` go to Ingot's ops. op_library: a shared library with the C shims
-    of the module's own ops (examples/own_op), which goes into the package. Returns the compile
-    record. Raises ExportError; `output` is then as it was before.
+    of the module's own ops (examples/own_op), which goes into the package. since: as for
+    `export_checkpoint`. Returns the compile record. Raises ExportError; `output` is then as it was
+    before.
     """
     from .isa import find_level
 
     level = find_level(isa)
     _check_output(output)
-    recorder = Recorder("compile", on_phase=progress)
+    recorder = Recorder("compile", progress, since)
     with recorder.phase("import torch"):
         from .module import contract_of
         from .op_library import read_library
@@ -208,12 +219,12 @@ def _check_output(output: Path) -> None:
 def _export(
     contract: Contract, level: IsaLevel, output: Path, recorder: Recorder
 ) -> dict[str, Any]:
-    from . import cache, package
-    from .compile import inductor_options
-    from .contracts import named_tensors
-    from .weights import WeightStore
-
     with recorder.phase("cache look-up"):
+        from . import cache, package
+        from .compile import inductor_options
+        from .contracts import named_tensors
+        from .weights import WeightStore
+
         key = cache.fingerprint(contract, level, inductor_options(contract))
         compiled = cache.find(key)
         recorder.note("cache_hit", compiled is not None)
@@ -225,10 +236,11 @@ def _export(
         store = WeightStore.plan(named_tensors(contract.module), compiled.constants)
     recorder.note("weight_bytes", store.size)
     recorder.note("code_bytes", compiled.shared_object.stat().st_size)
-    # The report inside the package ends where writing begins; the returned one has that phase too.
+    # The report inside the package ends where it is written, after all that takes time; the
+    # returned one has the little that follows too.
     with recorder.phase("write package"):
         source = package.Source(contract, compiled, level)
-        package.write(source, store, output, recorder.snapshot().to_dict())
+        package.write(source, store, output, lambda: recorder.snapshot().to_dict())
     return recorder.finish().to_dict()
 
 
@@ -243,7 +255,7 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
 
     with (
         inductor_for(contract, level) as options,
-        CppBuild(options) as build,
+        CppBuild(options, recorder) as build,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -251,5 +263,4 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
         if program is None:
             with recorder.phase("capture"):
                 program = capture(contract)
-        with recorder.phase("compile"):
-            return compile(program, contract, key, options, build, recorder)
+        return compile(program, contract, key, options, build, recorder)

@@ -2,20 +2,22 @@
 
 AOTInductor would compile two files one after the other, and in each the same two thousand lines
 that every model has. Here those (the container's C interface) are an object of its own, made once
-a machine like the precompiled headers, and the rest compiles side by side.
+a machine like the precompiled headers, and the rest compiles side by side. The record has as
+phases what the export waited for, and each run of the compiler beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 
+from ..profiling.record import Recorder
 from . import cache
 from .errors import ExportError
 from .toolchain import compiler_version
@@ -43,7 +46,7 @@ _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bi
 
 @dataclass
 class Built:
-    """A linked object, the sources it was made from, and seconds per file, which overlap.
+    """A linked object and the sources it was made from.
 
     wrapper, kernels: the C++ that Inductor generated. constants: the names of those that the object
     wants, in its order.
@@ -54,7 +57,6 @@ class Built:
     kernels: str
     sources: list[Path] = field(default_factory=list)
     constants: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class CppBuild:
@@ -63,12 +65,13 @@ class CppBuild:
     `options` are the Inductor options that the code will be generated with.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = dict(options)
+    def __init__(self, options: dict[str, Any], recorder: Recorder) -> None:
+        self._options, self._recorder = dict(options), recorder
+        self.cached: dict[str, bool] = {}  # whether what is made once a machine was there
         self._folder = Path(tempfile.mkdtemp(prefix="ingot-build-"))
         self._pool = ThreadPoolExecutor(max_workers=4)
         self._headers = {
-            header: self._pool.submit(_header(header, small, self._options))
+            header: self._pool.submit(self._precompile, header, small)
             for header, small in ((_MODEL_HEADER, True), (_KERNEL_HEADER, False))
         }
 
@@ -89,35 +92,33 @@ class CppBuild:
         }
         if interface:
             jobs["interface"] = self._interface(interface)
+        with self._recorder.phase("header precompilation"):
+            wait(self._headers.values())
         objects = []
         for name, job in jobs.items():
-            path, built.seconds[name] = job.result()
-            objects.append(str(path))
+            with self._recorder.phase(f"C++ compile of {name}.cpp"):
+                objects.append(str(job.result()))
         built.sources = sorted(self._folder.glob("*.cpp"))
-        begun = time.perf_counter()
-        link, _ = _command(self._options, objects, built.shared_object, small=False)
-        _run(link, "the linker")
-        built.seconds["link"] = time.perf_counter() - begun
+        with self._recorder.phase("link"):
+            link, _ = _command(self._options, objects, built.shared_object, small=False)
+            self._run(link, "the linker")
         return built
 
-    def _compile(
-        self, name: str, text: str, header: str, *, small: bool
-    ) -> Future[tuple[Path, float]]:
+    def _compile(self, name: str, text: str, header: str, *, small: bool) -> Future[Path]:
         source = self._folder / f"{name}.cpp"
         source.write_text(text)
         command, output = _command(
             self._options, [str(source)], self._folder / name, small=small, compile_only=True
         )
 
-        def run() -> tuple[Path, float]:
+        def run() -> Path:
             precompiled = self._headers[header].result()
-            begun = time.perf_counter()
-            _run([*command, "-include", str(precompiled)], f"g++ on {name}.cpp")
-            return output, time.perf_counter() - begun
+            self._run([*command, "-include", str(precompiled)], f"g++ on {name}.cpp")
+            return output
 
         return self._pool.submit(run)
 
-    def _interface(self, text: str) -> Future[tuple[Path, float]]:
+    def _interface(self, text: str) -> Future[Path]:
         command, output = _command(
             self._options, ["interface.cpp"], Path("interface"), small=True, compile_only=True
         )
@@ -125,14 +126,56 @@ class CppBuild:
         def make(folder: Path) -> None:
             (folder / "interface.cpp").write_text(text)
             precompiled = self._headers[_MODEL_HEADER].result()
-            _run([*command, "-include", str(precompiled)], "g++ on interface.cpp", folder)
+            self._run([*command, "-include", str(precompiled)], "g++ on interface.cpp", folder)
 
-        def run() -> tuple[Path, float]:
-            begun = time.perf_counter()
-            folder = _once((text, *command), make)
-            return folder / output, time.perf_counter() - begun
+        return self._pool.submit(
+            lambda: self._once("interface.cpp", (text, *command), make) / output
+        )
 
-        return self._pool.submit(run)
+    def _precompile(self, header: str, small: bool) -> Path:
+        """Once a machine; the path to include."""
+        line = f"#include <{header}>\n"
+        command, _ = _command(
+            self._options, ["header.h"], Path("header.h"), small=small, precompiling=True
+        )
+        name = Path(header).name
+
+        def make(folder: Path) -> None:
+            (folder / "header.h").write_text(line)
+            self._run(command, f"g++ on {name}", folder)
+
+        return self._once(name, (line, *command), make) / "header.h"
+
+    def _once(self, name: str, identity: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+        """A cached folder that `make` filled, for this identity, compiler and torch."""
+        overlay = [path.read_text() for path in sorted(_OVERLAY.rglob("*.h"))]
+        parts = (identity, overlay, compiler_version(), torch.__version__)
+        folder = cache.folder() / "cpp" / hashlib.sha256(repr(parts).encode()).hexdigest()
+        self.cached[name] = folder.is_dir()
+        if not self.cached[name]:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=folder.parent))
+            make(staging)
+            try:
+                staging.rename(folder)
+            except OSError:  # another export made it first
+                shutil.rmtree(staging)
+        return folder
+
+    def _run(self, command: list[str], what: str, folder: Path | None = None) -> None:
+        begun = time.perf_counter()
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=folder
+        ) as child:
+            assert child.stderr is not None
+            complaints = child.stderr.read()
+            _, status, used = os.wait4(child.pid, 0)  # with the CPU time of this child alone
+            child.returncode = os.waitstatus_to_exitcode(status)
+        self._recorder.beside(what, begun, used.ru_utime + used.ru_stime)
+        if child.returncode:
+            lines = [line for line in complaints.splitlines() if "error" in line] or [complaints]
+            reason = lines[0].strip()
+            raise ExportError(f"{what} failed: {reason}; report it with the command you ran")
 
 
 @contextmanager
@@ -197,38 +240,3 @@ def _command(
         )
         compiler, *rest = shlex.split(builder.get_command_line())
         return [compiler, *_FLAGS, *rest], Path(builder.get_target_file_path())
-
-
-def _header(header: str, small: bool, options: dict[str, Any]) -> Callable[[], Path]:
-    """What precompiles a header, once a machine, and returns the path to include."""
-    line = f"#include <{header}>\n"
-    command, _ = _command(options, ["header.h"], Path("header.h"), small=small, precompiling=True)
-
-    def make(folder: Path) -> None:
-        (folder / "header.h").write_text(line)
-        _run(command, f"g++ on {header}", folder)
-
-    return lambda: _once((line, *command), make) / "header.h"
-
-
-def _once(identity: tuple[str, ...], make: Callable[[Path], None]) -> Path:
-    """A cached folder that `make` filled, for this identity, compiler and torch."""
-    overlay = [path.read_text() for path in sorted(_OVERLAY.rglob("*.h"))]
-    parts = (identity, overlay, compiler_version(), torch.__version__)
-    folder = cache.folder() / "cpp" / hashlib.sha256(repr(parts).encode()).hexdigest()
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent))
-        make(staging)
-        try:
-            staging.rename(folder)
-        except OSError:  # another export made it first
-            shutil.rmtree(staging)
-    return folder
-
-
-def _run(command: list[str], what: str, folder: Path | None = None) -> None:
-    found = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    if found.returncode:
-        lines = [line for line in found.stderr.splitlines() if "error" in line] or [found.stderr]
-        raise ExportError(f"{what} failed: {lines[0].strip()}; report it with the command you ran")

@@ -7,8 +7,9 @@ whichever host the process opened.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -19,26 +20,27 @@ from ..custom_ops.cost import Load
 from ..custom_ops.shims import c_shims, schemas
 from ..profiling.record import Recorder
 from . import cache, provenance
-from .build import CppBuild, replaces_inductors
+from .build import Built, CppBuild, replaces_inductors
 from .cache import Compiled
 from .contracts import Contract
 from .errors import ExportError
 from .isa import IsaLevel, inductor_targets
+from .memory_plan import memory_plan
 from .op_library import OpLibrary
 
 HOST = "libingot_host.so.1"
 
-# Inductor's own timers (torch._dynamo.utils): what we call each, and the timer that runs inside it
-# and must be taken off.
-_TIMERS = {
-    "create_aot_dispatcher_function": ("decompositions", None),
-    "_recursive_pre_grad_passes": ("pre-grad passes", None),
-    "_recursive_joint_graph_passes": ("joint-graph passes", None),
-    "_recursive_post_grad_passes": ("post-grad passes", None),
-    "GraphLowering.run": ("lowering", None),
-    "Scheduler.__init__": ("scheduling", None),
-    "GraphLowering.codegen": ("code generation", "Scheduler.__init__"),
-    "AotCodeCompiler.compile": ("C++ compile and link", None),
+# What Inductor times of itself (`dynamo_timed`), and what we call each.
+_PHASES = {
+    "create_aot_dispatcher_function": "decompositions",
+    "_recursive_pre_grad_passes": "pre-grad passes",
+    "_recursive_joint_graph_passes": "joint-graph passes",
+    "additional_fake_tensor_prop": "shape propagation",
+    "_recursive_post_grad_passes": "post-grad passes",
+    "GraphLowering.run": "lowering",
+    "Scheduler.__init__": "scheduling",
+    "GraphLowering.codegen": "code generation",
+    "AotCodeCompiler.compile": "C++ compile and link",
 }
 
 
@@ -82,30 +84,46 @@ def compile(
     import torch._inductor
 
     assert program.example_inputs is not None
+    with recorder.phase("capture"):
+        module = program.module(check_guards=False)
     shapes = [fact["shape"] for fact in contract.inputs]
     load = provenance.LOAD if contract.ragged else Load()
     with (
-        _timers(recorder),
+        _phases(recorder),
         replaces_inductors(build) as made,
         provenance.scheduled(shapes, load) as schedule,
         torch.no_grad(),
     ):
         try:
-            torch._inductor.aot_compile(
-                program.module(check_guards=False), program.example_inputs[0], options=options
-            )
+            torch._inductor.aot_compile(module, program.example_inputs[0], options=options)
         except torch._inductor.exc.InductorError as error:
             if isinstance(error.inner_exception, ExportError):
                 raise error.inner_exception from None
             raise
     (built,) = made
-    recorder.note("cpp_seconds", built.seconds)
+    recorder.note("cached", build.cached)
+    with recorder.phase("publish"):
+        facts = _facts(built, schedule, program, contract)
+        compiled = Compiled(
+            built.shared_object, tuple(sorted(built.constants)), _called_ops(program), facts
+        )
+        return cache.publish(key, compiled, built.sources)
+
+
+def _facts(
+    built: Built, schedule: provenance.Schedule, program: ExportedProgram, contract: Contract
+) -> dict[str, Any]:
+    """What the compile record says of the graph."""
     calls = provenance.as_run(schedule.calls, built.wrapper, built.kernels)
-    facts = {"calls": [asdict(call) for call in calls]}
-    compiled = Compiled(
-        built.shared_object, tuple(sorted(built.constants)), _called_ops(program), facts
-    )
-    return cache.publish(key, compiled, built.sources)
+    return {
+        "graph": {"exported_nodes": _nodes(program), "lowered_nodes": schedule.nodes},
+        "calls": [asdict(call) for call in calls],
+        "memory_plan": memory_plan(built.wrapper, schedule.buffers, contract.inputs),
+    }
+
+
+def _nodes(program: ExportedProgram) -> int:
+    return sum(node.op == "call_function" for node in program.graph.nodes)
 
 
 def _called_ops(program: ExportedProgram) -> tuple[str, ...]:
@@ -151,19 +169,30 @@ def _without_input_checks() -> Iterator[None]:
 
 
 @contextmanager
-def _timers(recorder: Recorder) -> Iterator[None]:
-    """Copy what Inductor's own timers measured meanwhile into the open phase."""
-    from torch._dynamo.utils import compilation_time_metrics
+def _phases(recorder: Recorder) -> Iterator[None]:
+    """What Inductor times of itself becomes phases: it tells its event log when each begins and
+    ends."""
+    from torch._dynamo.utils import get_chromium_event_logger
 
-    def totals() -> dict[str, float]:
-        return {name: sum(compilation_time_metrics.get(name, ())) for name in _TIMERS}
+    log: Any = get_chromium_event_logger()
+    starts, ends = log.log_event_start, log.log_event_end
+    main, running = threading.get_ident(), list[ExitStack]()
 
-    before = totals()
-    yield
-    after = totals()
-    for timer, (name, inner) in _TIMERS.items():
-        seconds = after[timer] - before[timer]
-        if inner is not None:
-            seconds -= after[inner] - before[inner]
-        if seconds > 0:
-            recorder.add(name, seconds)
+    def start(event: str, time_ns: int, metadata: dict[str, Any], *rest: Any, **named: Any) -> None:
+        starts(event, time_ns, metadata, *rest, **named)
+        if threading.get_ident() == main:
+            name = _PHASES.get(metadata.get("fn_name", event))
+            running.append(ExitStack())
+            if name is not None:
+                running[-1].enter_context(recorder.phase(name))
+
+    def end(*arguments: Any, **named: Any) -> None:
+        if threading.get_ident() == main:
+            running.pop().close()
+        ends(*arguments, **named)
+
+    log.log_event_start, log.log_event_end = start, end
+    try:
+        yield
+    finally:
+        del log.log_event_start, log.log_event_end  # the class's own are there again

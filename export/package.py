@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ class Source:
     level: IsaLevel
 
 
-def write(source: Source, store: WeightStore, output: Path, report: Mapping[str, Any]) -> None:
+def write(
+    source: Source, store: WeightStore, output: Path, report: Callable[[], Mapping[str, Any]]
+) -> None:
     """Write the package; the file appears only when it is whole. Raises ExportError."""
     try:
         with ArchiveWriter(output) as archive:
@@ -42,7 +44,7 @@ def write(source: Source, store: WeightStore, output: Path, report: Mapping[str,
                 archive.add(library.entry, library.path.read_bytes())
             for name, data in source.contract.files.items():
                 archive.add(name, data)
-            archive.add("ingot/report.json", json.dumps(report, indent=1).encode())
+            archive.add("ingot/report.json", json.dumps(report(), indent=1).encode())
             manifest = _manifest(source, store, variant)
             manifest["entries"] = archive.entries
             archive.add_last("ingot/manifest.json", json.dumps(manifest, indent=1).encode())

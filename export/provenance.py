@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,11 +38,12 @@ _POINTWISE, _REDUCTION = torch.Tag.pointwise, getattr(torch.Tag, "reduction", No
 
 @dataclass
 class Schedule:
-    """What a graph became: its calls in the order in which code was written for them, and the
-    nodes that the graph had then."""
+    """What a graph became: its calls in the order in which code was written for them, and of the
+    graph then the number of nodes and the bytes of each buffer, sympy."""
 
     calls: list[Call] = field(default_factory=list)
     nodes: int = 0
+    buffers: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -54,15 +56,17 @@ def scheduled(shapes: Sequence[Sequence[str | int]], load: Load) -> Iterator[Sch
     """
     from torch._inductor import debug
     from torch._inductor.codegen import cpp
+    from torch._inductor.virtualized import V
 
     theirs = debug.set_kernel_post_grad_provenance_tracing
     found = Schedule()
+    reader = cache(lambda graph: _Reader(graph, shapes, load))
 
     def note(scheduled: Any, kernel_name: str, is_extern: bool = False) -> int | None:
-        reader = _Reader(shapes, load)
-        call = reader.extern(scheduled) if is_extern else reader.kernel(scheduled)
+        read = reader(V.graph)
+        call = read.extern(scheduled) if is_extern else read.kernel(scheduled)
         found.calls.append(replace(call, name=kernel_name))
-        found.nodes = reader.nodes
+        found.nodes, found.buffers = read.nodes, read.buffers
         return theirs(scheduled, kernel_name, is_extern)
 
     for module in (debug, cpp):
@@ -109,18 +113,19 @@ class _Sized(NamedTuple):
 
 
 class _Reader:
-    """Reads what the graph that Inductor lowers just now holds."""
+    """Reads what a graph holds that Inductor has lowered."""
 
-    def __init__(self, shapes: Sequence[Sequence[str | int]], load: Load) -> None:
-        from torch._inductor.virtualized import V
-
-        self._graph, self._load = V.graph, load
-        self._order = {node: i for i, node in enumerate(V.graph.graph.nodes)}
-        self._letters = _letters(V.graph, shapes)
-
-    @property
-    def nodes(self) -> int:
-        return sum(node.op == "call_function" for node in self._order)
+    def __init__(self, graph: Any, shapes: Sequence[Sequence[str | int]], load: Load) -> None:
+        self._graph, self._load = graph, load
+        self._order = {node: i for i, node in enumerate(graph.graph.nodes)}
+        self._letters = _letters(graph, shapes)
+        self._ops = {op.origin_node for op in graph.operations if _is_extern(op)}
+        self.nodes = sum(node.op == "call_function" for node in self._order)
+        self.buffers = {
+            name: sympy.sympify(self._buffer(name).nbytes).subs(self._letters)
+            for name, buffer in graph.name_to_buffer.items()
+            if _is_tensor(buffer)
+        }
 
     def kernel(self, scheduled: Sequence[Any]) -> Call:
         """A kernel of generated code, by the scheduler's nodes that are fused in it."""
@@ -169,11 +174,9 @@ class _Reader:
         Inductor counts among a kernel's origins also such an op, and views. A kernel that only
         moves data has nodes without arithmetic.
         """
-        operations = self._graph.operations
-        ops = {getattr(op, "origin_node", None) for op in operations if _is_extern(op)}
         ordered = sorted(origins & self._order.keys(), key=self._order.__getitem__)
-        prepared = [node for node in ordered if node in ops]
-        others = [node for node in ordered if node not in ops]
+        prepared = [node for node in ordered if node in self._ops]
+        others = [node for node in ordered if node not in self._ops]
         arithmetic = [node for node in others if _tags(node) & {_POINTWISE, _REDUCTION}]
         return arithmetic or others, prepared
 
@@ -223,15 +226,26 @@ def _letters(graph: Any, shapes: Sequence[Sequence[str | int]]) -> dict[Any, Any
     for box, shape in zip(tensors, shapes, strict=True):
         for size, letter in zip(box.get_size(), shape, strict=True):
             if isinstance(size, sympy.Symbol):
-                names = re.findall(r"[A-Za-z_]\w*", str(letter))  # sympy has an N, a beta, ...
-                found[size] = sympy.sympify(letter, locals={n: sympy.Symbol(n) for n in names})
+                own = {symbol.name: symbol for symbol in symbols(letter)}  # sympy has an N, a beta
+                found[size] = sympy.sympify(letter, locals=own)
     return found
+
+
+def symbols(size: str | int) -> list[Any]:
+    """The letters in a size of a contract."""
+    return [sympy.Symbol(name) for name in re.findall(r"[A-Za-z_]\w*", str(size))]
 
 
 def _is_extern(operation: Any) -> bool:
     from torch._inductor.ir import ExternKernel
 
     return isinstance(operation, ExternKernel)
+
+
+def _is_tensor(buffer: Any) -> bool:
+    from torch._inductor.ir import Layout
+
+    return isinstance(buffer.get_output_spec(), Layout)
 
 
 def _tags(node: Node) -> set[Any]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,26 @@ __all__ = [
     "Config",
     "Decoder",
     "Model",
+    "Phase",
     "Plan",
     "Rope",
     "build",
     "empty",
     "fill_random",
     "load",
+    "no_phase",
     "outline",
     "plan",
     "read_config",
 ]
+
+Phase = Callable[[str], AbstractContextManager[object]]  # brackets a part of the work, by name
+
+
+def no_phase(_: str) -> AbstractContextManager[object]:
+    """For whoever does not measure."""
+    return nullcontext()
+
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 KV_DTYPES = tuple(ITEM_BYTES)
@@ -60,7 +72,7 @@ class Plan:
         """The checkpoint's name of a tensor."""
         return self.family.on_disk(name)
 
-    def fill(self) -> Any:
+    def fill(self, phase: Phase = no_phase) -> Any:
         """The model with its weights. Raises CheckpointError."""
         wanted = {
             (path, name): {self.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
@@ -72,7 +84,10 @@ class Plan:
         with disk.TensorFiles(self.files) as tensors:
             for path, name, owner in self.model.owners():
                 dtype, pieces = owner.piece_dtype(name), wanted[path, name]
-                _set(owner, name, [tensors.read(n, shape, dtype) for n, shape in pieces.items()])
+                with phase("read"):
+                    read = [tensors.read(n, shape, dtype) for n, shape in pieces.items()]
+                with phase(owner.filling):
+                    _set(owner, name, read)
         self.model.tie()
         return self.model
 

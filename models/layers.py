@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,12 @@ def packed_shape(rows: int, columns: int, dtype: torch.dtype) -> torch.Size:
 
 
 class Stored(nn.Module):
-    """A module with tensors of its own, which may lie in memory other than on disk."""
+    """A module with tensors of its own, which may lie in memory other than on disk.
+
+    filling: what `fill` does, in the compile record.
+    """
+
+    filling: ClassVar[str] = "pack"
 
     def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
         """The tensors of a checkpoint that make up its tensor `name`, and their shapes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +41,18 @@ class Model(nn.Module):
             if isinstance(owner, Stored) and not self.is_tied(owner)
             for name, _ in owner.named_parameters(recurse=False)
         ]
+
+    def aliases(self, on_disk: Callable[[str], str] = str) -> dict[str, str]:
+        """Modules of the checkpoint that have another path here -> that path: its names differ, or
+        several of its modules are one. on_disk: the checkpoint's name of a tensor."""
+        pieces = {
+            on_disk(piece): path
+            for path, name, owner in self.owners()
+            for piece in owner.pieces(path, name)
+        }
+        tensors = {on_disk(f"{path}.weight"): path for path, _ in self.named_modules() if path}
+        found = {name.rpartition(".")[0]: path for name, path in (tensors | pieces).items()}
+        return {theirs: path for theirs, path in found.items() if theirs != path}
 
     @property
     def parameter_count(self) -> int:

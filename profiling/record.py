@@ -2,29 +2,32 @@
 
 Measuring writes a record; pure functions turn records into files and tables. The form is that of
 record.schema.json. Phases sum to the wall clock by construction: what no phase covers is shown as
-`unattributed`.
+`unattributed`, and what no part of a phase covers as its part `other`. What runs beside the phases
+on other cores is listed for itself; the phases have what was waited for of it.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .. import process
 
 UNATTRIBUTED = "unattributed"
+OTHER = "other"
 
 
 @dataclass
 class Event:
-    """One phase. `start_s` counts from the record's start; None where only a duration is known."""
+    """One phase. `start_s` counts from the record's start, where it began first; None of what
+    remains. counters: `cpu_s`, of this process, and `peak_rss_mb`, the most memory up to its end.
+    """
 
     name: str
     duration_s: float
@@ -40,7 +43,10 @@ class Event:
 
 @dataclass
 class Record:
-    """`kind` is "compile" or "run"; `facts` are single values such as byte counts."""
+    """`kind` is "compile" or "run"; `facts` are values such as byte counts (docs/report.md).
+
+    events sum to wall_s. beside: what ran meanwhile, its `cpu_s` that of compilers.
+    """
 
     kind: str
     started_at: str
@@ -48,13 +54,16 @@ class Record:
     environment: dict[str, str]
     facts: dict[str, Any]
     events: list[Event]
+    beside: list[Event] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
-        return cls(**{**data, "events": [Event.from_dict(event) for event in data["events"]]})
+        events = {name: data.get(name, []) for name in ("events", "beside")}
+        read = {name: [Event.from_dict(event) for event in found] for name, found in events.items()}
+        return cls(**{**data, **read})
 
 
 def unattributed(record: Record) -> float:
@@ -63,77 +72,110 @@ def unattributed(record: Record) -> float:
 
 
 class Recorder:
-    """Collects phases as they happen. Phases nest; `add` reports one whose duration is known.
+    """Collects phases as they happen. Phases nest, and one that runs again goes on.
+
+    since: when the work began, by `process.now()`; what came before this call is its first phase,
+    "start".
 
     >>> recorder = Recorder("compile")
-    >>> with recorder.phase("lowering"):
-    ...     recorder.add("fusion", 0.0)
+    >>> with recorder.phase("lowering"), recorder.phase("fusion"):
+    ...     pass
     >>> [event.name for event in recorder.finish().events]
     ['lowering', 'unattributed']
     """
 
-    def __init__(self, kind: str, on_phase: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        on_phase: Callable[[str], None] = lambda _: None,
+        since: float | None = None,
+    ) -> None:
+        before = 0.0 if since is None else process.now() - since
         self.kind = kind
         self.facts: dict[str, Any] = {}
         self._on_phase = on_phase
-        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._start = time.perf_counter()
+        began = datetime.now(UTC) - timedelta(seconds=before)
+        self._started_at = began.isoformat(timespec="seconds")
+        self._start = time.perf_counter() - before
         self._top: list[Event] = []
-        self._open: list[Event] = []
+        self._open: list[_Open] = []
+        self._beside: list[Event] = []
+        if before:
+            self._top.append(Event("start", before, 0.0, _counters(0.0)))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Event]:
-        """Time what runs inside, with its CPU seconds and the process's peak memory after it."""
+        """Time what runs inside, with this process's CPU seconds and its peak memory up to then."""
         if not self._open:
             self._on_phase(name)
-        begun, cpu = time.perf_counter(), _cpu_seconds()
-        event = Event(name, 0.0, begun - self._start)
-        self._siblings().append(event)
-        self._open.append(event)
+        siblings = self._open[-1].event.children if self._open else self._top
+        event = next((e for e in siblings if e.name == name), None)
+        begun = time.perf_counter()
+        if event is None:
+            event = Event(name, 0.0, begun - self._start, {"cpu_s": 0.0})
+            siblings.append(event)
+        self._open.append(_Open(event, begun, time.process_time()))
         try:
             yield event
         finally:
-            self._open.pop()
-            event.duration_s = time.perf_counter() - begun
-            if event.children:
-                event.children.append(_rest(event.duration_s, event.children))
-            event.counters["cpu_s"] = _cpu_seconds() - cpu
-            event.counters["peak_rss_mb"] = process.peak_rss_mb()
+            now = self._open.pop().until_now()
+            event.duration_s, event.counters = now.duration_s, now.counters
 
-    def add(self, name: str, seconds: float) -> None:
-        """A phase that something else timed, inside the phase now open."""
-        self._siblings().append(Event(name, seconds))
+    def beside(self, name: str, begun: float, cpu_s: float) -> None:
+        """Something that ran beside the phases, from `begun` (time.perf_counter) until now."""
+        duration = time.perf_counter() - begun
+        self._beside.append(Event(name, duration, begun - self._start, {"cpu_s": cpu_s}))
 
     def note(self, name: str, value: Any) -> None:
         self.facts[name] = value
 
     def snapshot(self) -> Record:
-        """The record so far; an open phase counts up to now as unattributed."""
+        """The record so far, open phases up to now."""
         wall = time.perf_counter() - self._start
-        closed = [event for event in self._top if event not in self._open]
+        running = {id(part.event): part.until_now() for part in self._open}
+        events = [_whole(event, running) for event in self._top]
         return Record(
             self.kind,
             self._started_at,
             wall,
             {"python": platform.python_version(), "cpus": str(len(os.sched_getaffinity(0)))},
             dict(self.facts),
-            [*closed, _rest(wall, closed)],
+            [*events, _rest(UNATTRIBUTED, wall, events)],
+            list(self._beside),
         )
 
     def finish(self) -> Record:
         if self._open:
-            raise RuntimeError(f"phase '{self._open[-1].name}' is still open")
+            raise RuntimeError(f"phase '{self._open[-1].event.name}' is still open")
         return self.snapshot()
 
-    def _siblings(self) -> list[Event]:
-        return self._open[-1].children if self._open else self._top
+
+@dataclass
+class _Open:
+    """A phase that runs: since when, and the CPU seconds of the process then."""
+
+    event: Event
+    begun: float
+    cpu_s: float
+
+    def until_now(self) -> Event:
+        spent = self.event.counters["cpu_s"] + time.process_time() - self.cpu_s
+        duration = self.event.duration_s + time.perf_counter() - self.begun
+        return replace(self.event, duration_s=duration, counters=_counters(spent))
 
 
-def _rest(whole: float, parts: list[Event]) -> Event:
-    return Event(UNATTRIBUTED, max(whole - sum(part.duration_s for part in parts), 0.0))
+def _whole(event: Event, running: Mapping[int, Event]) -> Event:
+    """A copy whose parts, if it has any, sum to it."""
+    parts = [_whole(child, running) for child in event.children]
+    event = replace(running.get(id(event), event), children=parts)
+    if parts:
+        parts.append(_rest(OTHER, event.duration_s, parts))
+    return event
 
 
-def _cpu_seconds() -> float:
-    """CPU time of this process and of the compilers it has waited for."""
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+def _rest(name: str, whole: float, parts: list[Event]) -> Event:
+    return Event(name, max(whole - sum(part.duration_s for part in parts), 0.0))
+
+
+def _counters(cpu_s: float) -> dict[str, float]:
+    return {"cpu_s": cpu_s, "peak_rss_mb": process.peak_rss_mb()}

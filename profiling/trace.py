@@ -7,6 +7,8 @@ none of them.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,14 +56,19 @@ class Event:
 
     @classmethod
     def from_chrome(cls, event: dict[str, Any]) -> Event:
-        return cls(
+        """Raises KeyError, TypeError or ValueError for what is no event."""
+        args = dict(event.get("args") or {})
+        found = cls(
             str(event["name"]),
             str(event.get("cat", "")),
             float(event["ts"]),
             float(event.get("dur", 0)),
             int(event.get("tid", 0)),
-            dict(event.get("args") or {}),
+            args,
         )
+        work = (args.get(key, 0) for key in ("step", "flops", "read_bytes", "written_bytes"))
+        _check_numbers([found.start_us, found.duration_us, *work], found.name)
+        return found
 
 
 @dataclass
@@ -106,6 +113,28 @@ class Header:
     ceilings: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Header:
+        """Raises TypeError or ValueError where a field is unknown or not of its type."""
+        found, default = cls(**data), cls()
+        for name in cls.__dataclass_fields__:
+            value, expected = getattr(found, name), type(getattr(default, name))
+            if not isinstance(value, expected):
+                raise TypeError(f"{name} must be of type {expected.__name__}")
+        lists = (found.request.get("tokens", []), *found.result.values())
+        values = (found.start_up, found.memory, found.ceilings, *found.runs)
+        for numbers in (*lists, *(value.values() for value in values)):
+            _check_numbers(numbers, "header")
+        if not all(isinstance(name, str) for name in found.aliases.values()):
+            raise TypeError("aliases must be names")
+        return found
+
+
+def _check_numbers(values: Iterable[Any], where: str) -> None:
+    for value in values:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{where}: {value!r} is not a number")
+
 
 @dataclass
 class Trace:
@@ -133,6 +162,8 @@ def from_chrome(document: Any, where: str) -> Trace:
     if not isinstance(events, list) or not all(isinstance(e, dict) for e in events):
         raise ProfileError(f"{where} is not a trace: it has no list of traceEvents")
     header = document.get(_HEADER, {}) if isinstance(document, dict) else {}
+    if not isinstance(header, dict):
+        raise ProfileError(f"{where} is not a trace: its header is no object")
     if header.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ProfileError(
             f"{where} has trace format {header['format_version']}, this version reads"
@@ -141,7 +172,7 @@ def from_chrome(document: Any, where: str) -> Trace:
     known = {k: v for k, v in header.items() if k != "format_version"}
     try:
         return Trace(
-            Header(**known),
+            Header.from_dict(known),
             [Event.from_chrome(e) for e in events if e.get("ph") == "X"],
             [
                 Counter(str(e["name"]), float(e["ts"]), dict(e["args"]))
@@ -149,7 +180,7 @@ def from_chrome(document: Any, where: str) -> Trace:
                 if e.get("ph") == "C"
             ],
         )
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ProfileError(
             f"{where} is not a trace: an event or the header is malformed ({error})"
         ) from error

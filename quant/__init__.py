@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..models import CheckpointError, Model, Plan
+from ..models import CheckpointError, Model, Phase, Plan, no_phase
 from ..models.encoder import ImageClassifier
 from ..models.layers import Embedding, Linear
 from . import importers
@@ -56,6 +56,7 @@ def load(
     *,
     activation_bits: int | None = None,
     progress: Callable[[str], None] = _silent,
+    phase: Phase = no_phase,
 ) -> Model:
     """The checkpoint's model, quantised if there is a recipe: each linear's `quality`, see
     `report`, says how well.
@@ -64,8 +65,8 @@ def load(
     memory. With them the linears in the model's blocks are quantised layer by layer, from weights
     in the plan's dtype; a recipe whose methods need none is then only measured on them. What a
     checkpoint has quantised already stays as it is, and the recipe is for the rest;
-    activation_bits, if given, is for both. `progress` is told of each layer. Raises
-    CheckpointError.
+    activation_bits, if given, is for both. `progress` is told of each layer, `phase` brackets the
+    parts of the work. Raises CheckpointError.
     """
     model: Model = plan.model
     importer = importers.find(plan.config, plan.checkpoint, plan.files.keys())
@@ -77,9 +78,9 @@ def load(
     if importer is not None:
         swap_imported(plan, importer, activation_bits or importer.activation_bits)
     if recipe is None:
-        plan.fill()
+        plan.fill(phase)
     else:
-        _quantise(plan, recipe, calibration, progress)
+        _quantise(plan, recipe, calibration, progress, phase)
     if importer is not None or recipe is not None:
         model.quantization = describe(model, recipe, importer)
     return model
@@ -90,6 +91,7 @@ def _quantise(
     recipe: Recipe,
     calibration: Calibration | None,
     progress: Callable[[str], None],
+    phase: Phase,
 ) -> None:
     model, found = plan.model, _modules(plan.model)
     recipe.check_modules(found)
@@ -97,10 +99,11 @@ def _quantise(
     blocks = () if tokens is None else tuple(f"{path}." for path in blocks_of(model))
     later = {path for path, m in found.items() if isinstance(m, Linear) and path.startswith(blocks)}
     swap(model, recipe, keep=later)
-    plan.fill()
+    plan.fill(phase)
     if tokens is not None:
         rules = {path: rule for path in found if path in later and (rule := recipe.rule(path))}
-        calibrate(model, rules, tokens, progress)
+        with phase("quantise"):
+            calibrate(model, rules, tokens, progress)
 
 
 def _tokens(plan: Plan, recipe: Recipe, calibration: Calibration | None) -> Tensor | None:

@@ -20,6 +20,8 @@ from .weight import concatenate
 class ImportedLinear(QuantisedLinear):
     """A Linear at `path` whose checkpoint holds codes. on_disk: the checkpoint's path of ours."""
 
+    filling = "pack"
+
     def __init__(
         self,
         linear: Linear,

@@ -49,6 +49,7 @@ def _empty(rule: Rule, rows: int, columns: int) -> torch.nn.Parameter:
 class Quantised(Stored):
     """A matrix [rows, columns] of `bits`-bit codes, packed. quality: once its weight is there."""
 
+    filling = "quantise"
     weight: torch.nn.Parameter
     quality: Quality | None = None
 

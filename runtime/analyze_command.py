@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..profiling.analysis import Row, Subject, analyze, grouped, request_of
-from ..profiling.calls import Call
+from ..profiling.calls import Call, evaluate
 from ..profiling.roofline import read_hardware
 from .errors import BadInput
 from .package import read_manifest
@@ -29,7 +29,7 @@ def of_package(path: Path) -> Subject:
     model, recipe = manifest["model"], manifest["quantization"]
     if model["kind"] == "module":
         raise BadInput(f"{path} is a module of your own; analyze knows decoders and encoders")
-    calls = [Call.from_dict(call) for call in facts["calls"]]
+    calls, plan = [Call.from_dict(call) for call in facts["calls"]], facts.get("memory_plan")
     module_bytes: dict[str, int] = {}
     for name, fact in manifest["constants"].items():
         module = name.rpartition(".")[0]
@@ -41,7 +41,7 @@ def of_package(path: Path) -> Subject:
         module_bytes=module_bytes,
         max_tokens=model.get("max_seq_len", 1),
         calls=lambda _: calls,
-        temporary_bytes=lambda _: None,
+        temporary_bytes=lambda sizes: plan and int(evaluate(plan["peak_bytes"], sizes)),
         cache=manifest.get("kv_cache"),
         activation_bits=max(recipe["activation_bits"], default=16) if recipe else 16,
         quantization=recipe and recipe["name"],

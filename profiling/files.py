@@ -1,0 +1,28 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import ProfileError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 beside `path`, then put it in place. Raises ProfileError, one sentence.
+
+    What is no regular file, such as a pipe or /dev/stdout, is written in place.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    target = path if path.exists() and not path.is_file() else beside
+    try:
+        target.write_text(text, encoding="utf-8")
+        if target is beside:
+            beside.replace(path)
+    except OSError as error:
+        raise ProfileError(
+            f"cannot write {path}: {error.strerror}; nothing was left there"
+        ) from error
+    finally:
+        if target is beside:
+            beside.unlink(missing_ok=True)

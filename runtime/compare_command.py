@@ -1,0 +1,271 @@
+"""`ingot compare`: engines run on the same inputs, each in a process of its own, then compared.
+
+The comparison itself is pure (profiling/compare.py); here are sources, inputs and the order of
+runs. Traces are recorded first, then compared as stored ones are: `--save-traces` loses nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..profiling import readers
+from ..profiling.attribution import median_run
+from ..profiling.compare import compare, engine_names
+from ..profiling.engine import Process, Request
+from ..profiling.errors import ProfileError
+from ..profiling.files import write_whole
+from ..profiling.trace import Trace
+
+_TRACED = 3  # runs, of which the one with the median time is shown
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An engine's module, and the library it needs beside Ingot's own."""
+
+    module: str
+    library: str = ""
+    install: str = ""
+
+
+KINDS = {
+    "eager": Kind("ingot.export.engines.eager", "torch", "'ingot[export]'"),
+    "hf": Kind("ingot.export.engines.hf", "transformers", "transformers"),
+    "compile": Kind("ingot.export.engines.compiled", "torch", "'ingot[export]'"),
+    "onnx": Kind("ingot.runtime.engines.onnx", "onnxruntime", "'ingot[onnx]'"),
+    "package": Kind("ingot.runtime.engines.package"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """kind: of KINDS, or "trace". target: its file, or folder with options ("folder@bfloat16")."""
+
+    text: str
+    kind: str
+    target: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.target.partition("@")[0])
+
+
+def run(
+    texts: Sequence[str],
+    *,
+    prompt: str | None,
+    tokens: str | None,
+    prompt_tokens: int | None,
+    new_tokens: int,
+    repeats: int,
+    threads: int,
+    output: Path | None,
+    save_traces: Path | None,
+    as_json: bool,
+    progress: Callable[[str], None],
+) -> None:
+    """Raises ProfileError or the runtime's errors, one sentence each, before anything has run."""
+    if len(texts) < 2:
+        raise ProfileError("compare needs two sources at least; see ingot compare --help")
+    if repeats < 1 or new_tokens < 0:
+        raise ProfileError("compare needs at least 1 repeat, and 0 new tokens or more")
+    sources = [source(text) for text in texts]
+    for path in (output and output.absolute().parent, save_traces):
+        if path and not path.is_dir():
+            raise ProfileError(f"there is no folder {path}; make it first")
+    if output and importlib.util.find_spec("plotly") is None:
+        raise ProfileError(
+            "plotly is not installed; an HTML page needs it: pip install 'ingot[report]'"
+        )
+    traces = {s: readers.read_trace(s.path) for s in sources if s.kind == "trace"}
+    live = [s for s in sources if s.kind != "trace"]
+    if live:
+        ids = _tokens(live, list(traces.values()), prompt, tokens, prompt_tokens)
+        stored = next((t.header.request for t in traces.values() if t.header.request), {})
+        asked = (prompt, tokens, prompt_tokens) != (None, None, None)
+        new = new_tokens if asked else int(stored.get("new_tokens", new_tokens))
+        traces |= record(live, Request(tuple(ids), new, threads), repeats, progress)
+    ordered = [traces[s] for s in sources]
+    if save_traces:
+        _save(ordered, sources, save_traces)
+    result = compare(ordered, texts)
+    if output:
+        from ..profiling.compare_page import page
+
+        write_whole(output, page(result))
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        _print(result)
+
+
+def source(text: str) -> Source:
+    """What a source is. Raises ProfileError for one that is none, or needs what is not there."""
+    path = Path(text)
+    prefix, colon, target = text.partition(":")
+    if path.is_dir():
+        raise ProfileError(f"{text} is a folder; say what runs it, such as eager:{text}")
+    if path.exists():
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+        kind = "package" if zipped else "onnx" if path.suffix == ".onnx" else "trace"
+        found = Source(text, kind, text)
+    elif colon and prefix in KINDS.keys() - {"package"}:
+        found = Source(text, prefix, target)
+    elif colon and "/" not in prefix:
+        known = ", ".join(f"{name}:" for name in KINDS if name != "package")
+        raise ProfileError(f"'{prefix}:' is no engine; there are {known} packages and traces")
+    else:
+        raise ProfileError(f"there is no file {text}")
+    if not found.path.exists():
+        raise ProfileError(f"there is no {found.path}; '{text}' needs it")
+    needed = KINDS.get(found.kind, Kind(""))
+    if needed.library and importlib.util.find_spec(needed.library) is None:
+        raise ProfileError(
+            f"{needed.library} is not installed; '{text}' needs it: pip install {needed.install}"
+        )
+    return found
+
+
+def record(
+    sources: Sequence[Source],
+    request: Request,
+    repeats: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[Source, Trace]:
+    """A trace of each source, whose header's `runs` are the untraced ones.
+
+    Each starts and runs once before the next one starts, so that loading is measured alone. Then
+    untraced runs take turns, A B A B, and traced ones after them.
+    """
+    with ExitStack() as stack:
+        processes: dict[Source, Process] = {}
+        for one in dict.fromkeys(sources):
+            progress(f"{one.text}: starts, warms up")
+            process = Process(KINDS[one.kind].module, one.target)
+            processes[one] = stack.enter_context(closing(process))
+            process.run(request, traced=False)
+
+        def turns(count: int, traced: bool) -> dict[Source, list[Trace]]:
+            found: dict[Source, list[Trace]] = {one: [] for one in processes}
+            for number in range(count):
+                for one, process in processes.items():
+                    what = "traced run" if traced else "run"
+                    progress(f"{one.text}: {what} {number + 1} of {count}")
+                    found[one].append(process.run(request, traced))
+            return found
+
+        untraced = turns(repeats, traced=False)
+        traced = turns(1 + _TRACED, traced=True)
+    return {one: _one(untraced[one], traced[one][1:]) for one in processes}
+
+
+def _one(untraced: list[Trace], traced: list[Trace]) -> Trace:
+    """The traced run with the median time, with the untraced ones' times and memory."""
+
+    def length(trace: Trace) -> float:
+        steps = median_run(trace)
+        return steps[-1].end_us - steps[0].start_us if steps else 0.0
+
+    chosen = sorted(traced, key=length)[(len(traced) - 1) // 2]
+    last = untraced[-1].header
+    header = replace(
+        chosen.header,
+        runs=[run for trace in untraced for run in trace.header.runs],
+        start_up=last.start_up,
+        memory=last.memory,
+    )
+    return replace(chosen, header=header)
+
+
+def _tokens(
+    live: list[Source],
+    stored: list[Trace],
+    prompt: str | None,
+    tokens: str | None,
+    prompt_tokens: int | None,
+) -> list[int]:
+    """The prompt: as asked, else that of a stored trace, else 32 tokens."""
+    given = [option for option in (prompt, tokens, prompt_tokens) if option is not None]
+    if len(given) > 1:
+        raise ProfileError("give one of --prompt, --tokens and --prompt-tokens")
+    if tokens is not None:
+        try:
+            return [int(token) for token in tokens.split(",")]
+        except ValueError as error:
+            raise ProfileError(f"--tokens {tokens} is not a list such as 1,2,3") from error
+    if prompt is not None:
+        return _encode(live, prompt)
+    if not given:
+        for trace in stored:
+            if trace.header.request.get("tokens"):
+                return [int(token) for token in trace.header.request["tokens"]]
+    count = 32 if prompt_tokens is None else prompt_tokens
+    if count < 1:
+        raise ProfileError("--prompt-tokens must be at least 1")
+    size = _vocab_size(live)
+    return [(i * 7919 + 13) % size for i in range(count)]  # as bench does: any tokens, always alike
+
+
+def _encode(live: list[Source], prompt: str) -> list[int]:
+    """By the first source that has a tokenizer."""
+    for one in live:
+        if one.kind == "package":
+            from .package import Package
+
+            package = Package(one.path)
+            if package.manifest["tokenizer"]:
+                return package.encode(prompt)
+            continue
+        folder = one.path if one.path.is_dir() else one.path.parent
+        if (folder / "tokenizer.json").exists():
+            from tokenizers import Tokenizer
+
+            return list(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(prompt).ids)
+    raise ProfileError("no source has a tokenizer; give --tokens instead of --prompt")
+
+
+def _vocab_size(live: list[Source]) -> int:
+    """The first that a source says."""
+    for one in live:
+        if one.kind == "package":
+            from .package import Package
+
+            size = Package(one.path).manifest["model"].get("vocab_size")
+        else:
+            folder = one.path if one.path.is_dir() else one.path.parent
+            try:
+                config = json.loads((folder / "config.json").read_text())
+            except (OSError, ValueError):
+                continue
+            size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+        if isinstance(size, int) and size > 0:
+            return size
+    raise ProfileError("no source says how large its vocabulary is; give --tokens")
+
+
+def _save(traces: list[Trace], sources: list[Source], folder: Path) -> None:
+    names = engine_names([t.header for t in traces], [s.text for s in sources])
+    for name, trace in zip(names, traces, strict=True):
+        file = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+        write_whole(folder / f"{file}.json", json.dumps(trace.to_chrome()))
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from ..profiling.compare_table import tables
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a file has no width; module paths are long
+    for table in tables(result):
+        console.print(table)

@@ -1,0 +1,127 @@
+"""`PACKAGE`: the lean runtime, without torch.
+
+Traced by the runtime itself: its events are those of the kernels and ops that the package calls.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ... import __version__, process
+from ...profiling.engine import Request, serve
+from ...profiling.errors import ProfileError
+from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event, times
+from ...profiling.trace import Event, Header, Trace, from_chrome, read_json
+from .. import capi
+from ..package import Package
+
+_READ_BYTES = 1 << 28
+_LOGIT_ROWS = 16  # at once: a row is as long as the vocabulary
+
+
+class PackageEngine:
+    """A package, opened again only where a request wants other threads."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.threads = path, 0
+        self.start_up = {"import_ms": (process.now() - process.start_time()) * 1e3}
+        begun = process.now()
+        self.package = Package(path)
+        self.start_up["load_ms"] = (process.now() - begun) * 1e3
+
+    def run(self, request: Request, traced: bool) -> Trace:
+        """Raises the runtime's errors for a request that the package cannot take."""
+        if request.threads != self.threads:
+            self.package, self.threads = (
+                Package(self.path, threads=request.threads),
+                request.threads,
+            )
+        kind = self.package.manifest["model"]["kind"]
+        if kind not in ("decoder", "encoder"):
+            raise ProfileError(f"it is of kind {kind}, and engines are given token ids")
+        if traced:
+            capi.library().ingot_trace_start()
+        run = self._generate if kind == "decoder" else self._encode
+        steps, result = run(request)
+        peak = process.peak_rss_mb()
+        events = self._events() if traced else steps
+        measured = times(steps)
+        if "first_token_ms" not in self.start_up:
+            until = sum(self.start_up.values())
+            self.start_up["first_token_ms"] = until + measured["prefill_ms"]
+        if kind == "decoder":
+            result["logits"] = self._logits(request.tokens)
+        read = self.package.measure_read(_READ_BYTES) if traced else None
+        header = Header(
+            engine="ingot",
+            name=self.path,
+            model=self.package.manifest["model"],
+            request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
+            result=result,
+            runs=[measured],
+            start_up=self.start_up,
+            memory={"peak_rss_mb": peak},
+            ceilings={} if read is None else {"read_gb_s": read},
+            environment={"ingot": __version__},
+        )
+        return Trace(header, events)
+
+    def _generate(self, request: Request) -> tuple[list[Event], dict[str, Any]]:
+        """Steps, seen from outside: the first gives the first token."""
+        made, moments = [], [now_us()]
+        with self.package.session() as session:
+            for piece in session.generate(
+                request.tokens,
+                max_new_tokens=max(request.new_tokens, 1),
+                temperature=0,
+                ignore_eos=True,
+            ):
+                if piece.token >= 0:
+                    made.append(piece.token)
+                    moments.append(now_us())
+        return _steps(len(request.tokens), moments), {"tokens": made[: request.new_tokens]}
+
+    def _encode(self, request: Request) -> tuple[list[Event], dict[str, Any]]:
+        count, begun = len(request.tokens), now_us()
+        hidden = self.package.run(
+            tokens=list(request.tokens),
+            token_type_ids=[0] * count,
+            positions=list(range(count)),
+            query_start=[0, count],
+        )["hidden"]
+        step = step_event(0, begun, now_us(), sizes(count, causal=False))
+        return [step], {"hidden": hidden.ravel().tolist()}
+
+    def _logits(self, tokens: tuple[int, ...]) -> list[float]:
+        """After the last of them."""
+        with self.package.session() as session:
+            for start in range(0, len(tokens), _LOGIT_ROWS):
+                rows = session.logits(tokens[start : start + _LOGIT_ROWS])
+        last: list[float] = rows[-1].tolist()
+        return last
+
+    def _events(self) -> list[Event]:
+        """Of the trace that the runtime records."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "trace.json"
+            capi.check(capi.library().ingot_trace_write(os.fsencode(path)))
+            return from_chrome(read_json(path), str(path)).events
+
+
+def _steps(prompt: int, moments: Iterable[float]) -> list[Event]:
+    """Step events between the moments at which there was nothing, one token, two tokens ..."""
+    steps = []
+    for number, (start, end) in enumerate(pairwise(moments)):
+        new, past = (1, prompt + number - 1) if number else (prompt, 0)
+        blocks = -(-(past + new) // BLOCK_SIZE)
+        steps.append(step_event(number, start, end, sizes(new, past, blocks=blocks)))
+    return steps
+
+
+if __name__ == "__main__":
+    serve(PackageEngine)
