@@ -16,7 +16,7 @@ from ..profiling.roofline import read_hardware
 from .errors import BadInput
 from .package import read_manifest
 
-_UNITS = tuple(zip((1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "TGMk mun", strict=True))
+_UNITS = tuple(zip((1e15, 1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "PTGMk mun", strict=True))
 
 
 def of_package(path: Path) -> Subject:
@@ -92,7 +92,13 @@ def _facts(result: dict[str, Any]) -> Any:
     facts = Table(show_header=False, title=Text(result["source"]))
     facts.add_row("model", f"{model['name']} ({model['architecture']})")
     facts.add_row("parameters", f"{model['parameters']:,}, {model['dtype']}{quantized}")
-    facts.add_row("hardware", result["hardware"]["name"])
+    machine = result["hardware"]
+    rates = (f"{_short(rate * 1e9)}FLOP/s {dtype}" for dtype, rate in machine["gflop_s"].items())
+    facts.add_row("hardware", machine["name"])
+    facts.add_row("", ", ".join((f"{_short(machine['read_gb_s'] * 1e9)}B/s", *rates)))
+    for kernel, speed in machine["kernels"].items():
+        reached = f"{_short(speed['gb_s'] * 1e9)}B/s, {_short(speed['gflop_s'] * 1e9)}FLOP/s"
+        facts.add_row(kernel, reached)
     parts = {"weights": "weight", "KV cache": "kv", "temporaries": "temporary", "in all": "total"}
     for name, field in parts.items():
         size = memory[f"{field}_bytes"]
