@@ -8,6 +8,7 @@ model's weights do.
 
 from __future__ import annotations
 
+import mmap
 import os
 import statistics
 import time
@@ -19,38 +20,30 @@ from pathlib import Path
 import numpy as np
 
 from ..profiling.analysis import BLOCK, Request, Sizes, Subject, phases
-from ..profiling.calls import Call, Cost, cost, evaluate
+from ..profiling.calls import Call, cost, evaluate
 from ..profiling.roofline import Hardware, Speed, op_name
 from . import capi, ops
 
 _BUFFER_BYTES = 256 << 20
 _MOST_BYTES = 64 << 20  # of one weight
 _BYTE = 0x11  # all of the buffer: in every dtype a small normal number
-_SECONDS = 0.15  # of repeating one call
+_SECONDS = 0.1  # of repeating one call
 _PANEL = 64  # rows of a weight's panel (docs/format.md)
 
 
 def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
     """This machine, for the kernels that the request needs. threads 0: all cores it may use.
 
-    Takes half a second, and as much for each kind of kernel. Raises IngotError.
+    Takes some seconds. Raises IngotError.
     """
     threads = threads or len(os.sched_getaffinity(0))
     ops.set_threads(threads)
-    buffer = np.full(_BUFFER_BYTES, _BYTE, np.uint8)
+    buffer = _buffer()
     steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
     steps.sort(key=lambda sizes: (sizes["T"], sizes["context"]))
-    fewest, most = steps[0], steps[-1]
     call_s, library = _call_seconds(), capi.library()
-    kernels = {}
-    busiest = _largest(subject, most, lambda cost: cost.flops)
-    for kernel, call in _largest(subject, fewest, lambda cost: cost.read_bytes).items():
-        run = _RUN[op_name(call)]
-        moved, _, spent = run(call, fewest, subject, buffer)
-        _, flops, spent_on_most = run(busiest[kernel], most, subject, buffer)
-        kernels[kernel] = Speed(
-            moved / _without(call_s, spent) / 1e9, flops / _without(call_s, spent_on_most) / 1e9
-        )
+    few = _reached(subject, steps[0], buffer, call_s)
+    many = few if steps[0] == steps[-1] else _reached(subject, steps[-1], buffer, call_s)
     address, size = buffer.ctypes.data, buffer.nbytes
     return Hardware(
         name=f"{_processor()}, {threads} threads, {ops.level()}",
@@ -58,19 +51,38 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
         read_gb_s=_rate(lambda: library.ingot_measure_memory(address, size, threads)),
         gflop_s={"float32": _rate(lambda: library.ingot_measure_flops(threads))},
         call_us=call_s * 1e6,
-        kernels=kernels,
+        kernels={kernel: Speed(few[kernel].gb_s, many[kernel].gflop_s) for kernel in few},
         sources=("measured by ingot analyze",),
     )
 
 
-def _largest(subject: Subject, sizes: Sizes, by: Callable[[Cost], float]) -> dict[str, Call]:
-    """Of each kind of kernel the call with the most of something."""
-    found: dict[str, tuple[float, Call]] = {}
+def _buffer() -> ops.Array:
+    """In pages of the size that a mapped file has: with huge ones, kernels would be faster."""
+    memory = mmap.mmap(-1, _BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    buffer = np.frombuffer(memory, np.uint8)
+    buffer[:] = _BYTE
+    return buffer
+
+
+def _reached(subject: Subject, sizes: Sizes, buffer: ops.Array, call_s: float) -> dict[str, Speed]:
+    """Of each kind of kernel, over its calls in one step; those of one shape are measured once."""
+    alike: dict[tuple[str, str], list[Call]] = {}
     for call in subject.calls(sizes):
-        kernel, size = subject.kernel(call), by(cost(call, sizes))
-        if op_name(call) in _RUN and (kernel not in found or size > found[kernel][0]):
-            found[kernel] = size, call
-    return {kernel: call for kernel, (_, call) in found.items()}
+        if op_name(call) in _RUN:
+            shapes = str((call.inputs, call.outputs))
+            alike.setdefault((subject.kernel(call), shapes), []).append(call)
+    sums: dict[str, list[float]] = {}
+    for (kernel, _), calls in alike.items():
+        moved, flops, seconds = _RUN[op_name(calls[0])](calls[0], sizes, subject, buffer)
+        share = cost(calls[0], sizes).flops / flops  # a huge weight is measured in part
+        found = sums.setdefault(kernel, [0.0, 0.0, 0.0])
+        for i, one in enumerate((moved, flops, _without(call_s, seconds))):
+            found[i] += one * share * len(calls)
+    return {
+        kernel: Speed(moved / seconds / 1e9, flops / seconds / 1e9)
+        for kernel, (moved, flops, seconds) in sums.items()
+    }
 
 
 def _without(call_s: float, seconds: float) -> float:

@@ -88,7 +88,9 @@ def package_of(shape: str, dtype: str, recipe: str | None, group_size: int | Non
         config, family = models.read_config(SHAPES[shape], shape)
         model = models.empty(config, dtype=dtype, model=family.model)
         if recipe is not None:
-            quant.swap(model, quant.find(recipe, group_size))
+            rules = quant.find(recipe, group_size)
+            quant.swap(model, rules)
+            model.quantization = quant.describe(model, rules)
         models.fill_random(model)
         export_model(model, output, name=shape, progress=lambda p: click.echo(p, err=True))
     return output
