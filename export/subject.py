@@ -63,7 +63,7 @@ def of_checkpoint(
         },
         weight_bytes=sum(tensor.nbytes for tensor in _tensors(model, shared_once=True).values()),
         module_bytes=_module_bytes(model),
-        max_tokens=config.tokens if isinstance(model, ImageClassifier) else config.max_seq_len,
+        max_tokens=1 if isinstance(model, ImageClassifier) else config.max_seq_len,
         calls=lambda sizes: of_step(sizes).calls,
         temporary_bytes=lambda sizes: of_step(sizes).temporary_bytes,
         parameters=_parameters(model),

@@ -105,8 +105,6 @@ def request_of(
     if subject.kind == "encoder" and context:
         raise ProfileError(f"{subject.source} is an encoder and has no cache; leave --context out")
     most = subject.max_tokens
-    if subject.kind == "image-classifier":
-        prompt = most
     prompt = min(512, most) if prompt is None else prompt
     context = prompt if context is None else context
     for name, value in (("batch", batch), ("step-tokens", step_tokens)):
@@ -171,7 +169,7 @@ def analyze(subject: Subject, request: Request, hardware: Hardware) -> dict[str,
         "request": asdict(request),
         "memory": _memory(subject, request, hardware, temporary),
         "phases": {
-            phase: {**whole.to_dict(), **_pace(phase, whole, request)}
+            phase: {**whole.to_dict(), **_pace(subject, phase, whole, request)}
             for phase, whole in wholes.items()
         },
         "modules": [
@@ -193,9 +191,10 @@ def _sum_of(call: Call, sizes: Sizes, subject: Subject, hardware: Hardware) -> S
     return made
 
 
-def _pace(phase: str, whole: Sum, request: Request) -> dict[str, float]:
-    tokens = request.batch * (1 if phase == "decode" else request.prompt)
-    return {"tokens_per_s": tokens / sum(whole.seconds.values())}
+def _pace(subject: Subject, phase: str, whole: Sum, request: Request) -> dict[str, float]:
+    what = "images" if subject.kind == "image-classifier" else "tokens"
+    count = request.batch * (1 if phase == "decode" else request.prompt)
+    return {f"{what}_per_s": count / sum(whole.seconds.values())}
 
 
 def _memory(

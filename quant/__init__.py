@@ -36,6 +36,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "compare",
+    "describe",
     "find",
     "load",
     "measure",

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from ..profiling.analysis import Row, Subject, analyze, grouped, request_of
-from ..profiling.calls import Call
+from ..profiling.calls import Call, evaluate
 from ..profiling.roofline import read_hardware
 from .errors import BadInput
 from .package import read_manifest
 
-_UNITS = tuple(zip((1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "TGMk mun", strict=True))
+_UNITS = tuple(zip((1e15, 1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "PTGMk mun", strict=True))
 
 
 def of_package(path: Path) -> Subject:
@@ -29,7 +29,7 @@ def of_package(path: Path) -> Subject:
     model, recipe = manifest["model"], manifest["quantization"]
     if model["kind"] == "module":
         raise BadInput(f"{path} is a module of your own; analyze knows decoders and encoders")
-    calls = [Call.from_dict(call) for call in facts["calls"]]
+    calls, plan = [Call.from_dict(call) for call in facts["calls"]], facts.get("memory_plan")
     module_bytes: dict[str, int] = {}
     for name, fact in manifest["constants"].items():
         module = name.rpartition(".")[0]
@@ -41,7 +41,7 @@ def of_package(path: Path) -> Subject:
         module_bytes=module_bytes,
         max_tokens=model.get("max_seq_len", 1),
         calls=lambda _: calls,
-        temporary_bytes=lambda _: None,
+        temporary_bytes=lambda sizes: plan and int(evaluate(plan["peak_bytes"], sizes)),
         cache=manifest.get("kv_cache"),
         activation_bits=max(recipe["activation_bits"], default=16) if recipe else 16,
         quantization=recipe and recipe["name"],
@@ -92,22 +92,30 @@ def _facts(result: dict[str, Any]) -> Any:
     facts = Table(show_header=False, title=Text(result["source"]))
     facts.add_row("model", f"{model['name']} ({model['architecture']})")
     facts.add_row("parameters", f"{model['parameters']:,}, {model['dtype']}{quantized}")
-    facts.add_row("hardware", result["hardware"]["name"])
+    machine = result["hardware"]
+    rates = (f"{_short(rate * 1e9)}FLOP/s {dtype}" for dtype, rate in machine["gflop_s"].items())
+    facts.add_row("hardware", machine["name"])
+    facts.add_row("", ", ".join((f"{_short(machine['read_gb_s'] * 1e9)}B/s", *rates)))
+    for kernel, speed in machine["kernels"].items():
+        reached = f"{_short(speed['gb_s'] * 1e9)}B/s, {_short(speed['gflop_s'] * 1e9)}FLOP/s"
+        facts.add_row(kernel, reached)
     parts = {"weights": "weight", "KV cache": "kv", "temporaries": "temporary", "in all": "total"}
     for name, field in parts.items():
         size = memory[f"{field}_bytes"]
         facts.add_row(f"memory: {name}", "unknown" if size is None else f"{_short(size)}B")
     fits = "fits" if memory["fits"] else "does NOT fit"
     facts.add_row("", f"{fits} the {_short(memory['hardware_bytes'])}B of the hardware")
+    batch, image = request["batch"], model["kind"] == "image-classifier"
+    runs = {
+        "prefill": f"prefill of {batch} x {request['prompt']} tokens",
+        "decode": f"decode step of {batch} at {request['context']} tokens",
+        "forward": f"run of {batch} images" if image else f"run of {batch} x {request['prompt']}",
+    }
     for phase, found in result["phases"].items():
-        what = {
-            "prefill": f"prefill of {request['batch']} x {request['prompt']} tokens",
-            "decode": f"decode step of {request['batch']} after {request['context'] - 1} tokens",
-            "forward": f"run of {request['batch']} x {request['prompt']} tokens",
-        }[phase]
+        pace = next(name for name in found if name.endswith("_per_s"))
         facts.add_row(
-            what,
-            f"{_short(found['seconds'])}s, {found['tokens_per_s']:.4g} tokens/s: "
+            runs[phase],
+            f"{_short(found['seconds'])}s, {found[pace]:,.1f} {pace.removesuffix('_per_s')}/s: "
             f"{_short(found['flops'])}FLOP, {_short(_moved(found))}B, {found['bound']}-bound",
         )
     return facts

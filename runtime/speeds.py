@@ -8,6 +8,7 @@ model's weights do.
 
 from __future__ import annotations
 
+import mmap
 import os
 import statistics
 import time
@@ -26,53 +27,67 @@ from . import capi, ops
 _BUFFER_BYTES = 256 << 20
 _MOST_BYTES = 64 << 20  # of one weight
 _BYTE = 0x11  # all of the buffer: in every dtype a small normal number
-_SECONDS = 0.15  # of repeating one call
+_SECONDS = 0.1  # of repeating one call
 _PANEL = 64  # rows of a weight's panel (docs/format.md)
 
 
 def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
     """This machine, for the kernels that the request needs. threads 0: all cores it may use.
 
-    Takes half a second, and as much for each kind of kernel. Raises IngotError.
+    Takes some seconds. Raises IngotError.
     """
     threads = threads or len(os.sched_getaffinity(0))
     ops.set_threads(threads)
-    buffer = np.full(_BUFFER_BYTES, _BYTE, np.uint8)
+    buffer = _buffer()
     steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
     steps.sort(key=lambda sizes: (sizes["T"], sizes["context"]))
-    fewest, most = steps[0], steps[-1]
     call_s, library = _call_seconds(), capi.library()
-    kernels = {}
-    for kernel, call in _largest(subject, fewest).items():
-        prepare = _PREPARE[op_name(call)]
-        moved, _, seconds = prepare(call, fewest, subject, buffer)
-        _, flops, seconds_of_most = prepare(call, most, subject, buffer)
-        kernels[kernel] = Speed(
-            moved / max(seconds - call_s, seconds / 2) / 1e9, flops / seconds_of_most / 1e9
-        )
+    few = _reached(subject, steps[0], buffer, call_s)
+    many = few if steps[0] == steps[-1] else _reached(subject, steps[-1], buffer, call_s)
     address, size = buffer.ctypes.data, buffer.nbytes
     return Hardware(
         name=f"{_processor()}, {threads} threads, {ops.level()}",
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        read_gb_s=_median(lambda: library.ingot_measure_memory(address, size, threads)),
-        gflop_s={"float32": _median(lambda: library.ingot_measure_flops(threads))},
+        read_gb_s=_rate(lambda: library.ingot_measure_memory(address, size, threads)),
+        gflop_s={"float32": _rate(lambda: library.ingot_measure_flops(threads))},
         call_us=call_s * 1e6,
-        kernels=kernels,
+        kernels={kernel: Speed(few[kernel].gb_s, many[kernel].gflop_s) for kernel in few},
         sources=("measured by ingot analyze",),
     )
 
 
-def _largest(subject: Subject, sizes: Sizes) -> dict[str, Call]:
-    """Of each kind of kernel the call that moves most."""
-    found: dict[str, Call] = {}
+def _buffer() -> ops.Array:
+    """In pages of the size that a mapped file has: with huge ones, kernels would be faster."""
+    memory = mmap.mmap(-1, _BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    buffer = np.frombuffer(memory, np.uint8)
+    buffer[:] = _BYTE
+    return buffer
+
+
+def _reached(subject: Subject, sizes: Sizes, buffer: ops.Array, call_s: float) -> dict[str, Speed]:
+    """Of each kind of kernel, over its calls in one step; those of one shape are measured once."""
+    alike: dict[tuple[str, str], list[Call]] = {}
     for call in subject.calls(sizes):
-        kernel = subject.kernel(call)
-        moved = cost(call, sizes).read_bytes
-        if op_name(call) in _PREPARE and (
-            kernel not in found or moved > cost(found[kernel], sizes).read_bytes
-        ):
-            found[kernel] = call
-    return found
+        if op_name(call) in _RUN:
+            shapes = str((call.inputs, call.outputs))
+            alike.setdefault((subject.kernel(call), shapes), []).append(call)
+    sums: dict[str, list[float]] = {}
+    for (kernel, _), calls in alike.items():
+        moved, flops, seconds = _RUN[op_name(calls[0])](calls[0], sizes, subject, buffer)
+        share = cost(calls[0], sizes).flops / flops  # a huge weight is measured in part
+        found = sums.setdefault(kernel, [0.0, 0.0, 0.0])
+        for i, one in enumerate((moved, flops, _without(call_s, seconds))):
+            found[i] += one * share * len(calls)
+    return {
+        kernel: Speed(moved / seconds / 1e9, flops / seconds / 1e9)
+        for kernel, (moved, flops, seconds) in sums.items()
+    }
+
+
+def _without(call_s: float, seconds: float) -> float:
+    """What a call's own work takes; no less than half of it, for calls as small as that."""
+    return max(seconds - call_s, seconds / 2)
 
 
 Measured = tuple[float, float, float]  # bytes, flops, seconds
@@ -80,7 +95,7 @@ Measured = tuple[float, float, float]  # bytes, flops, seconds
 
 def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
     """The call's product with one copy of its weight after the other."""
-    rows, columns = int(sizes["T"]), _shape(call.inputs[0], sizes)[-1]
+    rows, columns = _shape(call.inputs[0], sizes)
     outputs, (panels, *inside) = _shape(call.outputs[0], sizes)[-1], _shape(call.inputs[1], sizes)
     dtype = np.dtype({"bfloat16": "uint16"}.get(call.inputs[1]["dtype"], call.inputs[1]["dtype"]))
     panel_bytes = prod(inside) * dtype.itemsize
@@ -98,9 +113,9 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Me
 
 def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
     """Sequences of one length, whose blocks lie in one part of the cache after the other."""
-    tokens, sequences = int(sizes["T"]), int(sizes["B"])
+    tokens, heads, dim = _shape(call.inputs[0], sizes)
+    (sequences,) = _shape(call.inputs[6], sizes)
     new, length = tokens // sequences, int(sizes["context"]) // sequences
-    _, heads, dim = _shape(call.inputs[0], sizes)
     _, kv_heads, _ = _shape(call.inputs[1], sizes)
     block_bytes = int(call.inputs[3]["shape"][-1])
     cache = buffer[: len(buffer) // block_bytes * block_bytes].reshape(-1, block_bytes)
@@ -127,15 +142,15 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Arr
 
 
 def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
-    tokens, sequences = int(sizes["T"]), int(sizes["B"])
-    _, heads, dim = _shape(call.inputs[0], sizes)
+    tokens, heads, dim = _shape(call.inputs[0], sizes)
+    sequences = _shape(call.inputs[3], sizes)[0] - 1
     q, k, v, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(4))
     starts = np.arange(sequences + 1) * (tokens // sequences)
     seconds = _seconds([ops.bind("attention", q, k, v, starts, dim**-0.5, out=out)])
     return 4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, seconds
 
 
-_PREPARE: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
+_RUN: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
     "linear": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,
@@ -152,7 +167,8 @@ def _call_seconds() -> float:
 
 
 def _seconds(calls: Sequence[Callable[[], None]]) -> float:
-    """The median of the calls, taken in turn; the first two warm up."""
+    """The first quartile of the calls, taken in turn; the first two warm up. Not the median: what
+    else runs on the machine makes some of them slower, and none faster."""
     taken: list[float] = []
     spent = 0.0
     for call in cycle(calls):
@@ -161,12 +177,13 @@ def _seconds(calls: Sequence[Callable[[], None]]) -> float:
         taken.append(time.perf_counter() - begun)
         spent += taken[-1]
         if spent > _SECONDS and len(taken) > 5:
-            return statistics.median(taken[2:])
-    raise AssertionError("there is a call")
+            break
+    return statistics.quantiles(taken[2:], n=4)[0]
 
 
-def _median(rate: Callable[[], float]) -> float:
-    return statistics.median(rate() for _ in range(7))
+def _rate(measure: Callable[[], float]) -> float:
+    """The third quartile, alike."""
+    return statistics.quantiles((measure() for _ in range(7)), n=4)[2]
 
 
 def _shape(fact: dict[str, object], sizes: Sizes) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ CALLS = [
             Call("fused", "kernel", f"layers.{layer}.norm", flops="T", read_bytes="4*T"),
         )
     ),
-    Call("linear", "op", "head", inputs=X_W, flops="1e6*R", read_bytes="5e5", written_bytes="4*R"),
+    Call("linear", "op", "head", inputs=X_W, flops="1e6*B", read_bytes="5e5", written_bytes="4*B"),
 ]
 
 
@@ -86,6 +86,11 @@ def test_times_are_sums_of_calls() -> None:
     )
 
 
+def test_images_are_counted_as_such() -> None:
+    result = analyze(toy("image-classifier", cache=None), Request(4, 1, 1), MACHINE)
+    assert result["phases"]["forward"]["images_per_s"] == 4 / result["phases"]["forward"]["seconds"]
+
+
 def test_memory() -> None:
     """Weights, the blocks of the longest sequences, the largest step's temporaries."""
     result = analyze(toy(), Request(2, 40, 33), MACHINE)
@@ -139,4 +144,4 @@ def test_requests_that_cannot_be(kind: str, asked: dict[str, int], sentence: str
 def test_defaults_of_requests() -> None:
     assert request_of(toy(max_tokens=100)) == Request(1, 100, 100)
     assert request_of(toy(), prompt=20) == Request(1, 20, 20)
-    assert request_of(toy("image-classifier", max_tokens=197)) == Request(1, 197, 197)
+    assert request_of(toy("image-classifier", max_tokens=1), batch=4) == Request(4, 1, 1)
