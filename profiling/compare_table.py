@@ -28,10 +28,11 @@ def notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     found = [_verdict(result["outputs_agree"])]
     for engine in result["engines"]:
-        if (engine["tracing_overhead"] or 0) > _SLOWED:
+        times = engine["tracing_overhead"] or 0
+        if times > _SLOWED:
             found.append(
-                f"Tracing made {engine['name']} take {engine['tracing_overhead']:.1f} times as long:"
-                " its rows say how its time is divided, its untraced run how long it takes."
+                f"Tracing made {engine['name']} take {times:.1f} times as long: its rows say how"
+                " its time is divided, its untraced run how long it takes."
             )
     return found
 
