@@ -12,10 +12,9 @@ import os
 import tempfile
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 import torch
-
-import onnx
 
 from ..contracts import Contract
 from ..errors import ExportError
