@@ -136,9 +136,10 @@ _KERNEL_TIME = "_kernel_time"
 def _onnxruntime(events: list[Event], where: str) -> Trace:
     """ONNX Runtime's profiler: a step for each model_run, a kernel for each node.
 
-    The module is read from the node's name where that is a path, as PyTorch's TorchScript-based
-    exporter writes it: "/model/layers.0/mlp/down_proj/MatMul". Names of the newer exporter
-    ("node_linear_3") tell no module; run the model as onnx:FILE, which reads the file's own.
+    The module is read from the node's name: what stands before the first slash, as in Ingot's own
+    ONNX models (docs/onnx.md), or the whole path, as PyTorch's TorchScript-based exporter writes
+    it: "/model/layers.0/mlp/down_proj/MatMul". Names of its newer exporter ("node_linear_3") tell
+    no module.
     """
     runs = sorted((e for e in events if e.name == "model_run"), key=lambda e: e.start_us)
     if not runs:
@@ -151,10 +152,15 @@ def _onnxruntime(events: list[Event], where: str) -> Trace:
     for event in events:
         if event.category == "Node" and event.name.endswith(_KERNEL_TIME):
             node = event.name.removesuffix(_KERNEL_TIME).removeprefix("fused ")
-            scope, slash, _ = node.removeprefix("/").rpartition("/")
-            args = {"module": scope.replace("/", ".")} if node.startswith("/") and slash else {}
+            args = {"module": _module_of(node)} if "/" in node else {}
             name = str(event.args.get("op_name", node))
             kernels.append(
                 Event(name, "kernel", event.start_us, event.duration_us, event.thread, args)
             )
     return Trace(Header(engine="onnxruntime"), [*steps, *kernels])
+
+
+def _module_of(node: str) -> str:
+    if not node.startswith("/"):
+        return node.partition("/")[0]
+    return node[1:].rpartition("/")[0].replace("/", ".")

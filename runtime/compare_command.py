@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from ..profiling.trace import Trace, read_json
 from . import load
 
 _TRACED = 3  # runs, of which the one with the median time is shown
+_PAUSE_S = 0.1  # before a run: threads of the engine before it still spin (docs/compare.md)
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,12 @@ def record(
             rounds = []
             for number in range(1, count + 1):
                 progress(f"{'traced' if traced else 'untraced'} run {number} of {count}")
-                rounds.append([process.run(request, traced) for process in processes])
+                rounds.append([rested(process, traced) for process in processes])
             return list(zip(*rounds, strict=True))
+
+        def rested(process: Process, traced: bool) -> Trace:
+            time.sleep(_PAUSE_S)
+            return process.run(request, traced)
 
         untraced = turns(repeats, traced=False)
         traced = turns(1 + _TRACED, traced=True)

@@ -1,4 +1,4 @@
-"""A session on an ONNX model: its tokens' keys and values are arrays of ONNX Runtime."""
+"""A session on an ONNX model: its tokens' keys and values are arrays, grown by every step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,8 @@ class OnnxSession:
     """As `Session`, which documents the methods, but that steps run in the caller's thread."""
 
     def __init__(self, package: OnnxPackage) -> None:
-        from onnxruntime import OrtValue
-
         self.package = package
         self.stats: Stats | None = None
-        self._value = OrtValue.ortvalue_from_numpy
         self._outputs = [fact["name"] for fact in package.manifest["graph"]["outputs"]]
         present = self._outputs[1:]
         self._past = [f"past_key_values.{name.removeprefix('present.')}" for name in present]
@@ -37,10 +34,10 @@ class OnnxSession:
         self._pending: int | None = None
         self._cache = self._empty_cache()
 
-    def _empty_cache(self) -> list[Any]:
+    def _empty_cache(self) -> list[Array]:
         model = self.package.manifest["model"]
         empty = np.empty((1, model["num_kv_heads"], 0, model["head_dim"]), np.float32)
-        return [self._value(empty)] * len(self._past)
+        return [empty] * len(self._past)
 
     def generate(
         self,
@@ -120,16 +117,16 @@ class OnnxSession:
     def step(self, tokens: Sequence[int], rows: Sequence[int]) -> Array:
         """Append tokens, unchecked; logits after those of `rows`, float32 [rows, vocab_size].
 
-        Keys and values stay where ONNX Runtime made them: none is copied from step to step.
+        rows: counted from the end, -1 the last. On the CPU nothing is copied between two steps: the
+        arrays that ONNX Runtime makes are numpy's.
         """
         fed = [*([] if self._pending is None else [self._pending]), *tokens]
         inputs = {"input_ids": np.array([fed], np.int64), "logit_rows": np.array(rows, np.int64)}
-        feeds = {name: self._value(array) for name, array in inputs.items()}
-        feeds |= zip(self._past, self._cache, strict=True)
-        logits, *self._cache = self.package.runtime.run_with_ort_values(self._outputs, feeds)
+        inputs |= zip(self._past, self._cache, strict=True)
+        logits, *self._cache = self.package.runtime.run(self._outputs, inputs)
         self._length += len(fed)
         self._pending = None
-        found: Array = logits.numpy()[0]
+        found: Array = logits[0]
         return found
 
     @property

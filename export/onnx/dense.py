@@ -61,8 +61,8 @@ def signature_of(model: nn.Module) -> Signature:
 class DenseDecoder(nn.Module):
     """A decoder over B sequences of the same length, in one step and without padding.
 
-    input_ids [B, S]; logit_rows [R]: after which of the S tokens logits are wanted, negative ones
-    counted from the end; past: each layer's keys and values [B, K, P, D]. Returns logits
+    input_ids [B, S]; logit_rows [R]: after which of the S tokens logits are wanted, counted from
+    the end, -1 the last; past: each layer's keys and values [B, K, P, D]. Returns logits
     [B, R, vocab_size], then each layer's keys and values [B, K, P + S, D].
     """
 
@@ -74,9 +74,8 @@ class DenseDecoder(nn.Module):
         self, input_ids: Tensor, logit_rows: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
         (batch, length), before = input_ids.shape, past[0].shape[2]
-        starts = torch.arange(batch + 1) * length
+        ends = (torch.arange(batch) + 1) * length
         positions = (torch.arange(length) + before).expand(batch, length)
-        rows = torch.where(logit_rows < 0, logit_rows + length, logit_rows)
         caches = [Cache(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
         paged = torch.empty(0, dtype=torch.int64)  # where a paged cache lies: nobody asks
         with dense_attention(Tokens(batch, length, before)):
@@ -84,11 +83,11 @@ class DenseDecoder(nn.Module):
                 tokens=input_ids.flatten(),
                 positions=positions.flatten(),
                 slot_mapping=paged,
-                query_start=starts,
+                query_start=torch.arange(batch + 1) * length,
                 seq_lens=paged,
                 context_lens=torch.ones(batch, dtype=torch.int64) * (before + length),
                 block_table=paged,
-                logit_rows=(starts[:-1, None] + rows).flatten(),
+                logit_rows=(ends[:, None] + logit_rows).flatten(),
                 kv_cache=caches,
             )
         present = [tensor for cache in caches for tensor in (cache.key, cache.value)]
@@ -109,7 +108,7 @@ def _decoder(model: Decoder) -> Signature:
     example = [torch.zeros(2, c.num_kv_heads, 3, c.head_dim) for _ in past]
     return Signature(
         DenseDecoder(model),
-        (torch.ones(2, 5, dtype=torch.int64), torch.tensor([0, 1, 2, -1]), example),
+        (torch.ones(2, 5, dtype=torch.int64), torch.tensor([-4, -3, -2, -1]), example),
         [_fact("input_ids", "int64", "B", "S"), _fact("logit_rows", "int64", "R"), *past],
         [_fact("logits", "float32", "B", "R", c.vocab_size), *caches("present", "P + S")],
         {"logit_rows": [-1]},

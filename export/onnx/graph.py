@@ -112,13 +112,14 @@ def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
     """Each node's module: as the exporter says; else the one that uses what it makes, such as
     positions; else the one that made what it takes, as a head's logits."""
     modules = {node: _stated(node) for node in graph}
-    for node in reversed(list(graph)):
-        users = (modules[use.node] for value in node.outputs for use in value.uses())
-        modules[node] = modules[node] or next(filter(None, users), "")
-    for node in graph:
-        makers = (value.producer() for value in node.inputs if value is not None)
-        made_by = (modules[maker] for maker in makers if maker is not None)
-        modules[node] = modules[node] or next(filter(None, made_by), "")
+    for _ in range(2):
+        for node in reversed(list(graph)):
+            users = [modules[use.node] for value in node.outputs for use in value.uses()]
+            modules[node] = next(filter(None, [modules[node], *users]), "")
+        for node in graph:
+            makers = (value.producer() for value in node.inputs if value is not None)
+            made_by = [modules[maker] for maker in makers if maker is not None]
+            modules[node] = next(filter(None, [modules[node], *made_by]), "")
     return modules
 
 

@@ -143,11 +143,10 @@ def _flops(
     operator: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], pairs: int
 ) -> int:
     """Of the operators that multiply matrices; 0 for all others."""
-    if operator in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits"):
-        columns: int = inputs[0]["shape"][-1]
-        return 2 * math.prod(outputs[0]["shape"]) * columns
+    width: int = inputs[0]["shape"][-1] if inputs and inputs[0]["shape"] else 0
+    if operator in ("Gemm", "MatMulNBits"):
+        return 2 * width * int(math.prod(outputs[0]["shape"]))
     if operator == "Attention":  # a product of q and k, and one of weights and v, for each pair
-        width: int = inputs[0]["shape"][-1]
         return 4 * width * pairs
     return 0
 
