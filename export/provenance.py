@@ -30,6 +30,7 @@ from ..profiling.calls import Call
 LOAD = Load(*sympy.symbols("context pairs"))  # of a step that says both, as formulas
 
 _PACKAGE = Path(__file__).parents[1]
+_TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _RECORD = r'RAIIAtenRecordFunctionHandle record_\w+\("(\w+)"'
 _SHIM = "aoti_torch_cpu_"
@@ -60,13 +61,18 @@ def scheduled(shapes: Sequence[Sequence[str | int]], load: Load) -> Iterator[Sch
 
     theirs = debug.set_kernel_post_grad_provenance_tracing
     found = Schedule()
-    reader = cache(lambda graph: _Reader(graph, shapes, load))
+
+    @cache
+    def reader(graph: Any) -> _Reader:
+        read = _Reader(graph, shapes, load)
+        found.nodes += read.nodes
+        found.buffers |= read.buffers
+        return read
 
     def note(scheduled: Any, kernel_name: str, is_extern: bool = False) -> int | None:
         read = reader(V.graph)
         call = read.extern(scheduled) if is_extern else read.kernel(scheduled)
         found.calls.append(replace(call, name=kernel_name))
-        found.nodes, found.buffers = read.nodes, read.buffers
         return theirs(scheduled, kernel_name, is_extern)
 
     for module in (debug, cpp):
@@ -82,7 +88,7 @@ def as_run(calls: Sequence[Call], wrapper: str, kernels: str) -> list[Call]:
     """The calls as generated code makes them in one run: one for each event, under its name.
 
     wrapper, kernels: C++ that was generated with `cpp.enable_kernel_profile`. An event that nothing
-    was noted of has a call without a module.
+    was noted of has a call without a module. Of torch.cond the calls of both branches are here.
     """
     events = {"cpp_" + name.partition("cpp_")[2]: name for name in re.findall(_RECORD, kernels)}
     waiting = list(calls)
@@ -133,7 +139,7 @@ class _Reader:
         nodes, prepared = self._computing(origins)
         read, written, read_bytes = self._traffic(scheduled)
         cost = Cost(sum(map(_flops, nodes)), read_bytes, sum(b.nbytes for b in written))
-        modules = Counter(filter(None, map(_module, nodes))) or Counter(map(_module, prepared))
+        modules = _modules(nodes) or _modules(prepared)
         return self._call("kernel", nodes, modules, read, written, cost)
 
     def extern(self, kernel: Any) -> Call:
@@ -143,7 +149,7 @@ class _Reader:
             return Call("", "fallback")
         read, written = list(_tensors((node.args, node.kwargs))), list(_tensors(node))
         cost = _cost(node, self._load, read, written)
-        return self._call(_kind(node.target), [node], Counter([_module(node)]), read, written, cost)
+        return self._call(_kind(node.target), [node], _modules([node]), read, written, cost)
 
     def _call(
         self,
@@ -221,6 +227,8 @@ class _Reader:
 
 def _letters(graph: Any, shapes: Sequence[Sequence[str | int]]) -> dict[Any, Any]:
     """The symbols that Inductor has for the sizes of the inputs -> what the shapes call them."""
+    while getattr(graph, "parent", None) is not None:  # of a branch of torch.cond
+        graph = graph.parent
     tensors = [box for box in graph.graph_inputs.values() if hasattr(box, "get_size")]
     found = {}
     for box, shape in zip(tensors, shapes, strict=True):
@@ -265,9 +273,14 @@ def _module(node: Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
+def _modules(nodes: Sequence[Node]) -> Counter[str]:
+    return Counter(filter(None, map(_module, nodes)))
+
+
 def _source(node: Node) -> str:
-    """file.py:line of the innermost frame, ours as they lie in this package."""
+    """file.py:line of the innermost frame not of PyTorch, ours as they lie in this package."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    frames = [frame for frame in frames if not frame[0].startswith((_TORCH, "<"))]
     if not frames:
         return ""
     file, line = frames[-1]

@@ -17,7 +17,7 @@ import click
 
 from .. import __version__, process
 from ..profiling.analysis import STEP_TOKENS, request_of
-from ..profiling.calls import Call
+from ..profiling.calls import Call, calls_of
 from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
 from ..profiling.join import join
@@ -34,6 +34,7 @@ from .tracing import traced
 from .workloads import Workload
 
 _READ_BYTES = 1 << 28
+_OPTIONS = {"decoder": ("--prompt", "--tokens"), "encoder": ("--tokens", "--text")}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def run(
     if output and not output.absolute().parent.is_dir():
         raise ProfileError(f"there is no folder {output.absolute().parent}; make it first")
     facts = describe(path)
-    calls = calls_of(path, facts["report"])
+    calls = calls_of(facts["report"], path)
     if recorded:
         trace = join(_read(recorded, path, facts["manifest"]), calls)
     else:
@@ -74,14 +75,6 @@ def run(
         from .profile_table import show
 
         show(result)
-
-
-def calls_of(path: Path, record: dict[str, Any]) -> list[Call]:
-    """Of a package's compile record. Raises ProfileError where it has none."""
-    found = record.get("facts", {}).get("calls")
-    if not found:
-        raise ProfileError(f"{path} was exported before calls were recorded; export it again")
-    return [Call.from_dict(call) for call in found]
 
 
 def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:
@@ -119,8 +112,9 @@ def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:
             "threads": str(options.threads or "the cores that are free"),
         },
     )
-    for step in trace.steps():
-        step.args |= {"sizes": dict(workload.sizes)} if workload.sizes else {}
+    if workload.sizes:
+        for step in trace.steps():
+            step.args["sizes"] = dict(workload.sizes)
     return replace(trace, header=header)
 
 
@@ -171,26 +165,25 @@ def _read(recorded: Path, path: Path, manifest: dict[str, Any]) -> Trace:
 def _workload(package: Package, options: Options) -> Workload:
     """Raises BadInput for options that are not of the package's kind."""
     kind = package.manifest["model"]["kind"]
-    given = options.prompt, options.tokens, options.texts, options.sizes
-    allowed = {"decoder": (0, 1), "encoder": (1, 2)}.get(kind, (3,))
-    names = ("--prompt", "--tokens", "--text", "--size")
-    asked = [name for name, value in zip(names, given, strict=True) if value]
-    fitting = [names[place] for place in allowed]
-    if wrong := [name for name in asked if name not in fitting]:
+    flags = {"prompt": "--prompt", "tokens": "--tokens", "texts": "--text", "sizes": "--size"}
+    asked = [flag for name, flag in flags.items() if getattr(options, name) not in (None, ())]
+    fitting = _OPTIONS.get(kind, ("--size",))
+    if wrong := [flag for flag in asked if flag not in fitting]:
         raise BadInput(
             f"{package.path} is of kind {kind}: give {' or '.join(fitting)}, not {wrong[0]}"
         )
     if len(asked) > 1:
         raise BadInput(f"give one of {' and '.join(asked)}")
-    if kind not in ("decoder", "encoder"):
+    if kind not in _OPTIONS:
         return workloads.random_arrays(package, workloads.parse_sizes(options.sizes))
     if options.texts:
         return workloads.embedding(package, options.texts)
-    ids = workloads.random_tokens(package, options.prompt_tokens)
     if options.tokens is not None:
         ids = parse_tokens(options.tokens)
     elif options.prompt is not None:
         ids = package.encode(options.prompt)
+    else:
+        ids = workloads.random_tokens(package, options.prompt_tokens)
     if kind == "encoder":
         return workloads.encoding(package, ids)
     return workloads.generation(package, ids, options.new_tokens)

@@ -95,6 +95,17 @@ def test_most_of_the_time_has_a_name(profiled: tuple[dict[str, Any], Trace]) -> 
     assert found["gaps"]
 
 
+def test_a_written_trace_gives_the_same_report(
+    profiled: tuple[dict[str, Any], Trace], demo_package: Path, tmp_path: Path
+) -> None:
+    result, trace = profiled
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(trace.to_chrome()))
+    again = json.loads(ingot("profile", demo_package, "--trace", path, "--json").stdout)
+    for table in ("steps", "coverage", "modules", "ops", "kernels", "layers", "ceilings"):
+        assert again[table] == result[table]
+
+
 def test_tables(demo_package: Path) -> None:
     text = ingot("profile", demo_package, *SHORT).stdout
     for part in ("decode, by module", "prefill, by module", "by layer", "predicted", "lm_head"):
@@ -154,6 +165,7 @@ def test_what_is_no_trace_of_the_package(
         (("--prompt-tokens", 0), "--prompt-tokens must be at least 1"),
         (("--prompt-tokens", 5000), "the prompt is too long"),
         (("--repeats", 0), "at least 1 repeat"),
+        (("--tokens", ""), "--tokens '' is not a list of ids"),
     ],
 )
 def test_refusals(demo_package: Path, options: tuple[object, ...], sentence: str) -> None:

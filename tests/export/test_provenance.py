@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 import ingot
+from ingot import models
 from ingot.export import export_checkpoint, export_module
 from ingot.export.provenance import as_run
 from ingot.profiling.calls import Call, cost
 from ingot.runtime import capi
-from tests.checkpoints import make_encoder
+from tests.checkpoints import make_checkpoint, make_encoder
 from tests.conftest import ExportPackage
 from tests.test_module import BATCH, LENGTH, Mixed
 
@@ -154,3 +155,20 @@ def test_an_event_that_nothing_is_known_of_has_no_module() -> None:
         ("aoti_torch_cpu_linear", ""),
         ("graph_0_cpp_fused_b_1", "b"),
     ]
+
+
+def test_aliases(tmp_path: Path) -> None:
+    """What the checkpoint calls otherwise: several linears that are one, and other names."""
+
+    def aliases(folder: Path) -> dict[str, str]:
+        plan = models.plan(folder)
+        return plan.model.aliases(plan.on_disk)
+
+    llama = aliases(make_checkpoint(tmp_path / "llama"))
+    assert llama["model.layers.1.self_attn.k_proj"] == "model.layers.1.self_attn.qkv_proj"
+    assert llama["model.layers.1.mlp.up_proj"] == "model.layers.1.mlp.gate_up_proj"
+    assert "model.layers.1.mlp.down_proj" not in llama
+    bert = aliases(make_encoder(tmp_path / "bert", "BertModel", vocab_size=300))
+    assert bert["encoder.layer.1.attention.self.query"] == "layers.1.attention.qkv_proj"
+    assert bert["encoder.layer.1.output.LayerNorm"] == "layers.1.mlp_norm"
+    assert bert["encoder.layer.1"] == "layers.1"
