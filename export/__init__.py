@@ -171,7 +171,7 @@ def export_model(
     recorder = Recorder("compile", on_phase=progress)
     with recorder.phase("import torch"):
         from . import contracts
-    with tempfile.TemporaryDirectory() as empty:
+    with recorder.phase("read tokenizer"), tempfile.TemporaryDirectory() as empty:
         contract = contracts.of_checkpoint(model, Path(empty))
     contract.card["name"] = name
     recorder.note("aliases", model.aliases())

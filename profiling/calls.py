@@ -50,6 +50,14 @@ class Call:
         return cls(**fields)
 
 
+def calls_of(record: Mapping[str, Any], where: object) -> list[Call]:
+    """Of a package's compile record. Raises ProfileError where it has none."""
+    found = record.get("facts", {}).get("calls")
+    if not found:
+        raise ProfileError(f"{where} was exported before calls were recorded; export it again")
+    return [Call.from_dict(call) for call in found]
+
+
 @dataclass(frozen=True)
 class Cost:
     """Arithmetic and traffic of one call in one step."""

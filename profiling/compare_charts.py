@@ -17,7 +17,7 @@ _OTHER = "other modules"
 _ITSELF = "the layer itself"
 _ROOT = "(all)"
 _STRUCTURE = "#c8c8c8"  # of a block that only holds others
-_ALIKE = 4.0  # times as long, up to which engines share an axis
+_ALIKE = 8.0  # times as long, up to which engines share an axis
 
 
 def colours(result: Form, names: Sequence[str]) -> dict[str, str]:

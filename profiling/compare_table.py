@@ -10,6 +10,8 @@ from rich.text import Text
 
 from .attribution import UNMATCHED
 
+_SLOWED = 1.25  # times as long, from which on a reader is told
+
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
     """Engines; time by layer; time by kind of module. `result`: what `compare` gives."""
@@ -18,11 +20,24 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
         _engines(result["engines"]),
         _times(names, result["layers"], result["engines"], "time by layer, ms of the traced run"),
         _times(names, result["kinds"], result["engines"], "the same by kind of module"),
-        Text(verdict(result["outputs_agree"])),
+        *map(Text, notes(result)),
     ]
 
 
-def verdict(agree: bool | None) -> str:
+def notes(result: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    found = [_verdict(result["outputs_agree"])]
+    for engine in result["engines"]:
+        times = engine["tracing_overhead"] or 0
+        if times > _SLOWED:
+            found.append(
+                f"Tracing made {engine['name']} take {times:.1f} times as long: its rows say how"
+                " its time is divided, its untraced run how long it takes."
+            )
+    return found
+
+
+def _verdict(agree: bool | None) -> str:
     said = {True: "The outputs agree.", False: "The outputs DO NOT agree."}
     return said[agree] if agree is not None else "There are no outputs to compare."
 

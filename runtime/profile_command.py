@@ -17,7 +17,7 @@ import click
 
 from .. import __version__, process
 from ..profiling.analysis import STEP_TOKENS, request_of
-from ..profiling.calls import Call
+from ..profiling.calls import Call, calls_of
 from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
 from ..profiling.join import join
@@ -58,7 +58,7 @@ def run(
     if output and not output.absolute().parent.is_dir():
         raise ProfileError(f"there is no folder {output.absolute().parent}; make it first")
     facts = describe(path)
-    calls = calls_of(path, facts["report"])
+    calls = calls_of(facts["report"], path)
     if recorded:
         trace = join(_read(recorded, path, facts["manifest"]), calls)
     else:
@@ -75,14 +75,6 @@ def run(
         from .profile_table import show
 
         show(result)
-
-
-def calls_of(path: Path, record: dict[str, Any]) -> list[Call]:
-    """Of a package's compile record. Raises ProfileError where it has none."""
-    found = record.get("facts", {}).get("calls")
-    if not found:
-        raise ProfileError(f"{path} was exported before calls were recorded; export it again")
-    return [Call.from_dict(call) for call in found]
 
 
 def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:

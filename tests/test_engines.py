@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ingot.export.engines.common import Source
+from ingot.export.engines.hf import Transformers
 from ingot.export.engines.hooks import ModuleTimer
 from ingot.profiling.attribution import UNMATCHED, runs, slices
 from ingot.profiling.engine import Process, Request
@@ -32,8 +33,8 @@ SIZES = ("tokens", "sequences", "rows", "blocks", "context", "pairs")
 
 @pytest.fixture(scope="module", autouse=True)
 def sleeping_threads() -> Iterator[None]:
-    """Threads that wait without spinning: on a busy machine a spinning team is a hundred times as
-    slow."""
+    """Threads that wait without spinning: a spinning team is dozens of times as slow on a machine
+    that is busy with other things."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_WAIT_POLICY", "passive")
         yield
@@ -146,9 +147,7 @@ def test_compile_demo(demo: dict[str, tuple[Trace, Trace]], demo_checkpoint: Pat
 def test_encoders(tmp_path: Path) -> None:
     from ingot.export import export_checkpoint
 
-    checkpoint = make_encoder(
-        tmp_path / "bert", "BertModel", vocab_size=211, max_position_embeddings=128
-    )
+    checkpoint = make_encoder(tmp_path / "bert", "BertModel", vocab_size=300)
     export_checkpoint(checkpoint, tmp_path / "bert.pt2")
     request = Request(REQUEST.tokens, new_tokens=0, threads=2)
     sources = {"eager": checkpoint, "hf": checkpoint, "ingot": tmp_path / "bert.pt2"}
@@ -190,6 +189,16 @@ def test_a_checkpoint_that_is_missing() -> None:
         pytest.raises(ProfileError, match="no checkpoint folder no/checkpoint"),
     ):
         process.run(REQUEST, False)
+
+
+def test_what_transformers_cannot_run(
+    demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ProfileError, match="leave the recipe out"):
+        Transformers(f"{demo_checkpoint}@int8")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ProfileError, match="pip install transformers"):
+        Transformers(str(demo_checkpoint))
 
 
 class Nested(nn.Module):

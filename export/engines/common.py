@@ -22,7 +22,7 @@ from ...profiling.engine import Request
 from ...profiling.errors import ProfileError
 from ...profiling.steps import Steps, sizes, times
 from ...profiling.trace import Event, Header, Trace
-from ..contracts import BLOCK_SIZE, of_checkpoint
+from ..contracts import BLOCK_SIZE, Contract, of_checkpoint
 
 # New tokens and how many lie before them -> the logits after the last, or an encoder's hidden.
 Forward = Callable[[list[int], int], Tensor]
@@ -79,7 +79,7 @@ class TorchEngine(ABC):
         self.header = Header(
             engine=self.name,
             name=f"{self.name}:{text}",
-            model=self.contract.card,
+            model=self.contract.card | _exactness(self.contract),
             aliases=self.aliases,
             start_up=start_up,
             environment={"torch": torch.__version__},
@@ -148,6 +148,12 @@ class TorchEngine(ABC):
             raise ProfileError(f"{asked} tokens are asked, the model takes {config.max_seq_len}")
         if not all(0 <= token < config.vocab_size for token in request.tokens):
             raise ProfileError(f"a token id is not in 0 to {config.vocab_size - 1}")
+
+
+def _exactness(contract: Contract) -> dict[str, Any]:
+    """How weights and cache are held: outputs are as exact as those allow."""
+    cache = contract.sections.get("kv_cache", {})
+    return {"quantization": contract.sections["quantization"], "kv_dtype": cache.get("dtype")}
 
 
 def blocks(request: Request) -> int:

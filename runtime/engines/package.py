@@ -6,21 +6,19 @@ Traced by the runtime itself: its events are those of the kernels and ops that t
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from ... import __version__, process
-from ...profiling.calls import Call
+from ...profiling.calls import calls_of
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
 from ...profiling.join import join
 from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event, times
-from ...profiling.trace import Event, Header, Trace, from_chrome, read_json
-from .. import capi
+from ...profiling.trace import Event, Header, Trace
+from .. import capi, tracing
 from ..package import Package
 
 _READ_BYTES = 1 << 28
@@ -35,56 +33,59 @@ class PackageEngine:
         self.start_up = {"import_ms": (process.now() - process.start_time()) * 1e3}
         begun = process.now()
         self.package = Package(path)
-        self.facts = json.loads(self.package.entry("ingot/report.json"))["facts"]
         self.start_up["load_ms"] = (process.now() - begun) * 1e3
+        self.record = json.loads(self.package.entry("ingot/report.json"))
+        self.kind = self.package.manifest["model"]["kind"]
+        if self.kind not in ("decoder", "encoder"):
+            raise ProfileError(f"it is of kind {self.kind}, and engines are given token ids")
 
     def run(self, request: Request, traced: bool) -> Trace:
         """Raises the runtime's errors for a request that the package cannot take."""
         if request.threads != self.threads:
-            self.package, self.threads = (
-                Package(self.path, threads=request.threads),
-                request.threads,
-            )
-        kind = self.package.manifest["model"]["kind"]
-        if kind not in ("decoder", "encoder"):
-            raise ProfileError(f"it is of kind {kind}, and engines are given token ids")
+            self.package = Package(self.path, threads=request.threads)
+            self.threads = request.threads
+        run = partial(self._generate if self.kind == "decoder" else self._encode, request)
         if traced:
-            capi.library().ingot_trace_start()
-        run = self._generate if kind == "decoder" else self._encode
-        steps, result = run(request)
+            (steps, result), recorded = tracing.traced(run)
+            trace = join(recorded, calls_of(self.record, self.path))
+        else:
+            steps, result = run()
+            trace = Trace(Header(), steps)
         peak = process.peak_rss_mb()
-        trace = self._joined() if traced else Trace(Header(), steps)
         measured = times(steps)
         if "first_token_ms" not in self.start_up:
             until = sum(self.start_up.values())
             self.start_up["first_token_ms"] = until + measured["prefill_ms"]
-        if kind == "decoder":
+        if self.kind == "decoder":
             result["logits"] = self._logits(request.tokens)
-        read = self.package.measure_read(_READ_BYTES) if traced else None
         trace.header = Header(
             engine="ingot",
             name=self.path,
             model=self._model(),
-            aliases=self.facts.get("aliases", {}),
+            aliases=self.record["facts"].get("aliases", {}),
             request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
             result=result,
             runs=[measured],
             start_up=self.start_up,
             memory={"peak_rss_mb": peak},
-            ceilings={} if read is None else {"read_gb_s": read},
+            ceilings=self._ceilings() if traced else {},
             environment={"ingot": __version__},
         )
         return trace
+
+    def _ceilings(self) -> dict[str, float]:
+        return {
+            "read_gb_s": self.package.measure_read(_READ_BYTES),
+            "gflop_s": float(capi.library().ingot_measure_flops(self.threads)),
+        }
 
     def _model(self) -> dict[str, Any]:
         """The card, and how weights and cache are held: outputs are as exact as those allow."""
         manifest = self.package.manifest
         kv_dtype = manifest.get("kv_cache", {}).get("dtype")
-        return {
-            **manifest["model"],
-            "quantization": manifest["quantization"],
-            "kv_dtype": kv_dtype,
-        }
+        exactness = {"quantization": manifest["quantization"], "kv_dtype": kv_dtype}
+        card: dict[str, Any] = manifest["model"]
+        return card | exactness
 
     def _generate(self, request: Request) -> tuple[list[Event], dict[str, Any]]:
         """Steps, seen from outside: the first gives the first token."""
@@ -119,16 +120,6 @@ class PackageEngine:
                 rows = session.logits(tokens[start : start + _LOGIT_ROWS])
         last: list[float] = rows[-1].tolist()
         return last
-
-    def _joined(self) -> Trace:
-        """What the runtime has recorded, with the modules that the compile record knows."""
-        if "calls" not in self.facts:
-            raise ProfileError("its compile record has no calls; export it again")
-        calls = list(map(Call.from_dict, self.facts["calls"]))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "trace.json"
-            capi.check(capi.library().ingot_trace_write(os.fsencode(path)))
-            return join(from_chrome(read_json(path), str(path)), calls)
 
 
 def _steps(prompt: int, moments: Iterable[float]) -> list[Event]:

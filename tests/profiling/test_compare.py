@@ -15,6 +15,7 @@ from ingot.profiling import attribution
 from ingot.profiling.agreement import agreement
 from ingot.profiling.compare import compare, engine_names
 from ingot.profiling.compare_page import page
+from ingot.profiling.compare_table import notes
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.readers import read_trace
 from ingot.profiling.trace import Event, Header, Trace
@@ -208,6 +209,18 @@ def test_the_page(tmp_path: Path) -> None:
     assert seen.values[2] == seen.values[3] == 3 + 3 + 1 + 2
     assert seen.values[4] == "model"
     assert len(seen.screenshot) > 10_000
+
+
+def test_a_reader_is_told_that_tracing_slowed() -> None:
+    first, other = stored()
+    assert notes(compare([first, other], STORED)) == ["The outputs agree."]
+    other.header.runs = [{"total_ms": 0.046}]
+    other.header.result = {}
+    assert notes(compare([first, other], STORED)) == [
+        "There are no outputs to compare.",
+        "Tracing made ingot take 2.0 times as long: its rows say how its time is divided, its"
+        " untraced run how long it takes.",
+    ]
 
 
 def test_names_in_a_trace_are_text() -> None:
