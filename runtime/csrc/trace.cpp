@@ -16,6 +16,7 @@
 namespace ingot {
 namespace {
 std::atomic<uint64_t> current{0};                // number of the trace that is recorded; 0: none
+std::atomic<int64_t> began_ns{0};                // when it began
 constexpr int64_t kMemoryInterval = 10'000'000;  // ns; a reading takes some microseconds
 
 uint64_t recorded() { return current.load(std::memory_order_acquire); }
@@ -52,6 +53,7 @@ void trace_start() {
   TraceEvents::collect([](const TraceEvent&, int32_t) {});
   host().trace_collect([](const ingot_host_event*, void*) {}, nullptr);
   host().trace_enable(1);
+  began_ns = now_ns();
   current.store(++count, std::memory_order_release);
 }
 
@@ -87,6 +89,6 @@ void HostTrace::end() {
 }
 
 void trace_request(int64_t start_ns, int64_t end_ns, const RequestFacts& facts) {
-  if (recorded()) TraceEvents::add(RequestEvent{start_ns, end_ns, facts});
+  if (recorded() && start_ns >= began_ns) TraceEvents::add(RequestEvent{start_ns, end_ns, facts});
 }
 }  // namespace ingot

@@ -55,6 +55,7 @@ class HostTrace {
   const int64_t start_ns_;
 };
 
-// One call of a session, seen by its caller: from submission to the last token.
+// One call of a session, seen by its caller: from submission to the last token. Not recorded if the
+// trace began later.
 void trace_request(int64_t start_ns, int64_t end_ns, const RequestFacts& facts);
 }  // namespace ingot

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "toy_package.h"
 
@@ -95,6 +96,16 @@ TEST_F(TraceTest, NothingOnAThreadOverlapsInsideARequest) {
               event.at("ts").get<double>() + 0.01);  // microseconds; their fraction is rounded
   }
   EXPECT_EQ(named(events, "sample").size(), 50u);
+}
+
+TEST_F(TraceTest, LeavesOutARequestThatBeganBefore) {
+  const Package package = open();
+  bool started = false;
+  generate(new_session(package), {1}, greedy_sampling(5), [&](int64_t) {
+    if (!std::exchange(started, true)) ingot_trace_start();
+    return true;
+  });
+  EXPECT_TRUE(named(written(), "generate").empty());
 }
 
 TEST_F(TraceTest, NamesTheModelAndCountsItsCache) {
