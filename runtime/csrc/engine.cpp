@@ -3,10 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "clock.h"
 #include "team.h"
-#include "trace.h"
 
 namespace ingot {
 namespace {
@@ -14,9 +13,8 @@ constexpr int64_t kStepTokens = 256;  // of all prompts in one step: bounds late
 constexpr int64_t kStepLogitRows = 64;       // of one job: a row is as long as the vocabulary
 constexpr int32_t kInt64 = 4, kFloat32 = 6;  // c10::ScalarType
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return static_cast<double>(now_ns()) * 1e-9; }
+int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
 }  // namespace
 
 Engine::Engine(Graph& graph, KvPool& pool, const EngineLimits& limits)
@@ -85,6 +83,7 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
     if (!go_on) job.cancelled = true;
   }
   if (job.cancelled && job.taken) rewind(job);
+  trace(job);
   sequence.job = nullptr;  // from here it may be gone: release() waits for this
   progress_.notify_all();
   if (job.error) throw *job.error;
@@ -112,10 +111,14 @@ void Engine::loop() {
     Batch batch = assemble();
     if (!batch.shares.empty()) {
       lock.unlock();
+      if (batch.ended) wake_callers();
       std::optional<Error> error;
       std::optional<Results> results;
       try {
-        team.assemble();
+        {
+          const HostTrace choosing("choose threads");
+          team.assemble();
+        }
         results.emplace(execute(batch));
       } catch (const Error& caught) {
         error = caught;
@@ -129,16 +132,25 @@ void Engine::loop() {
         settle(batch, static_cast<const float*>(results->array(0).data));
     }
     drop_finished();
+    lock.unlock();
+    wake_callers();
+    lock.lock();
   }
 }
 
 // A finished job belongs to its caller again, who may end it as soon as the lock is free.
-void Engine::drop_finished() {
-  std::erase_if(jobs_, [](const Job* job) { return job->finished; });
+bool Engine::drop_finished() {
+  return std::erase_if(jobs_, [](const Job* job) { return job->finished; }) > 0;
+}
+
+// Not under the lock, for which they would wait at once.
+void Engine::wake_callers() {
+  const HostTrace waking("wake callers");
   progress_.notify_all();
 }
 
 Engine::Batch Engine::assemble() {
+  const HostTrace assembling("assemble");
   Batch batch;
   int64_t budget = kStepTokens;
   for (Job* job : jobs_) {
@@ -162,9 +174,10 @@ Engine::Batch Engine::assemble() {
     budget -= count;
     add(batch, *job, count);
   }
-  drop_finished();
+  batch.ended = drop_finished();
   std::rotate(jobs_.begin(), jobs_.begin() + (jobs_.empty() ? 0 : 1), jobs_.end());
   if (!batch.shares.empty() && batch.rows.empty()) batch.rows.push_back(0);  // R is at least 1
+  if (tracing()) describe(batch);
   return batch;
 }
 
@@ -200,7 +213,23 @@ void Engine::add(Batch& batch, Job& job, int64_t count) {
   batch.shares.push_back(share);
 }
 
+void Engine::describe(Batch& batch) const {
+  StepFacts& facts = batch.facts;
+  facts = {.model = limits_.model,
+           .tokens = static_cast<int64_t>(batch.tokens.size()),
+           .sequences = static_cast<int64_t>(batch.shares.size()),
+           .rows = static_cast<int64_t>(batch.rows.size()),
+           .blocks = batch.table_width,
+           .kv_used = pool_.used(),
+           .kv_total = pool_.total()};
+  for (const Share& share : batch.shares)
+    facts.prefill |= static_cast<int64_t>(share.job->fed) < share.job->prompt_count;
+  for (const int64_t length : batch.seq_lens) facts.context += length;
+  for (const int64_t position : batch.positions) facts.pairs += position + 1;
+}
+
 Results Engine::execute(Batch& batch) {
+  HostTrace preparing("inputs");
   const int64_t tokens = batch.tokens.size(), sequences = batch.shares.size();
   batch.block_table.assign(sequences * batch.table_width, 0);
   for (int64_t s = 0; s < sequences; s++) {
@@ -218,7 +247,8 @@ Results Engine::execute(Batch& batch) {
       {batch.rows.data(), kInt64, {static_cast<int64_t>(batch.rows.size())}},
   };
   inputs.insert(inputs.end(), pool_.layers().begin(), pool_.layers().end());
-  const StepTrace step(tokens, sequences);
+  preparing.end();
+  const StepTrace step(batch.facts);
   Results results = graph_.run(inputs);
   const Array& logits = results.array(0);
   if (logits.scalar_type != kFloat32 ||
@@ -235,6 +265,7 @@ void Engine::settle(const Batch& batch, const float* logits) {
     job.fed += share.count;
     const float* rows = logits + share.first_row * limits_.vocab_size;
     if (job.take_logits) {
+      const HostTrace taking("take logits");
       if (share.rows) job.take_logits(rows, share.rows);
       if (job.fed == job.tokens.size()) finish(job);
     } else if (share.rows) {
@@ -244,7 +275,9 @@ void Engine::settle(const Batch& batch, const float* logits) {
 }
 
 void Engine::settle_generated(Job& job, const float* logits) {
+  HostTrace sampling("sample");
   const int64_t token = job.sampler->sample(logits, limits_.vocab_size);
+  sampling.end();
   job.last_token = now();
   if (job.made_count == 0) job.first_token = job.last_token;
   if (std::find(job.stop_tokens.begin(), job.stop_tokens.end(), token) != job.stop_tokens.end())
@@ -266,6 +299,13 @@ void Engine::rewind(Job& job) {
   const int64_t last = job.prompt_count + job.taken - 1;
   job.sequence->length = job.start_length + last;
   job.sequence->pending = job.tokens[last];
+}
+
+void Engine::trace(const Job& job) {
+  const double end = job.made_count ? job.last_token : now();
+  const double first = job.made_count ? job.first_token : 0;
+  trace_request(nanoseconds(job.submitted), nanoseconds(end),
+                {job.prompt_count, job.made_count, nanoseconds(first)});
 }
 
 void Engine::fail(Job& job, const Error& error) {

@@ -18,6 +18,7 @@
 #include "graph.h"
 #include "kv_pool.h"
 #include "sampler.h"
+#include "trace.h"
 
 namespace ingot {
 struct Job;
@@ -56,7 +57,8 @@ struct Job {
 
 struct EngineLimits {
   int64_t vocab_size, max_seq_len, block_size, cache_tokens;
-  int threads;  // of a step; 0: the cores that are free
+  int threads;        // of a step; 0: the cores that are free
+  const char* model;  // as StepFacts has it
 };
 
 class Engine {
@@ -90,6 +92,8 @@ class Engine {
     std::vector<int64_t> tokens, positions, slots, query_start{0}, seq_lens, context_lens,
         block_table, rows;
     int64_t table_width = 1;
+    bool ended = false;  // some job, before the step
+    StepFacts facts;
   };
 
   void check(const Job& job);
@@ -97,13 +101,16 @@ class Engine {
   Batch assemble();
   bool reserve(Sequence& sequence, int64_t count);
   void add(Batch& batch, Job& job, int64_t count);
+  void describe(Batch& batch) const;
   Results execute(Batch& batch);
   void settle(const Batch& batch, const float* logits);
   void settle_generated(Job& job, const float* logits);
   void finish(Job& job);
   void fail(Job& job, const Error& error);
   void rewind(Job& job);
-  void drop_finished();
+  static void trace(const Job& job);
+  bool drop_finished();
+  void wake_callers();
 
   Graph& graph_;
   KvPool& pool_;

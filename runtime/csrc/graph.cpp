@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "host.h"
+#include "trace.h"
 
 namespace ingot {
 namespace {
@@ -206,6 +207,7 @@ class HostRun {
 
 Results Graph::run(const std::vector<Array>& inputs) {
   const HostRun run(inputs.empty() ? std::vector<int64_t>{} : inputs[0].shape);
+  HostTrace binding("handles");
   std::vector<void*> handles;
   for (const Array& input : inputs) {
     const std::vector<int64_t> strides = row_major(input.shape);
@@ -216,9 +218,11 @@ Results Graph::run(const std::vector<Array>& inputs) {
     handles.push_back(tensor);  // generated code takes it over
   }
   std::vector<void*> made(outputs_);
+  binding.end();
   check(
       run_(container_, handles.data(), handles.size(), made.data(), made.size(), nullptr, nullptr),
       "failed");
+  const HostTrace reading("outputs");
   return Results(std::move(made));
 }
 

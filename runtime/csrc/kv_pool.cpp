@@ -5,7 +5,8 @@
 #include "error.h"
 
 namespace ingot {
-KvPool::KvPool(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block) {
+KvPool::KvPool(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block)
+    : total_(num_blocks - 1) {
   const size_t layer = static_cast<size_t>(num_blocks) * bytes_per_block;
   bytes_ = layer * num_layers;
   void* memory = MAP_FAILED;

@@ -18,12 +18,16 @@ class KvPool {
   // Block 0 is never given out: it is the padding of block tables. Returns -1 when none is left.
   int64_t take();
   void give_back(const std::vector<int64_t>& blocks);
+  // Blocks that can be given out, and those that are.
+  int64_t total() const { return total_; }
+  int64_t used() const { return total_ - static_cast<int64_t>(free_.size()); }
   // The graph's kv_cache inputs, one a layer.
   const std::vector<Array>& layers() const { return layers_; }
 
  private:
   char* memory_ = nullptr;
   size_t bytes_;
+  int64_t total_;
   std::vector<Array> layers_;
   std::vector<int64_t> free_;
 };

@@ -96,6 +96,7 @@ void check_contract(const Manifest& m) {
 
 Manifest read(const json& root) {
   Manifest m;
+  m.card = root.at("model").dump();
   const std::string kind = root.at("model").at("kind").get<std::string>();
   m.kind = kind == "decoder" ? Kind::decoder : kind == "encoder" ? Kind::encoder : Kind::module;
   if (m.kind == Kind::decoder) m.decoder = decoder_facts(root);

@@ -34,6 +34,7 @@ struct DecoderFacts {
 };
 
 struct Manifest {
+  std::string card;  // its `model`, as JSON
   Kind kind;
   DecoderFacts decoder;  // of that kind only
   Embedding embedding;   // of an encoder only

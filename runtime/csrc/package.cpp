@@ -22,6 +22,7 @@ Package::Package(const std::string& path, const ingot_options& options)
     : archive_(path),
       manifest_json_(archive_.entry("ingot/manifest.json")),
       manifest_(parse_manifest(manifest_json_, path)),
+      model_(lasting(manifest_.card)),
       threads_(options.threads) {
   if (options.threads < 0 || options.kv_tokens < 0)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
@@ -49,9 +50,9 @@ void Package::start_engine(int64_t kv_tokens) {
   const int64_t blocks = kv_tokens > 0 ? (kv_tokens + d.block_size - 1) / d.block_size
                                        : kDefaultSequences * per_sequence;
   pool_ = std::make_unique<KvPool>(d.num_layers, blocks + 1, d.bytes_per_block);
-  engine_ = std::make_unique<Engine>(
-      *graph_, *pool_,
-      EngineLimits{d.vocab_size, d.max_seq_len, d.block_size, blocks * d.block_size, threads_});
+  engine_ = std::make_unique<Engine>(*graph_, *pool_,
+                                     EngineLimits{d.vocab_size, d.max_seq_len, d.block_size,
+                                                  blocks * d.block_size, threads_, model_});
 }
 
 Engine& Package::engine() {
@@ -64,8 +65,24 @@ Results Package::run(const std::vector<Array>& inputs) {
     bad_input(archive_.path() + " is a decoder's package; make a session to generate with it");
   check_inputs(manifest_.signature, inputs);
   std::optional<Results> results;
-  worker_->run([&] { results.emplace(graph_->run(inputs)); });
+  worker_->run([&] {
+    const StepTrace step(tracing() ? describe(inputs) : StepFacts{});
+    results.emplace(graph_->run(inputs));
+  });
   return std::move(*results);
+}
+
+// All of a text is read at once, and an encoder's tokens see all of their sequence.
+StepFacts Package::describe(const std::vector<Array>& inputs) const {
+  StepFacts facts{.model = model_, .prefill = true};
+  if (manifest_.kind != Kind::encoder) return facts;
+  const Array& query_start = inputs[3];
+  const auto* start = static_cast<const int64_t*>(query_start.data);
+  facts.tokens = facts.context = inputs[0].shape[0];
+  facts.sequences = query_start.shape[0] - 1;
+  for (int64_t b = 0; b < facts.sequences; b++)
+    facts.pairs += (start[b + 1] - start[b]) * (start[b + 1] - start[b]);
+  return facts;
 }
 
 void Package::embed(const int64_t* tokens, const size_t* lengths, size_t count, float* embeddings) {

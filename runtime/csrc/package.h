@@ -33,13 +33,15 @@ class Package {
  private:
   void start_engine(int64_t kv_tokens);
   const Variant& choose_variant() const;
+  StepFacts describe(const std::vector<Array>& inputs) const;
   void check_ops() const;
   void check_entry(const std::string& name) const;
 
   Archive archive_;
   std::string manifest_json_;
   Manifest manifest_;
-  int threads_;  // 0: the cores that are free
+  const char* model_;  // as StepFacts has it
+  int threads_;        // 0: the cores that are free
   std::string_view weights_;
   std::unique_ptr<Graph> graph_;
   std::unique_ptr<KvPool> pool_;

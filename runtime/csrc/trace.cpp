@@ -1,86 +1,92 @@
-// The format: "Trace Event Format", Google, complete events ("ph": "X"), times in microseconds.
 #include "trace.h"
 
-#include <time.h>
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstdio>
+#include <charconv>
 #include <mutex>
-#include <nlohmann/json.hpp>
-#include <vector>
+#include <set>
 
-#include "error.h"
+#include "clock.h"
 #include "host.h"
+#include "trace_file.h"
 
 namespace ingot {
 namespace {
-struct Step {
-  int64_t start_ns, duration_ns, tokens, sequences;
-  int32_t thread;
-};
-std::atomic<bool> tracing{false};
-std::mutex mutex;
-std::vector<Step> steps;
+std::atomic<uint64_t> current{0};                // number of the trace that is recorded; 0: none
+constexpr int64_t kMemoryInterval = 10'000'000;  // ns; a reading takes some microseconds
 
-int64_t now_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{1'000'000'000} * now.tv_sec + now.tv_nsec;
+uint64_t recorded() { return current.load(std::memory_order_acquire); }
+
+// Whether what began under this trace ends under it: else kernels of it may be missing.
+bool lasts(uint64_t trace) { return trace && recorded() == trace; }
+
+int64_t resident_kb() {
+  static const int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  static const int64_t page_kb = sysconf(_SC_PAGESIZE) / 1024;
+  char text[64];
+  const ssize_t size = pread(file, text, sizeof text, 0);
+  const char* const end = text + std::max<ssize_t>(size, 0);
+  const char* const word = std::find<const char*>(text, end, ' ');
+  int64_t pages = 0;  // the second number
+  if (word != end) std::from_chars(word + 1, end, pages);
+  return pages * page_kb;
 }
 
-nlohmann::json event(const std::string& name, const char* category, int64_t start_ns,
-                     int64_t duration_ns, int32_t thread) {
-  return {{"name", name},
-          {"cat", category},
-          {"ph", "X"},
-          {"pid", getpid()},
-          {"tid", thread},
-          {"ts", start_ns / 1e3},
-          {"dur", duration_ns / 1e3}};
-}
-
-void take_kernel(const ingot_host_event* kernel, void* events) {
-  static_cast<nlohmann::json*>(events)->push_back(
-      event(kernel->name, "kernel", kernel->start_ns, kernel->duration_ns, kernel->thread));
+void note_memory(int64_t now) {
+  static std::atomic<int64_t> last{0};
+  int64_t before = last.load(std::memory_order_relaxed);
+  if (now - before < kMemoryInterval || !last.compare_exchange_strong(before, now)) return;
+  TraceEvents::add(MemoryEvent{now, resident_kb()});
 }
 }  // namespace
 
+bool tracing() { return recorded() != 0; }
+
 void trace_start() {
-  std::lock_guard lock(mutex);
-  steps.clear();
+  static std::atomic<uint64_t> count{0};
+  current = 0;
+  host().trace_enable(0);
+  TraceEvents::collect([](const TraceEvent&, int32_t) {});
   host().trace_collect([](const ingot_host_event*, void*) {}, nullptr);
   host().trace_enable(1);
-  tracing = true;
+  current.store(++count, std::memory_order_release);
 }
 
 void trace_write(const std::string& path) {
-  tracing = false;
+  current = 0;  // first: a step that ends now is not recorded, nor are all of its kernels
   host().trace_enable(0);
-  nlohmann::json events = nlohmann::json::array();
-  {
-    std::lock_guard lock(mutex);
-    for (const Step& step : steps) {
-      events.push_back(event("step", "step", step.start_ns, step.duration_ns, step.thread));
-      events.back()["args"] = {{"tokens", step.tokens}, {"sequences", step.sequences}};
-    }
-  }
-  host().trace_collect(take_kernel, &events);
-  const nlohmann::json document = {{"displayTimeUnit", "ms"}, {"traceEvents", events}};
-  const std::string text = document.dump();
-  std::FILE* file = std::fopen(path.c_str(), "w");
-  const bool written = file && std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (!file || (std::fclose(file) != 0) || !written)
-    bad_input("cannot write the trace to " + path + "; choose a folder that exists and has room");
+  write_trace_file(path);
 }
 
-StepTrace::StepTrace(int64_t tokens, int64_t sequences)
-    : tokens_(tokens), sequences_(sequences), start_ns_(tracing ? now_ns() : 0) {}
+const char* lasting(const std::string& text) {
+  static std::mutex mutex;
+  static auto* const texts = new std::set<std::string>;
+  std::lock_guard lock(mutex);
+  return texts->insert(text).first->c_str();
+}
+
+StepTrace::StepTrace(const StepFacts& facts)
+    : facts_(facts), trace_(facts.model ? recorded() : 0), start_ns_(trace_ ? now_ns() : 0) {}
 
 StepTrace::~StepTrace() {
-  if (!start_ns_) return;
-  const int64_t duration = now_ns() - start_ns_;
-  std::lock_guard lock(mutex);
-  steps.push_back({start_ns_, duration, tokens_, sequences_, static_cast<int32_t>(gettid())});
+  if (!lasts(trace_)) return;
+  const int64_t end = now_ns();
+  TraceEvents::add(StepEvent{start_ns_, end, facts_});
+  note_memory(end);
+}
+
+HostTrace::HostTrace(const char* name)
+    : name_(name), trace_(recorded()), start_ns_(trace_ ? now_ns() : 0) {}
+
+void HostTrace::end() {
+  if (lasts(trace_)) TraceEvents::add(HostEvent{name_, start_ns_, now_ns()});
+  trace_ = 0;
+}
+
+void trace_request(int64_t start_ns, int64_t end_ns, const RequestFacts& facts) {
+  if (recorded()) TraceEvents::add(RequestEvent{start_ns, end_ns, facts});
 }
 }  // namespace ingot

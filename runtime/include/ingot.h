@@ -168,9 +168,11 @@ INGOT_API ingot_status ingot_embed(ingot_package* package, const int64_t* tokens
 /* ---- tracing -----------------------------------------------------------------------------------
  */
 
-/* Records one event per kernel, op call and step until stopped; process wide. */
+/* Records an event for each step, each kernel and op call in it, and what the runtime does beside,
+ * until stopped; process wide. */
 INGOT_API void ingot_trace_start(void);
-/* Stops and writes Chrome trace events (Perfetto reads them). */
+/* Stops and writes Chrome trace events (docs/trace.md; Perfetto reads them). The file appears when
+ * it is whole. */
 INGOT_API ingot_status ingot_trace_write(const char* path);
 
 /* ---- controls ----------------------------------------------------------------------------------

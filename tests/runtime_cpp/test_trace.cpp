@@ -1,4 +1,7 @@
 // Traces, and the read benchmark.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "toy_package.h"
@@ -10,14 +13,23 @@ using nlohmann::json;
 
 class TraceTest : public PackageTest {
  protected:
-  json written() {
+  json document() {
     const std::string path = (folder_ / "trace.json").string();
     EXPECT_EQ(ingot_trace_write(path.c_str()), INGOT_OK) << ingot_last_error();
-    return json::parse(read_file(path)).at("traceEvents");
+    return json::parse(read_file(path));
+  }
+  // What took time, without counters and names.
+  std::vector<json> written() {
+    std::vector<json> spans;
+    const json trace = document();
+    for (const json& event : trace.at("traceEvents")) {
+      if (event.at("ph") == "X") spans.push_back(event);
+    }
+    return spans;
   }
 };
 
-std::vector<json> named(const json& events, const std::string& name) {
+std::vector<json> named(const std::vector<json>& events, const std::string& name) {
   std::vector<json> found;
   for (const json& event : events) {
     if (event.at("name") == name) found.push_back(event);
@@ -31,7 +43,7 @@ TEST_F(TraceTest, HasOneEventPerStepAndPerKernelOfIt) {
   generate(session, {1}, greedy_sampling(3));  // before: not recorded
   ingot_trace_start();
   generate(session, prompt_of(300), greedy_sampling(5));
-  const json events = written();
+  const std::vector<json> events = written();
   // The answer's last token and the prompt are fed in two chunks, then four tokens one by one.
   const std::vector<json> steps = named(events, "step"), kernels = named(events, "toy_kernel");
   ASSERT_EQ(steps.size(), 6u);
@@ -45,6 +57,92 @@ TEST_F(TraceTest, HasOneEventPerStepAndPerKernelOfIt) {
     EXPECT_LE(steps[i].at("ts").get<double>(), kernels[i].at("ts").get<double>());
     EXPECT_GE(steps[i].at("dur").get<double>(), kernels[i].at("dur").get<double>());
   }
+}
+
+TEST_F(TraceTest, SaysWhatAStepComputes) {
+  const Package package = open();
+  const Session session = new_session(package);
+  ingot_trace_start();
+  generate(session, prompt_of(20), greedy_sampling(3));
+  const std::vector<json> steps = named(written(), "step");
+  ASSERT_EQ(steps.size(), 3u);
+  const json first = {{"step", 0}, {"phase", "prefill"}, {"tokens", 20},  {"sequences", 1},
+                      {"rows", 1}, {"blocks", 2},        {"context", 20}, {"pairs", 210}};
+  const json last = {{"step", 2}, {"phase", "decode"}, {"tokens", 1},   {"sequences", 1},
+                     {"rows", 1}, {"blocks", 2},       {"context", 22}, {"pairs", 22}};
+  EXPECT_EQ(steps[0].at("args"), first);
+  EXPECT_EQ(steps[2].at("args"), last);
+}
+
+TEST_F(TraceTest, NothingOnAThreadOverlapsInsideARequest) {
+  const Package package = open();
+  ingot_trace_start();
+  generate(new_session(package), prompt_of(20), greedy_sampling(50));
+  std::vector<json> events = written();
+  const json request = named(events, "generate").at(0);
+  const double end = request.at("ts").get<double>() + request.at("dur").get<double>();
+  EXPECT_EQ(request.at("args").at("prompt_tokens"), 20);
+  EXPECT_EQ(request.at("args").at("new_tokens"), 50);
+  EXPECT_GT(request.at("args").at("first_token_us"), request.at("ts"));
+  EXPECT_LT(request.at("args").at("first_token_us"), end);
+  std::erase_if(events, [](const json& e) { return e["cat"] == "step" || e["cat"] == "request"; });
+  std::ranges::sort(events, {}, [](const json& e) { return e.at("ts").get<double>(); });
+  for (size_t i = 1; i < events.size(); i++) {
+    const json &before = events[i - 1], &event = events[i];
+    EXPECT_EQ(before.at("tid"), event.at("tid"));
+    EXPECT_NE(request.at("tid"), event.at("tid"));
+    EXPECT_LE(before.at("ts").get<double>() + before.at("dur").get<double>(),
+              event.at("ts").get<double>() + 0.01);  // microseconds; their fraction is rounded
+  }
+  EXPECT_EQ(named(events, "sample").size(), 50u);
+}
+
+TEST_F(TraceTest, NamesTheModelAndCountsItsCache) {
+  const Package package = open();
+  ingot_trace_start();
+  generate(new_session(package), prompt_of(20), greedy_sampling(3));
+  const json trace = document();
+  EXPECT_EQ(trace.at("ingot").at("engine"), "ingot");
+  EXPECT_EQ(trace.at("ingot").at("model").at("vocab_size"), kVocab);
+  std::vector<json> cache, threads;
+  double resident = 0;
+  for (const json& event : trace.at("traceEvents")) {
+    if (event.at("name") == "kv") cache.push_back(event.at("args"));
+    if (event.at("name") == "thread_name") threads.push_back(event.at("args").at("name"));
+    if (event.at("name") == "memory") resident = event.at("args").at("rss_mb");
+  }
+  const json used = {{"blocks_used", 2}, {"blocks_total", 8 * kMaxSeqLen / kBlockSize}};
+  EXPECT_EQ(cache, std::vector<json>(3, used));
+  EXPECT_GT(resident, 1);
+  std::ranges::sort(threads);
+  EXPECT_EQ(threads, (std::vector<json>{"caller", "step thread"}));
+}
+
+TEST_F(TraceTest, StartsAndStopsWhileSessionsRun) {
+  const Package package = open();
+  std::atomic<bool> done = false;
+  std::vector<std::thread> callers;
+  for (int64_t caller = 0; caller < 3; caller++) {
+    callers.emplace_back([&package, &done, caller] {
+      while (!done) generate(new_session(package), {caller}, greedy_sampling(5));
+    });
+  }
+  for (int round = 0; round < 20; round++) {
+    ingot_trace_start();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    const std::vector<json> events = written();
+    // A step is there with its kernel or not at all.
+    const auto inside = [&](const json& step) {
+      return std::ranges::count_if(events, [&](const json& e) {
+        return e.at("cat") == "kernel" && e.at("ts") >= step.at("ts") &&
+               e.at("ts").get<double>() <=
+                   step.at("ts").get<double>() + step.at("dur").get<double>();
+      });
+    };
+    for (const json& step : named(events, "step")) EXPECT_EQ(inside(step), 1);
+  }
+  done = true;
+  for (std::thread& caller : callers) caller.join();
 }
 
 TEST_F(TraceTest, ConcurrentSessionsShareSteps) {
@@ -78,6 +176,16 @@ TEST_F(TraceTest, RefusesAPathThatCannotBeWritten) {
   ingot_trace_start();
   EXPECT_EQ(ingot_trace_write("/nowhere/trace.json"), INGOT_BAD_INPUT);
   EXPECT_NE(std::string(ingot_last_error()).find("/nowhere/trace.json"), std::string::npos);
+}
+
+TEST_F(TraceTest, AFullDeviceLeavesNothing) {
+  ingot_trace_start();
+  EXPECT_EQ(ingot_trace_write("/dev/full"), INGOT_BAD_INPUT);
+  EXPECT_NE(std::string(ingot_last_error()).find("has room"), std::string::npos);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
+  ingot_trace_start();
+  EXPECT_EQ(ingot_trace_write(folder_.c_str()), INGOT_BAD_INPUT);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
 TEST_F(TraceTest, MeasuresReading) {

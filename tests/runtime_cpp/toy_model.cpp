@@ -249,11 +249,11 @@ ENTRY AOTInductorModelContainerRunSingleThreaded(void* container, Handle* inputs
                                                  Handle* outputs, size_t, void*, void*) {
   return guarded([&] {
     require(count == kInputs, "another number of inputs");
-    void* guard = nullptr;
-    aoti_record_function_start("toy_kernel", nullptr, nullptr, 0, &guard);
     const Step step(inputs);
     check(step);
     call_op(step);
+    void* guard = nullptr;
+    aoti_record_function_start("toy_kernel", nullptr, nullptr, 0, &guard);
     void* salt = nullptr;
     aoti_torch_get_data_ptr(static_cast<Container*>(container)->salt, &salt);
     // About as long as a small model's step: concurrent calls meet in one.

@@ -1,22 +1,14 @@
 #include "host_api.h"
 
-#include <unistd.h>
-
-#include <atomic>
-#include <mutex>
 #include <string>
-#include <vector>
 
 #include "controls/table.h"
 #include "intercept.h"
 #include "tensor.h"
+#include "trace.h"
 
 namespace ingot::host {
 namespace {
-std::atomic<bool> tracing{false};
-std::mutex events_mutex;
-std::vector<ingot_host_event> events;
-
 int32_t tensor_borrow(void* data, int64_t dim, const int64_t* sizes, const int64_t* strides,
                       int32_t scalar_type, void** tensor) {
   auto** made = reinterpret_cast<Tensor**>(tensor);
@@ -41,16 +33,6 @@ void tensor_describe(void* handle, int64_t* dim, const int64_t** sizes, const in
 void* copies_begin() { return Copies::collecting = new Copies; }
 void copies_end() { Copies::collecting = nullptr; }
 void copies_delete(void* copies) { delete static_cast<Copies*>(copies); }
-void trace_enable(int32_t on) { tracing.store(on != 0, std::memory_order_relaxed); }
-
-void trace_collect(void (*take)(const ingot_host_event*, void*), void* user) {
-  std::vector<ingot_host_event> taken;
-  {
-    std::lock_guard lock(events_mutex);
-    taken.swap(events);
-  }
-  for (const ingot_host_event& event : taken) take(&event, user);
-}
 
 // A control's refusal as a sentence.
 template <class Body>
@@ -71,31 +53,6 @@ const char* controls_from_environment() { return sentence_of(set_controls_from_e
 const char* controls_report() { return sentence_of(report_controls); }
 }  // namespace
 }  // namespace ingot::host
-
-// Generated code brackets every kernel and op call with these two. Off, the start is one load.
-extern "C" __attribute__((visibility("default"))) int32_t
-aoti_record_function_start(const char* name, void*, const void*, uint64_t, void** guard) {
-  using namespace ingot::host;
-  *guard = nullptr;
-  if (!tracing.load(std::memory_order_relaxed) && !is_watched(~0u)) return 0;
-  kernel_begins(name);
-  *guard = new ingot_host_event{name, now_ns(), 0, static_cast<int32_t>(gettid())};
-  return 0;
-}
-
-extern "C" __attribute__((visibility("default"))) int32_t aoti_record_function_end(void* guard) {
-  using namespace ingot::host;
-  if (!guard) return 0;
-  auto* event = static_cast<ingot_host_event*>(guard);
-  event->duration_ns = now_ns() - event->start_ns;
-  kernel_ends(event->name, event->duration_ns);
-  if (tracing.load(std::memory_order_relaxed)) {
-    std::lock_guard lock(events_mutex);
-    events.push_back(*event);
-  }
-  delete event;
-  return 0;
-}
 
 extern "C" __attribute__((visibility("default"))) const ingot_host_api* ingot_host_get_api() {
   using namespace ingot::host;

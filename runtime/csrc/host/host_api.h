@@ -36,7 +36,8 @@ struct ingot_host_api {
   void* (*copies_begin)();
   void (*copies_end)();
   void (*copies_delete)(void* copies);
-  // Recording of kernels and op calls. `trace_collect` hands out each event once, oldest first.
+  // Recording of kernels and op calls. `trace_collect` hands out each event once, a thread's oldest
+  // first; calls may go on meanwhile.
   void (*trace_enable)(int32_t on);
   void (*trace_collect)(void (*take)(const ingot_host_event*, void*), void* user);
   // Brackets one run of a graph, on the thread that runs it; `sizes` of its first input.

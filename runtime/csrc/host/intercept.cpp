@@ -1,11 +1,10 @@
 #include "intercept.h"
 
-#include <time.h>
-
 #include <cstring>
 #include <mutex>
 #include <string>
 
+#include "../clock.h"
 #include "controls/text.h"
 
 namespace ingot::host {
@@ -60,12 +59,6 @@ int32_t watch_op(const OpCall& call) {
   return failed;
 }
 }  // namespace
-
-int64_t now_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{1'000'000'000} * now.tv_sec + now.tv_nsec;
-}
 
 Controls intercept(Controls controls) {
   std::lock_guard lock(mutex);

@@ -15,8 +15,6 @@ using Controls = std::vector<std::unique_ptr<Control>>;
 // Puts these controls on in place of those before, which are given back.
 Controls intercept(Controls controls);
 
-int64_t now_ns();  // CLOCK_MONOTONIC
-
 extern std::atomic<uint32_t> watched;  // the interests of all controls that are on
 inline bool is_watched(uint32_t interests) {
   return (watched.load(std::memory_order_relaxed) & interests) != 0;
