@@ -25,9 +25,11 @@ class Control:
 
 def table() -> list[Control]:
     """All controls there are."""
-    row, found = capi.Control(), []
+    row = capi.Control()
+    found: list[Control] = []
     while capi.library().ingot_control_get(len(found), ctypes.byref(row)) == capi.OK:
-        found.append(Control(*(getattr(row, name).decode() for name, _ in row._fields_)))
+        texts = (row.name, row.variable, row.value, row.meaning)
+        found.append(Control(*(text.decode() for text in texts)))
     return found
 
 

@@ -182,7 +182,7 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile) or "call.json" not in file:
                 raise BadInput(f"{path} is not a captured call: it has no call.json")
-            call = json.loads(file["call.json"])
+            call = json.loads(bytes(file["call.json"]))
             arrays = {name: file[name] for name in file.files if name != "call.json"}
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error})") from error

@@ -116,7 +116,8 @@ def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
         inside = [
             e
             for e in events
-            if e.get("cat") in ("kernel", "op") and step["ts"] <= e["ts"] <= step["ts"] + step["dur"]
+            if e.get("cat") in ("kernel", "op")
+            and step["ts"] <= e["ts"] <= step["ts"] + step["dur"]
         ]
         times = dict.fromkeys((*_KINDS.values(), "generated"), 0.0)
         for event in inside:

@@ -52,7 +52,7 @@ def test_the_check_sees_imports() -> None:
         "import ingot.cli; ingot.cli.main(['--help'], standalone_mode=False)",
         "import ingot.runtime.generate_command, ingot.runtime.bench_command",
         "import ingot.runtime.inspect_command, ingot.runtime.doctor_command",
-        "import ingot.runtime.eval_command",
+        "import ingot.runtime.eval_command, ingot.runtime.replay_command, ingot.runtime.controls",
         "import ingot.profiling.record, ingot.profiling.trace, ingot.profiling.engine",
     ],
 )

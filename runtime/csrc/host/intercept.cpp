@@ -2,10 +2,9 @@
 
 #include <cstring>
 #include <mutex>
-#include <string>
+#include <unordered_map>
 
 #include "../clock.h"
-#include "controls/text.h"
 
 namespace ingot::host {
 std::atomic<uint32_t> watched{0};
@@ -14,11 +13,12 @@ namespace {
 // What this thread is in the midst of.
 thread_local Run t_run;
 thread_local const char* t_kernel = nullptr;
+thread_local bool t_op_watched = false;  // it is an op call, which watch_op has seen
 
 std::mutex mutex;
 // Never destroyed: a step may still run when the process's static objects end.
 auto& active = *new Controls;
-auto& op_calls = *new std::map<std::string, int64_t>;
+auto& op_calls = *new std::unordered_map<const char*, int64_t>;  // a name has one address
 int64_t runs = 0;
 
 // Each control that wants to hear of it, one after the other.
@@ -39,6 +39,7 @@ void zero_outputs(const OpCall& call) {
 }
 
 int32_t watch_op(const OpCall& call) {
+  t_op_watched = true;
   std::unique_lock lock(mutex);
   const Op op{call, ++op_calls[call.name], t_run};
   bool computes = true;
@@ -54,6 +55,7 @@ int32_t watch_op(const OpCall& call) {
   else
     zero_outputs(call);
   const int64_t spent = now_ns() - start;
+  if (!computes) t_run.zeros_ns += spent;
   lock.lock();
   if (failed == 0) tell(kOps, [&](Control& control) { control.op_ends(op, spent); });
   return failed;
@@ -91,11 +93,14 @@ void WatchedCall::end() {
   });
 }
 
-void kernel_begins(const char* name) { t_kernel = name; }
+void kernel_begins(const char* name) {
+  t_kernel = name;
+  t_op_watched = false;
+}
 
 void kernel_ends(const char* name, int64_t duration_ns) {
   t_kernel = nullptr;
-  if (starts_with_op(name)) return;  // watch_op knows more of it
+  if (t_op_watched) return;
   t_run.kernels_ns += duration_ns;
   if (!is_watched(kKernels)) return;
   std::lock_guard lock(mutex);

@@ -30,6 +30,7 @@ struct Run {
   std::vector<int64_t> first_input;  // sizes of the graph's first input: [T] tokens
   int64_t start_ns = 0;
   int64_t kernels_ns = 0;  // spent in generated kernels so far
+  int64_t zeros_ns = 0;    // spent in zeroing outputs in place of computing them
 };
 
 // One call of an op: `linear@12` is the twelfth call of linear in the process.

@@ -41,10 +41,6 @@ std::string milliseconds(int64_t ns) {
   return text;
 }
 
-bool starts_with_op(const char* kernel) {
-  return std::string_view(kernel).starts_with("aoti_torch_");
-}
-
 Output::Output(const std::string& control, const std::string& setting)
     : control_(control), path_(setting == "1" || setting == "stderr" ? "" : setting) {
   file_ = path_.empty() ? stderr : std::fopen(path_.c_str(), "w");

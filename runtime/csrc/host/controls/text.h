@@ -3,7 +3,6 @@
 #include <cstdarg>
 #include <cstdio>
 #include <string>
-#include <string_view>
 
 #include "../tensor.h"
 #include "dltensor.h"
@@ -13,7 +12,6 @@ std::string dtype_name(DLDataType dtype);      // "float32", as numpy says it
 std::string describe(const DLTensor& tensor);  // "float32 [1, 2048]"
 std::string describe(const Tensor& tensor);
 std::string milliseconds(int64_t ns);     // "0.1234"
-bool starts_with_op(const char* kernel);  // whether generated code means an op call by this name
 
 // Text to where a setting says: stderr, or a file that is there from the beginning and grows.
 class Output {
