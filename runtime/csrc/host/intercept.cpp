@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "../clock.h"
+#include "dltensor.h"
 
 namespace ingot::host {
 std::atomic<uint32_t> watched{0};

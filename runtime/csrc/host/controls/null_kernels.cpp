@@ -1,6 +1,6 @@
 // null-kernels: ops compute nothing. Generated kernels cannot be left out, since their code calls
-// itself; the time in them, and in zeroing outputs, is measured and taken off. What is left of a run
-// is the host's overhead, and what measuring it costs.
+// itself; the time in them, and in zeroing outputs, is measured and taken off. What is left of a
+// run is the host's overhead, and what measuring it costs.
 #include <algorithm>
 
 #include "control.h"

@@ -11,7 +11,7 @@ namespace ingot::host {
 std::string dtype_name(DLDataType dtype);      // "float32", as numpy says it
 std::string describe(const DLTensor& tensor);  // "float32 [1, 2048]"
 std::string describe(const Tensor& tensor);
-std::string milliseconds(int64_t ns);     // "0.1234"
+std::string milliseconds(int64_t ns);  // "0.1234"
 
 // Text to where a setting says: stderr, or a file that is there from the beginning and grows.
 class Output {
