@@ -138,12 +138,18 @@ TEST_F(InterceptTest, CaptureOfACallThatNeverCameIsSaid) {
 
 TEST_F(InterceptTest, AFullDiskLeavesNoFileAndTheRunGoesOn) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP();
-  std::filesystem::create_symlink("/dev/full", file("embedding.part"));
+  std::filesystem::create_directory(file("dump"));
+  std::filesystem::create_symlink("/dev/full", file("dump/embedding-1.after.npz.part"));
   std::filesystem::create_symlink("/dev/full", file("log.txt"));
   on("call-log", file("log.txt"));
+  on("dump-to", file("dump"));
+  on("dump", "embedding:after");
   run({{1}}, 2);
   EXPECT_EQ(ingot_controls_report(), INGOT_BAD_INPUT);
-  EXPECT_TRUE(has(ingot_last_error(), "could not write all of"));
+  const std::string sentence = ingot_last_error();
+  EXPECT_TRUE(has(sentence, "could not write all of " + file("log.txt"))) << sentence;
+  EXPECT_TRUE(has(sentence, "cannot write " + file("dump/embedding-1.after.npz"))) << sentence;
+  EXPECT_TRUE(std::filesystem::is_empty(file("dump")));
 }
 
 TEST_F(InterceptTest, RefusesWhatItDoesNotKnow) {
