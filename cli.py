@@ -6,6 +6,7 @@ input is one sentence and exit code 2. Nothing here imports torch but `export`.
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import json
@@ -23,6 +24,26 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 THREADS = click.option(
     "--threads", default=0, help="Threads of a step; 0: the cores this process may use."
 )
+
+
+def controlled(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --control to a command that runs packages."""
+
+    @click.option(
+        "--control",
+        "settings",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Watch or change what generated code calls: see ingot doctor --controls.",
+    )
+    @functools.wraps(command)
+    def run(*args: Any, settings: tuple[str, ...], **options: Any) -> None:
+        from .runtime import controls
+
+        with controls.on(settings):
+            command(*args, **options)
+
+    return run
 
 
 class Group(click.Group):
@@ -186,12 +207,14 @@ def _print_quality(facts: dict[str, Any]) -> None:
 @THREADS
 @click.option("--trace", type=click.Path(path_type=Path), help="Write a Chrome trace here.")
 @JSON
+@controlled
 def run(package: Path, **options: Any) -> None:
     """Generate from a package.
 
     \b
     ingot run model.pt2 --prompt "def fibonacci(n):" --max-new-tokens 100
     ingot run model.pt2 --tokens 1,2,3 --temperature 0.8 --top-p 0.9 --seed 7 --json
+    ingot run model.pt2 --prompt "a" --control leak-check --control stats=stats.txt
     """
     from .runtime import generate_command
 
@@ -204,6 +227,7 @@ def run(package: Path, **options: Any) -> None:
 @click.option("--file", type=click.Path(path_type=Path), help="A file with one text a line.")
 @THREADS
 @JSON
+@controlled
 def embed(package: Path, **options: Any) -> None:
     """Embed texts with an encoder's package.
 
@@ -221,6 +245,7 @@ def embed(package: Path, **options: Any) -> None:
 @click.option("--top", default=5, show_default=True, help="Labels to print, likeliest first.")
 @THREADS
 @JSON
+@controlled
 def classify(package: Path, **options: Any) -> None:
     """Say what an image shows, with an image classifier's package.
 
@@ -261,6 +286,7 @@ def classify(package: Path, **options: Any) -> None:
 )
 @THREADS
 @JSON
+@controlled
 def evaluate(package: Path, **options: Any) -> None:
     """Measure a package's quality on a text.
 
@@ -285,6 +311,7 @@ def evaluate(package: Path, **options: Any) -> None:
 @click.option("--repeats", default=5, show_default=True)
 @THREADS
 @JSON
+@controlled
 def bench(package: Path, **options: Any) -> None:
     """Measure a package's speed against what this machine's memory gives.
 
@@ -311,12 +338,35 @@ def inspect(package: Path, as_json: bool) -> None:
 
 
 @main.command()
+@click.option(
+    "--controls", is_flag=True, help="List the controls of --control (docs/controls.md) instead."
+)
 @JSON
-def doctor(as_json: bool) -> None:
+def doctor(controls: bool, as_json: bool) -> None:
     """Say what this machine can do: CPU level, libraries, compiler, torch."""
     from .runtime import doctor_command
 
-    doctor_command.run(as_json)
+    if controls:
+        doctor_command.list_controls(as_json)
+    else:
+        doctor_command.run(as_json)
+
+
+@main.command()
+@click.argument("call", type=click.Path(path_type=Path))
+@click.option("--repeats", default=50, show_default=True, help="Calls to time.")
+@click.option("--threads", default=0, help="0: one a core.")
+@JSON
+def replay(call: Path, repeats: int, threads: int, as_json: bool) -> None:
+    """Run one captured op call alone: compare its outputs with those captured, and time it.
+
+    \b
+    ingot run model.pt2 --tokens 1,2,3 --control capture=linear_w4@5 --control capture-to=call.npz
+    ingot replay call.npz --repeats 200 --json
+    """
+    from .runtime import replay_command
+
+    replay_command.run(call, repeats, threads, as_json)
 
 
 @main.command()

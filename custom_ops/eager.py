@@ -9,44 +9,11 @@ from typing import Any
 
 import torch
 
+from ..dltensor import CPU, DIMS, DTYPES, MAX_DIMS, DLTensor, unallocated
 from ..native import find
 from .schema import Schema
 
-
-class DLTensor(ctypes.Structure):
-    """DLPack's DLTensor (csrc/support/dltensor.h) with DLDevice and DLDataType spelled out."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    )
-
-
-_CPU = 1
-_MAX_DIMS = 8
-# Made once: to make a ctypes array type costs more than a call.
-_DIMS = [ctypes.c_int64 * n for n in range(_MAX_DIMS + 1)]
-# DLPack's (code, bits): code 0 int, 1 uint, 2 float, 4 bfloat, 6 bool.
-_DTYPES = {
-    torch.uint8: (1, 8),
-    torch.int8: (0, 8),
-    torch.int16: (0, 16),
-    torch.int32: (0, 32),
-    torch.int64: (0, 64),
-    torch.float16: (2, 16),
-    torch.float32: (2, 32),
-    torch.float64: (2, 64),
-    torch.bfloat16: (4, 16),
-    torch.bool: (6, 8),
-}
+_DTYPES = {getattr(torch, name): code_bits for name, code_bits in DTYPES.items()}
 _TORCH_DTYPES = {code_bits: dtype for dtype, code_bits in _DTYPES.items()}
 _SCALARS: dict[str, Any] = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_int32}
 
@@ -95,7 +62,7 @@ def bind(
     function = getattr(library(), f"ingot_op_{schema.name}")
     kinds = [argument.type for argument in schema.arguments]
     arguments = list(map(_argument, kinds, args))
-    outputs = [_unallocated() for _ in range(schema.outputs)]
+    outputs = [unallocated() for _ in range(schema.outputs)]
     if outputs:
         _check(function(*arguments, *map(ctypes.byref, outputs)))
     results += [_allocate(output) for output in outputs]
@@ -129,13 +96,13 @@ def _describe(tensor: torch.Tensor) -> DLTensor:
         raise RuntimeError(f"expected a CPU tensor, got one on {tensor.device}")
     if tensor.dtype not in _DTYPES:
         raise RuntimeError(f"the ops take no tensors of {tensor.dtype}")
-    if tensor.ndim > _MAX_DIMS:
+    if tensor.ndim > MAX_DIMS:
         raise RuntimeError(f"the ops take no tensors of {tensor.ndim} dimensions")
     code, bits = _DTYPES[tensor.dtype]
-    dims = _DIMS[tensor.ndim]
+    dims = DIMS[tensor.ndim]
     return DLTensor(
         data=tensor.data_ptr(),
-        device_type=_CPU,
+        device_type=CPU,
         ndim=tensor.ndim,
         code=code,
         bits=bits,
@@ -143,12 +110,6 @@ def _describe(tensor: torch.Tensor) -> DLTensor:
         shape=dims(*tensor.shape),
         strides=dims(*tensor.stride()),
     )
-
-
-def _unallocated() -> DLTensor:
-    """An output without memory: the op fills in its shape and dtype."""
-    dims = _DIMS[_MAX_DIMS]
-    return DLTensor(device_type=_CPU, shape=dims(), strides=dims())
 
 
 def _allocate(output: DLTensor) -> torch.Tensor:

@@ -88,6 +88,15 @@ class Array(ctypes.Structure):
     ]
 
 
+class Control(ctypes.Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("variable", c_char_p),
+        ("value", c_char_p),
+        ("meaning", c_char_p),
+    ]
+
+
 DTYPES = {
     "uint8": 0,
     "int8": 1,
@@ -159,6 +168,9 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ),
     "ingot_trace_start": (None, []),
     "ingot_trace_write": (c_int32, [c_char_p]),
+    "ingot_control_get": (c_int32, [c_size_t, POINTER(Control)]),
+    "ingot_control_set": (c_int32, [c_char_p, c_char_p]),
+    "ingot_controls_report": (c_int32, []),
     "ingot_measure_read": (c_double, [c_void_p, c_size_t]),
     "ingot_measure_memory": (c_double, [c_void_p, c_size_t, c_int32]),
     "ingot_measure_flops": (c_double, [c_int32]),

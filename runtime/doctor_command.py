@@ -7,11 +7,13 @@ import importlib.metadata
 import json
 import os
 import shutil
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from .. import native
+from . import controls
 
 _LIBRARIES = (
     "libingot.so.1",
@@ -54,6 +56,16 @@ def examine() -> dict[str, Any]:
         "torch": _version("torch"),
         "safetensors": _version("safetensors"),
     }
+
+
+def list_controls(as_json: bool) -> None:
+    """Prints the table of controls (docs/controls.md)."""
+    found = controls.table()
+    if as_json:
+        click.echo(json.dumps({"controls": [asdict(control) for control in found]}))
+        return
+    for control in found:
+        click.echo(f"{control.name}={control.value}\n    {control.variable}: {control.meaning}")
 
 
 def run(as_json: bool) -> None:

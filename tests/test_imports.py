@@ -56,6 +56,7 @@ def test_the_check_sees_imports() -> None:
         "import ingot.runtime.profile_command, ingot.runtime.profile_table",
         "import ingot.runtime.onnx_backend, ingot.runtime.engines.onnx",
         "import ingot.runtime.analyze_command, ingot.runtime.speeds",
+        "import ingot.runtime.eval_command, ingot.runtime.replay_command, ingot.runtime.controls",
         "import ingot.profiling.record, ingot.profiling.trace, ingot.profiling.engine",
     ],
 )

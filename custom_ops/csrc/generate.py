@@ -82,6 +82,7 @@ const int32_t kOpCount = {len(ops)};
 def ops_shims_cpp(ops: list[schemas.Schema]) -> str:
     return f"""{HEADER}
 #include "aoti_tensor.h"
+#include "op_call.h"
 #include "ops_abi.h"
 {_lines([_shim(op) for op in ops])}
 """
@@ -100,22 +101,48 @@ def _entry(op: schemas.Schema) -> str:
 
 
 def _shim(op: schemas.Schema) -> str:
-    """Inputs become views; the first call asks for the outputs' shapes, the second computes."""
+    """Inputs become views; the first call asks for the outputs' shapes, the second computes.
+
+    The second one is the hook's to make, where one is set (support/op_call.h).
+    """
     tensors = [a.name for a in op.arguments if a.type.startswith("Tensor")]
     views = [f"  ingot::TensorView {name}_view({name});" for name in tensors]
     outputs = [f"out{i}" for i in range(op.outputs)]
     arguments = [f"{a.name}_view.get()" if a.name in tensors else a.name for a in op.arguments]
     arguments += [f"{output}.get()" for output in outputs]
-    call = f"  if (ingot_op_{op.name}({', '.join(arguments)}) != 0) return ingot::op_failed();"
-    ask = [f"  ingot::OutputTensor {output};" for output in outputs] + [call]
+    call = [f"  const auto call = [&] {{ return ingot_op_{op.name}({', '.join(arguments)}); }};"]
+    ask = ["  if (call() != 0) return ingot::op_failed();"] if outputs else []
     ask += [f"  if (!{output}.allocate()) return 1;" for output in outputs]
     give = [f"  *ret{i} = {output}.release();" for i, output in enumerate(outputs)]
-    body = views + (ask + [call] + give if outputs else [call, "  (void)ret0;"])
+    declared = [f"  ingot::OutputTensor {output};" for output in outputs]
     signature = f"int32_t {schemas.shim_name(op)}({', '.join(schemas.shim_parameters(op))})"
     return f"""extern "C" INGOT_OPS_API {signature} {{
-{_lines(body)}
+{_lines(views + declared + call + ask)}
+  int32_t failed;
+  if (const ingot::OpHook hook = ingot::op_hook.load(std::memory_order_relaxed)) {{
+    const ingot::OpArgument arguments[] = {{
+{_lines(_described(op))}
+    }};
+    failed = ingot::hooked(hook, "{op.name}", arguments, {len(outputs)}, call);
+  }} else {{
+    failed = call();
+  }}
+  if (failed != 0) return ingot::op_failed();
+{_lines(give or ["  (void)ret0;"])}
   return 0;
 }}"""
+
+
+def _described(op: schemas.Schema) -> list[str]:
+    """The initialisers of a call's `OpArgument`s: scalars by address, but what is a pointer."""
+    rows = []
+    for a in op.arguments:
+        value = f"{a.name}_view.get()" if a.type.startswith("Tensor") else a.name
+        if a.type in ("int", "float", "bool"):
+            value = f"&{value}"
+        rows.append((a.name, a.type, value))
+    rows += [(f"out{i}", "Tensor!", f"out{i}.get()") for i in range(op.outputs)]
+    return [f'        {{"{name}", "{kind}", {value}}},' for name, kind, value in rows]
 
 
 def _lines(parts: list[str]) -> str:

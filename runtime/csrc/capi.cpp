@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "error.h"
+#include "host.h"
 #include "ingot.h"
 #include "measure.h"
 #include "package.h"
@@ -96,6 +97,10 @@ void run_for_logits(ingot_session* session, const int64_t* tokens, size_t count,
   job.logit_rows = rows;
   session->package->engine().run(job, [](int64_t) { return true; });
   refuse_cancelled(job);
+}
+
+void refuse(const char* sentence) {
+  if (sentence) ingot::bad_input(sentence);
 }
 
 void check_targets(const int64_t* targets, size_t target_count, size_t count, int64_t vocab_size) {
@@ -254,6 +259,21 @@ void ingot_trace_start(void) {
 ingot_status ingot_trace_write(const char* path) {
   return guarded([&] { ingot::trace_write(path); });
 }
+
+ingot_status ingot_control_get(size_t index, ingot_control* control) {
+  return guarded([&] {
+    const ingot_host_control* row = ingot::host().control(index);
+    if (!row) ingot::bad_input("there is no control " + std::to_string(index));
+    *control = {row->name, row->variable, row->value, row->meaning};
+  });
+}
+ingot_status ingot_control_set(const char* name, const char* value) {
+  return guarded([&] { refuse(ingot::host().control_set(name, value)); });
+}
+ingot_status ingot_controls_report(void) {
+  return guarded([&] { refuse(ingot::host().controls_report()); });
+}
+
 double ingot_measure_read(ingot_package* package, size_t bytes) {
   return package->measure_read(bytes);
 }

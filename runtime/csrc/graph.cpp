@@ -123,6 +123,7 @@ Graph::Graph(std::string_view code, const std::vector<std::string_view>& librari
 
 Graph::~Graph() {
   if (container_) delete_(container_);
+  if (copies_) host().copies_delete(copies_);
   for (void* tensor : constants_) host().tensor_delete(tensor);
 }
 
@@ -185,10 +186,27 @@ void Graph::bind(std::string_view weights, const Manifest& manifest, const std::
     constants_.push_back(tensor);
     pairs.push_back({name, tensor});
   }
-  check(bind_(container_, pairs.data(), pairs.size(), false, true), "refuses its constants");
+  copies_ = host().copies_begin();
+  const int32_t refused = bind_(container_, pairs.data(), pairs.size(), false, true);
+  host().copies_end();
+  check(refused, "refuses its constants");
 }
 
+namespace {
+// Tells the host's controls of a run, from its first handle to its last.
+class HostRun {
+ public:
+  explicit HostRun(const std::vector<int64_t>& first_input) {
+    host().run_begins(static_cast<int64_t>(first_input.size()), first_input.data());
+  }
+  ~HostRun() { host().run_ends(); }
+  HostRun(const HostRun&) = delete;
+  HostRun& operator=(const HostRun&) = delete;
+};
+}  // namespace
+
 Results Graph::run(const std::vector<Array>& inputs) {
+  const HostRun run(inputs.empty() ? std::vector<int64_t>{} : inputs[0].shape);
   HostTrace binding("handles");
   std::vector<void*> handles;
   for (const Array& input : inputs) {

@@ -55,6 +55,7 @@ class Graph {
   void* library_ = nullptr;
   void* container_ = nullptr;
   std::vector<void*> constants_;
+  void* copies_ = nullptr;  // of the constants' handles, made by generated code
   size_t outputs_ = 0;
   int32_t (*create_)(void**, size_t, const char*, const char*) = nullptr;
   int32_t (*delete_)(void*) = nullptr;

@@ -54,6 +54,7 @@ Host open_host() {
   find(ops, "ingot_ops_count", host.op_count);
   find(ops, "ingot_ops_name", host.op_name);
   find(ops, "ingot_ops_schema", host.op_schema);
+  if (const char* refusal = host.api->controls_from_environment()) bad_input(refusal);
   return host;
 }
 

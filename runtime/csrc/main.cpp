@@ -27,6 +27,7 @@ void check(ingot_status status) {
 
 struct Options {
   std::string package, tokens_file, trace;
+  std::vector<std::string> controls;
   std::vector<int64_t> tokens;
   int64_t max_new_tokens = 64;
   float temperature = -1, top_p = -1;  // below zero: as the package says
@@ -78,6 +79,10 @@ Options parse(int argc, char** argv) {
   app.add_option("--seed", o.seed, "Seed of the sampler");
   app.add_option("--threads", o.threads, "Threads of a step; 0: the cores that are free");
   app.add_option("--trace", o.trace, "Write a Chrome trace here");
+  app.add_option("--control", o.controls,
+                 "NAME[=VALUE], as often as you like: watch or change what generated code calls "
+                 "(docs/controls.md)")
+      ->allow_extra_args(false);
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at stop ids");
   app.add_flag("--json", o.as_json, "Print one JSON object");
   try {
@@ -87,6 +92,12 @@ Options parse(int argc, char** argv) {
     throw Failure{INGOT_BAD_INPUT, error.what() + std::string("; see ingot-run --help")};
   }
   return o;
+}
+
+void set_control(const std::string& setting) {
+  const size_t name = setting.find('=');
+  const std::string value = name == std::string::npos ? "1" : setting.substr(name + 1);
+  check(ingot_control_set(setting.substr(0, name).c_str(), value.c_str()));
 }
 
 std::vector<int64_t> prompt(const Options& o) {
@@ -173,6 +184,7 @@ void print_json(const Output& out, const ingot_stats& stats, double load_ms, dou
 void run(const Options& o) {
   const double started = process_start_ms(), loading = now_ms();
   const std::vector<int64_t> tokens = prompt(o);
+  for (const std::string& setting : o.controls) set_control(setting);
   const ingot_options options{sizeof options, o.threads, 0, 0};
   ingot_package* opened = nullptr;
   check(ingot_package_open(o.package.c_str(), &options, &opened));
@@ -202,6 +214,7 @@ void run(const Options& o) {
 int main(int argc, char** argv) {
   try {
     run(parse(argc, argv));
+    check(ingot_controls_report());
     return 0;
   } catch (const Failure& failure) {
     std::fprintf(stderr, "ingot: %s\n", failure.sentence.c_str());

@@ -175,6 +175,27 @@ INGOT_API void ingot_trace_start(void);
  * it is whole. */
 INGOT_API ingot_status ingot_trace_write(const char* path);
 
+/* ---- controls ----------------------------------------------------------------------------------
+ * Watch or change what crosses the border between generated code and its host: docs/controls.md.
+ * Process wide; environment variables set them too, and are read with the first package.
+ */
+
+typedef struct ingot_control {
+  const char* name;
+  const char* variable; /* of the environment */
+  const char* value;    /* what it takes, in words */
+  const char* meaning;
+} ingot_control;
+
+/* Row `index` of the table of all controls, from 0; INGOT_BAD_INPUT beyond its end. */
+INGOT_API ingot_status ingot_control_get(size_t index, ingot_control* control);
+/* Turns one on, before what it is to see; a value of "" or "0" turns it off. INGOT_BAD_INPUT for a
+ * name or value that it does not know, or a place that it cannot write. */
+INGOT_API ingot_status ingot_control_set(const char* name, const char* value);
+/* All controls say what they found, and are off. The process's end does the same. INGOT_BAD_INPUT
+ * if one could not write all of it. */
+INGOT_API ingot_status ingot_controls_report(void);
+
 /* ---- measuring ---------------------------------------------------------------------------------
  */
 

@@ -14,7 +14,9 @@ inline constexpr int64_t kLayers = 2;
 inline constexpr int64_t kBlockSize = 16;
 inline constexpr int64_t kBytesPerBlock = kBlockSize * 8;  // one int64 token a slot
 inline constexpr int64_t kFailingToken = 96;  // the model reports an error when it is fed
-inline constexpr float kSalt = 0.25f;         // the value of the one constant
+// Prompts of one such token make the model forget a tensor, or make a NaN.
+inline constexpr int64_t kLeakingToken = 95, kNanToken = 94;
+inline constexpr float kSalt = 0.25f;  // the value of the one constant
 
 inline uint64_t mix(uint64_t state, int64_t token) {
   uint64_t z = state * 0x9e3779b97f4a7c15 + static_cast<uint64_t>(token) + 1;

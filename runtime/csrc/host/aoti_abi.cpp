@@ -4,9 +4,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "intercept.h"
 #include "tensor.h"
 
 using ingot::host::Tensor;
+using ingot::host::WatchedCall;
 using Handle = Tensor*;
 #define ABI extern "C" __attribute__((visibility("default")))
 
@@ -87,25 +89,36 @@ static int32_t give(Tensor* tensor, Handle* result) {
   return tensor ? 0 : 1;
 }
 ABI int32_t aoti_torch_delete_tensor_object(Handle t) {
+  const WatchedCall call(__func__, nullptr, t);
   delete t;
   return 0;
 }
-ABI int32_t aoti_torch_new_uninitialized_tensor(Handle* result) { return give(new Tensor, result); }
+ABI int32_t aoti_torch_new_uninitialized_tensor(Handle* result) {
+  const WatchedCall call(__func__, result);
+  return give(new Tensor, result);
+}
 ABI int32_t aoti_torch_new_tensor_handle(Handle t, Handle* result) {
-  return give(new Tensor(*t), result);
+  const WatchedCall call(__func__, result);
+  auto* copy = new Tensor(*t);
+  if (ingot::host::Copies* copies = ingot::host::Copies::collecting) copies->add(copy);
+  return give(copy, result);
 }
 ABI int32_t aoti_torch_assign_tensors_out(Handle t, Handle* result) {
+  const WatchedCall call(__func__, result);
   return give(new Tensor(*t), result);
 }
 ABI int32_t aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides,
                                      int32_t dtype, int32_t device, int32_t, Handle* result) {
-  return device == 0 ? give(Tensor::empty(dim, sizes, strides, dtype), result) : 1;
+  const WatchedCall call(__func__, result);
+  return give(device == 0 ? Tensor::empty(dim, sizes, strides, dtype) : nullptr, result);
 }
 ABI int32_t aoti_torch_create_tensor_from_blob(void* data, int64_t dim, const int64_t* sizes,
                                                const int64_t* strides, int64_t offset,
                                                int32_t dtype, int32_t device, int32_t,
                                                Handle* result) {
-  return device == 0 ? give(Tensor::borrow(data, dim, sizes, strides, offset, dtype), result) : 1;
+  const WatchedCall call(__func__, result);
+  return give(device == 0 ? Tensor::borrow(data, dim, sizes, strides, offset, dtype) : nullptr,
+              result);
 }
 ABI int32_t aoti_torch_create_tensor_from_blob_v2(void* data, int64_t dim, const int64_t* sizes,
                                                   const int64_t* strides, int64_t offset,
@@ -118,7 +131,8 @@ ABI int32_t aoti_torch_create_tensor_from_blob_v2(void* data, int64_t dim, const
 ABI int32_t aoti_torch__reinterpret_tensor(Handle t, int64_t dim, const int64_t* sizes,
                                            const int64_t* strides, int64_t offset_increment,
                                            Handle* result) {
-  if (dim > ingot::host::kMaxDims) return 1;
+  const WatchedCall call(__func__, result);
+  if (dim > ingot::host::kMaxDims) return give(nullptr, result);
   auto* view = new Tensor(*t);
   view->shape(dim, sizes, strides);
   view->offset += offset_increment;
@@ -141,6 +155,7 @@ static void copy_elements(const Tensor& from, Tensor& to) {
   }
 }
 ABI int32_t aoti_torch_clone(Handle t, Handle* result) {
+  const WatchedCall call(__func__, result);
   int64_t strides[ingot::host::kMaxDims], step = 1;
   for (int64_t d = t->dim - 1; d >= 0; d--) {
     strides[d] = step;
@@ -152,6 +167,7 @@ ABI int32_t aoti_torch_clone(Handle t, Handle* result) {
   return 0;
 }
 ABI int32_t aoti_torch_copy_(Handle to, Handle from, int32_t) {
+  const WatchedCall call(__func__, nullptr);
   if (to->dim != from->dim || to->dtype != from->dtype ||
       std::memcmp(to->sizes, from->sizes, to->dim * sizeof *to->sizes) != 0)
     return 1;

@@ -2,7 +2,9 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
+#include "intercept.h"
 #include "pool.h"
 
 namespace ingot::host {
@@ -47,6 +49,7 @@ Tensor::Tensor(const Tensor& other)
 }
 
 Tensor::~Tensor() {
+  if (copies) copies->remove(this);
   if (storage) storage->release();
 }
 
@@ -95,5 +98,19 @@ Tensor* Tensor::borrow(void* data, int64_t ndim, const int64_t* size, const int6
   const size_t bytes = offset * element_bytes(dtype) + tensor->span_bytes();
   tensor->storage = new Storage(static_cast<char*>(data), bytes, false);
   return tensor;
+}
+
+thread_local Copies* Copies::collecting = nullptr;
+
+void Copies::add(Tensor* tensor) {
+  tensor->copies = this;
+  tensors_.insert(tensor);
+}
+
+Copies::~Copies() {
+  for (Tensor* tensor : std::exchange(tensors_, {})) {
+    const WatchedCall call("~Copies", nullptr, tensor);
+    delete tensor;
+  }
 }
 }  // namespace ingot::host

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <set>
 
 namespace ingot::host {
 inline constexpr int kMaxDims = 16;
@@ -40,6 +41,8 @@ struct Storage : Pooled {
   void release();
 };
 
+class Copies;
+
 struct Tensor : Pooled {
   Storage* storage = nullptr;
   int64_t offset = 0;  // in elements
@@ -47,6 +50,7 @@ struct Tensor : Pooled {
   int64_t sizes[kMaxDims];
   int64_t strides[kMaxDims];
   int32_t dtype = kFloat32;
+  Copies* copies = nullptr;  // who ends it if nobody else does
 
   Tensor() = default;
   Tensor(const Tensor& other);  // another view of the same storage
@@ -59,5 +63,19 @@ struct Tensor : Pooled {
   static Tensor* empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype);
   static Tensor* borrow(void* data, int64_t ndim, const int64_t* size, const int64_t* stride,
                         int64_t offset, int32_t dtype);
+};
+
+// Handles that generated code copies and may forget: AOTInductor copies each constant's when it is
+// bound, and does not free the copy (MaybeOwningAtenTensorHandle, torch 2.11 to 2.13).
+class Copies {
+ public:
+  ~Copies();
+  void add(Tensor* tensor);
+  void remove(Tensor* tensor) { tensors_.erase(tensor); }
+
+  static thread_local Copies* collecting;  // those made on this thread; null: none
+
+ private:
+  std::set<Tensor*> tensors_;
 };
 }  // namespace ingot::host

@@ -4,12 +4,14 @@
 
 #include "../clock.h"
 #include "../event_log.h"
+#include "intercept.h"
 
 namespace ingot::host {
 namespace {
 struct Call {
   const char* name;
   int64_t start_ns, duration_ns;
+  bool traced;  // else only a control wants to hear of it
 };
 std::atomic<bool> tracing{false};
 thread_local Call open_call;  // the one between start and end: they do not nest
@@ -26,13 +28,15 @@ void trace_collect(void (*take)(const ingot_host_event*, void*), void* user) {
 }
 }  // namespace ingot::host
 
-// Off, the start is one load.
+// Off, the start is two loads.
 extern "C" __attribute__((visibility("default"))) int32_t
 aoti_record_function_start(const char* name, void*, const void*, uint64_t, void** guard) {
   using namespace ingot::host;
   *guard = nullptr;
-  if (tracing.load(std::memory_order_acquire)) {
-    open_call = {name, ingot::now_ns(), 0};
+  const bool traced = tracing.load(std::memory_order_acquire);
+  if (traced || is_watched(~0u)) {
+    open_call = {name, ingot::now_ns(), 0, traced};
+    kernel_begins(name);
     *guard = &open_call;
   }
   return 0;
@@ -43,6 +47,7 @@ extern "C" __attribute__((visibility("default"))) int32_t aoti_record_function_e
   if (!guard) return 0;
   auto& call = *static_cast<Call*>(guard);
   call.duration_ns = ingot::now_ns() - call.start_ns;
-  ingot::EventLog<Call>::add(call);
+  if (call.traced) ingot::EventLog<Call>::add(call);
+  kernel_ends(call.name, call.duration_ns);
   return 0;
 }
