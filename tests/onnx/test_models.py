@@ -92,8 +92,8 @@ def test_sequences_of_a_batch_do_not_meet(llama: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "recipe", "bits", "tolerance"),
     [
-        ("llama", "int4", 32, TOLERANCE),
         ("olmo2-odd-tied", "int4", 32, TOLERANCE),  # codes of a tied head, partial groups
+        pytest.param("llama", "int4", 32, TOLERANCE, marks=pytest.mark.full),
         pytest.param("qwen2-odd-yarn", "int8", 16, 1e-3, marks=pytest.mark.full),
         pytest.param("llama", "int4", 8, 0.1, marks=pytest.mark.full),
     ],
@@ -137,7 +137,9 @@ def test_an_order_and_scales_of_inputs_go_before_the_codes() -> None:
     x = torch.randn(3, 80)
     expected = x @ weight.dequantised().T + packed.bias
     modules.swap(holder)
-    made = torch.onnx.export(holder.linear, (x,), dynamo=True, opset_version=23, verbose=False)
+    made = torch.onnx.export(
+        holder.linear.eval(), (x,), dynamo=True, opset_version=23, verbose=False
+    )
     assert made is not None
     session = pytest.importorskip("onnxruntime").InferenceSession(
         made.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
