@@ -150,17 +150,12 @@ class _progress:
 
 def _print_phases(record: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("phase", "seconds", title=f"compile record: {record['wall_s']:.1f} s in all")
+    from .profiling.record import Record
+    from .profiling.report import report as report_of
+    from .profiling.report_table import phases
 
-    def rows(events: list[dict[str, Any]], indent: str) -> None:
-        for event in events:
-            table.add_row(indent + event["name"], f"{event['duration_s']:.2f}")
-            rows(event["children"], indent + "  ")
-
-    rows(record["events"], "")
-    Console(stderr=True).print(table)
+    Console(stderr=True).print(phases(report_of(Record.from_dict(record))))
 
 
 def _print_quality(facts: dict[str, Any]) -> None:
@@ -377,11 +372,53 @@ def analyze(source: Path, **options: Any) -> None:
 
 
 @main.command()
+@PACKAGE
+@click.option("--prompt", help="Text to continue.")
+@click.option("--tokens", help="Token ids to continue, or for an encoder: 1,2,3")
+@click.option(
+    "--prompt-tokens",
+    default=128,
+    show_default=True,
+    help="Random ones, if none are given.",
+)
+@click.option("--new-tokens", default=64, show_default=True)
+@click.option("--text", "texts", multiple=True, help="For an encoder; as often as you like.")
+@click.option("--size", "sizes", multiple=True, help="Of a module's inputs, which vary: T=128")
+@click.option("--repeats", default=5, show_default=True, help="Runs with tracing, and without.")
+@THREADS
+@click.option(
+    "--trace",
+    "recorded",
+    type=click.Path(path_type=Path),
+    help="Explain this trace, which `ingot run --trace` wrote, instead of running.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a trace here, for Perfetto."
+)
+@JSON
+def profile(package: Path, **options: Any) -> None:
+    """Say where a run's time goes, beside what this machine reaches.
+
+    By module, op, kernel and layer; and how much of the time has a name.
+
+    \b
+    ingot profile model.pt2 --prompt "def fibonacci(n):" -o trace.json
+    ingot profile model.pt2 --prompt-tokens 512 --new-tokens 64 --threads 4 --json
+    ingot profile minilm.pt2 --text "a cat" --text "a dog"
+    ingot profile module.pt2 --size T=128
+    ingot profile model.pt2 --trace trace.json
+    """
+    from .runtime import profile_command
+
+    profile_command.run(package, **options)
+
+
+@main.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--prompt", help="Text to continue, by the first source's tokenizer.")
 @click.option("--tokens", help="Token ids to continue: 1,2,3")
 @click.option("--prompt-tokens", type=int, help="A prompt of so many made-up tokens; default: 32.")
-@click.option("--new-tokens", default=16, show_default=True, help="Generated after the prompt.")
+@click.option("--new-tokens", type=int, help="Generated after the prompt; default: 16.")
 @click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
 @THREADS
 @click.option(
@@ -417,6 +454,27 @@ def _need(*modules: str) -> None:
     for needed in modules:
         if importlib.util.find_spec(needed) is None:
             _fail(f"{needed} is not installed; this needs it: pip install 'ingot[export]'")
+
+
+@main.command()
+@click.argument("source", metavar="PACKAGE", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
+)
+@JSON
+def report(source: Path, **options: Any) -> None:
+    """Say where an export's time went, and what became of the graph.
+
+    Of a package, or of a record that `ingot export --json` printed. Definitions: docs/report.md.
+
+    \b
+    ingot report model.pt2
+    ingot report model.pt2 -o report.html
+    ingot report record.json --json
+    """
+    from .runtime import report_command
+
+    report_command.run(source, **options)
 
 
 def _fail(sentence: str) -> NoReturn:

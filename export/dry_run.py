@@ -9,7 +9,7 @@ after it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -127,23 +127,19 @@ def _drop(path: list[str]) -> None:
 def _summary(events: list[_Event], result: Tensor) -> DryRun:
     runs = itertools.groupby(events, lambda event: id(event) if event.cost else GENERATED)
     kernels = [list(run) for _, run in runs]
-    made: dict[int, tuple[int, int]] = {}  # storage: the number of the kernel that makes it, bytes
-    last_use: dict[int, int] = {}
+    last_use: dict[int, int] = {}  # of a storage: the number of a kernel
     for number, kernel in enumerate(kernels):
-        for event in kernel:
-            last_use |= {_storage(tensor): number for tensor, _ in event.reads}
-            for tensor in event.writes:
-                made.setdefault(_storage(tensor), (number, tensor.untyped_storage().nbytes()))
+        last_use |= {_storage(tensor): number for event in kernel for tensor, _ in event.reads}
     last_use[_storage(result)] = len(kernels)
     calls: list[Call] = []
     live = [0] * (len(kernels) + 1)
     for number, kernel in enumerate(kernels):
-        own = {key for key, (maker, _) in made.items() if maker == number}
-        kept = {key for key in own if last_use.get(key, number) > number}
+        made = {_storage(tensor): tensor for event in kernel for tensor in event.writes}
+        kept = {key for key in made if last_use.get(key, number) > number}
         for key in kept:
             for later in range(number, last_use[key] + 1):
-                live[later] += made[key][1]
-        calls += [_op_call(kernel[0])] if kernel[0].cost else _generated_calls(kernel, own, kept)
+                live[later] += made[key].untyped_storage().nbytes()
+        calls += [_op_call(kernel[0])] if kernel[0].cost else _generated_calls(kernel, made, kept)
     return DryRun(calls, max(live))
 
 
@@ -160,15 +156,15 @@ def _op_call(event: _Event) -> Call:
     )
 
 
-def _generated_calls(kernel: list[_Event], own: set[int], kept: set[int]) -> list[Call]:
-    """One for each module. own: storages that the kernel makes; kept: those for others to read."""
+def _generated_calls(kernel: list[_Event], made: Container[int], kept: set[int]) -> list[Call]:
+    """One for each module. made: storages that the kernel makes; kept: those for others to read."""
     seen: set[tuple[Any, ...]] = set()
     costs: dict[str, Cost] = {}
     for event in kernel:
         read = written = 0
         for tensor, size in event.reads:
             view = (_storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
-            if _storage(tensor) not in own and view not in seen:
+            if _storage(tensor) not in made and view not in seen:
                 seen.add(view)
                 read += size
         for tensor in event.writes:

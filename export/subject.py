@@ -61,7 +61,8 @@ def of_checkpoint(
             "parameters": model.parameter_count,
             "dtype": model.dtype,
         },
-        weight_bytes=_weight_bytes(model),
+        weight_bytes=sum(tensor.nbytes for tensor in _tensors(model, shared_once=True).values()),
+        module_bytes=_module_bytes(model),
         max_tokens=config.tokens if isinstance(model, ImageClassifier) else config.max_seq_len,
         calls=lambda sizes: of_step(sizes).calls,
         temporary_bytes=lambda sizes: of_step(sizes).temporary_bytes,
@@ -72,9 +73,14 @@ def of_checkpoint(
     )
 
 
-def _weight_bytes(model: Model) -> dict[str, int]:
+def _tensors(model: Model, shared_once: bool) -> dict[str, torch.Tensor]:
+    parameters = model.named_parameters(remove_duplicate=shared_once)
+    return {**dict(parameters), **dict(model.named_buffers())}
+
+
+def _module_bytes(model: Model) -> dict[str, int]:
     found: dict[str, int] = {}
-    for name, tensor in model.named_parameters():  # a shared one once
+    for name, tensor in _tensors(model, shared_once=False).items():
         path = name.rpartition(".")[0]
         found[path] = found.get(path, 0) + tensor.nbytes
     return found

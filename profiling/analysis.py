@@ -33,7 +33,8 @@ class Subject:
 
     source: str
     model: Mapping[str, Any]
-    weight_bytes: Mapping[str, int]
+    weight_bytes: int
+    module_bytes: Mapping[str, int]
     max_tokens: int
     calls: Callable[[Sizes], Sequence[Call]]
     temporary_bytes: Callable[[Sizes], int | None]
@@ -92,7 +93,11 @@ class Sum:
 
 
 def request_of(
-    subject: Subject, batch: int, prompt: int | None, context: int | None, step_tokens: int
+    subject: Subject,
+    batch: int = 1,
+    prompt: int | None = None,
+    context: int | None = None,
+    step_tokens: int = STEP_TOKENS,
 ) -> Request:
     """A request with its defaults: 512 tokens or as many as there can be. Raises ProfileError."""
     if subject.kind == "image-classifier" and (prompt or context):
@@ -124,17 +129,21 @@ def phases(kind: str, request: Request) -> dict[str, list[Sizes]]:
         sizes = {"B": batch, "T": tokens, "pairs": tokens * prompt, "context": tokens}
         return {"forward": [sizes]}
     starts = range(0, prompt, request.step_tokens)
-    reading = [_step(1, start, min(request.step_tokens, prompt - start)) for start in starts]
-    return {"prefill": reading * batch, "decode": [_step(batch, request.context - 1, 1)]}
+    reading = [_step(1, past, min(request.step_tokens, prompt - past), prompt) for past in starts]
+    return {
+        "prefill": reading * batch,
+        "decode": [_step(batch, request.context - 1, 1, request.context)],
+    }
 
 
-def _step(sequences: int, past: int, new: int) -> Sizes:
-    """Each of the sequences gets `new` tokens after its `past` ones, and a row of logits."""
+def _step(sequences: int, past: int, new: int, longest: int) -> Sizes:
+    """Each of the sequences gets `new` tokens after its `past` ones, and a row of logits. The block
+    tables are as wide as `longest` tokens need."""
     seen = past + new
     return {
         "T": sequences * new,
         "B": sequences,
-        "P": -(-seen // BLOCK),
+        "P": -(-longest // BLOCK),
         "R": sequences,
         "context": sequences * seen,
         "pairs": sequences * new * (past + seen + 1) / 2,
@@ -169,7 +178,7 @@ def analyze(subject: Subject, request: Request, hardware: Hardware) -> dict[str,
             {
                 "module": path,
                 "parameters": subject.parameters and subject.parameters.get(path, 0),
-                "weight_bytes": subject.weight_bytes.get(path, 0),
+                "weight_bytes": subject.module_bytes.get(path, 0),
                 **{phase: found.to_dict() for phase, found in sums.items()},
             }
             for path, sums in modules.items()
@@ -193,7 +202,7 @@ def _memory(
     subject: Subject, request: Request, hardware: Hardware, temporary: Sequence[int | None]
 ) -> dict[str, Any]:
     """Bytes that weights, the cache of the longest sequences asked for, and one step need."""
-    weights, cached = sum(subject.weight_bytes.values()), 0
+    weights, cached = subject.weight_bytes, 0
     if subject.cache is not None:
         blocks = -(-max(request.prompt, request.context) // BLOCK) * request.batch
         cached = blocks * subject.cache["bytes_per_block"] * subject.cache["num_layers"]
@@ -228,16 +237,21 @@ class Row:
 
 
 def grouped(result: Mapping[str, Any]) -> list[Row]:
-    """The modules of `analyze`, those of different layers as one row where they cost the same.
-    In front of the first row of layers stands the sum of these layers."""
+    """The modules of `analyze`, those of all layers as one row: "model.layers.*.mlp.down_proj". In
+    front of a layer's rows stands their sum, "model.layers.*", whose members are the layers."""
     phases = list(result["phases"])
-    rows: dict[str, Row] = {}
+    groups: dict[str, dict[str, Row]] = {}
     for fact in result["modules"]:
         path = str(fact["module"])
-        if layer := re.match(r"(.*?)\.\d+(?=\.|$)", path):
-            layers = f"{layer[1]}.*"
-            rows.setdefault(layers, Row(layers, is_layer=True)).add(layer[0], fact, phases)
-        kind = re.sub(r"\.\d+(?=\.|$)", ".*", path)
-        costs = [fact["weight_bytes"], *(fact[p]["flops"] for p in phases if p in fact)]
-        rows.setdefault(f"{kind} {costs}", Row(kind)).add(path, fact, phases)
-    return list(rows.values())
+        kind = re.sub(_NUMBER, ".*", path)
+        if layer := re.match(rf"(.*?){_NUMBER}", path):
+            head = f"{layer[1]}.*"
+            rows = groups.setdefault(head, {"": Row(head, is_layer=True)})
+            rows[""].add(layer[0], fact, phases)
+        else:
+            rows = groups.setdefault(kind, {})
+        rows.setdefault(kind, Row(kind)).add(path, fact, phases)
+    return [row for rows in groups.values() for row in rows.values()]
+
+
+_NUMBER = r"\.\d+(?=\.|$)"  # of a layer, in a module's path

@@ -10,7 +10,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from .trace import Event, Trace
 
@@ -60,25 +59,31 @@ def slices(trace: Trace, steps: list[Event], aliases: Mapping[str, str]) -> list
     events = sorted((e for e in trace.events if e.category in _WORK), key=lambda e: e.start_us)
     starts = [event.start_us for event in events]
     found: list[Slice] = []
+    seen = _ns(steps[0].start_us)
     for step in steps:
+        phase = str(step.args.get("phase", ""))
+        start, end = max(_ns(step.start_us), seen), max(_ns(step.end_us), seen)
         first, after = bisect_left(starts, step.start_us), bisect_left(starts, step.end_us)
-        found += _step(step, events[first:after], aliases)
-    for one, other in pairwise(steps):
-        found.append(Slice((UNMATCHED, BETWEEN), _phase(other), _ns(other.start_us) - _end(one)))
+        found.append(Slice((UNMATCHED, BETWEEN), phase, start - seen))
+        found += _step(start, end, phase, events[first:after], aliases)
+        seen = end
     return [piece for piece in found if piece.ns]
 
 
-def _step(step: Event, events: list[Event], aliases: Mapping[str, str]) -> Iterator[Slice]:
-    phase, seen, end = _phase(step), _ns(step.start_us), _end(step)
+def _step(
+    start: int, end: int, phase: str, events: list[Event], aliases: Mapping[str, str]
+) -> Iterator[Slice]:
+    """The time between two moments, in which these events lie."""
+    seen = start
     for number, event in enumerate(events):
-        path = module_path(event.module, aliases)
-        start = _ns(event.start_us)
-        stop = min(max(_end(event), seen), end)
         if number == 0:
-            yield Slice((UNMATCHED, BEFORE), phase, start - seen)
-            seen = start
-        yield Slice(path or (UNMATCHED, NAMELESS), phase, stop - seen)  # the gap before it too
-        seen = stop
+            begun = min(max(_ns(event.start_us), start), end)
+            yield Slice((UNMATCHED, BEFORE), phase, begun - start)
+            seen = begun
+        until = min(max(_ns(event.end_us), seen), end)
+        path = module_path(event.module, aliases) or (UNMATCHED, NAMELESS)
+        yield Slice(path, phase, until - seen)  # the gap before the event is in it
+        seen = until
     yield Slice((UNMATCHED, AFTER if events else BEFORE), phase, end - seen)
 
 
@@ -111,13 +116,5 @@ def text(path: Path) -> str:
     return f"{path[0]}: {path[1]}" if path[0] == UNMATCHED and path[1:] else ".".join(path)
 
 
-def _phase(step: Event) -> str:
-    return str(step.args.get("phase", ""))
-
-
 def _ns(us: float) -> int:
     return round(us * 1000)
-
-
-def _end(event: Event) -> int:
-    return _ns(event.end_us)

@@ -39,7 +39,7 @@ def compare(traces: Sequence[Trace], sources: Sequence[str]) -> dict[str, Any]:
     ]
     whole = tree.tree(cut)
     _check_modules(names, whole)
-    phases = {piece.phase for pieces in cut for piece in pieces}
+    phases = set.intersection(*({piece.phase for piece in pieces} for pieces in cut))
     agreements = [agreement.agreement(headers[0], header) for header in headers[1:]]
     said = [found["agrees"] for found in agreements if found["agrees"] is not None]
     return {

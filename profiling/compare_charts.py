@@ -16,8 +16,8 @@ Form = Mapping[str, Any]
 _OTHER = "other modules"
 _ITSELF = "the layer itself"
 _ROOT = "(all)"
-_STRUCTURE = "rgba(138, 138, 138, 0.25)"  # of a block that only holds others
-_ALIKE = 4.0  # times as long, up to which engines share an axis
+_STRUCTURE = "#c8c8c8"  # of a block that only holds others
+_ALIKE = 8.0  # times as long, up to which engines share an axis
 
 
 def colours(result: Form, names: Sequence[str]) -> dict[str, str]:
@@ -191,7 +191,7 @@ def flame(form: Form, name: str, colour: Mapping[str, str]) -> Chart:
         "labels": columns["label"],
         "parents": columns["parent"],
         "values": columns["value"],
-        "marker": {"colors": columns["fill"], "line": {"width": 1}},
+        "marker": {"colors": columns["fill"], "line": {"width": 1, "color": NEUTRAL}},
         "leaf": {"opacity": 1},
         "tiling": {"orientation": "v"},
         "sort": False,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import compare_charts as charts
-from .compare_table import engine_facts, verdict
+from .compare_table import engine_facts, notes
 from .page import Column, Section, Table, Tabs, render
 
 
@@ -16,7 +16,7 @@ def page(result: dict[str, Any]) -> str:
     forms = {"all": result, **result["phases"]}
     colour = charts.colours(result, names)
     sections = [
-        Section("Engines", [_engines(result["engines"])], [verdict(result["outputs_agree"])]),
+        Section("Engines", [_engines(result["engines"])], notes(result)),
         Section(
             "Time by part",
             [Tabs({phase: charts.totals(form, names, colour) for phase, form in forms.items()})],

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from .attribution import UNMATCHED
 
+_SLOWED = 1.25  # times as long, from which on a reader is told
+
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
     """Engines; time by layer; time by kind of module. `result`: what `compare` gives."""
@@ -18,11 +20,24 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
         _engines(result["engines"]),
         _times(names, result["layers"], result["engines"], "time by layer, ms of the traced run"),
         _times(names, result["kinds"], result["engines"], "the same by kind of module"),
-        Text(verdict(result["outputs_agree"])),
+        *map(Text, notes(result)),
     ]
 
 
-def verdict(agree: bool | None) -> str:
+def notes(result: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    found = [_verdict(result["outputs_agree"])]
+    for engine in result["engines"]:
+        times = engine["tracing_overhead"] or 0
+        if times > _SLOWED:
+            found.append(
+                f"Tracing made {engine['name']} take {times:.1f} times as long: its rows say how"
+                " its time is divided, its untraced run how long it takes."
+            )
+    return found
+
+
+def _verdict(agree: bool | None) -> str:
     said = {True: "The outputs agree.", False: "The outputs DO NOT agree."}
     return said[agree] if agree is not None else "There are no outputs to compare."
 
@@ -52,7 +67,7 @@ def engine_facts(engines: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         "traced run, ms": [_number(e["total_ms"], 1) for e in engines],
         "traced / untraced": [_number(e["tracing_overhead"], 2) for e in engines],
         "matched to a module": [f"{e['matched_share']:.1%}" for e in engines],
-        "in modules of all": [f"{e['aligned_share']:.1%}" for e in engines],
+        "aligned with all": [f"{e['aligned_share']:.1%}" for e in engines],
         "loading, ms": [_number(e["start_up"].get("load_ms"), 0) for e in engines],
         "first token after, ms": [_number(e["start_up"].get("first_token_ms"), 0) for e in engines],
         "peak memory, MiB": [_number(e["memory"].get("peak_rss_mb"), 0) for e in engines],

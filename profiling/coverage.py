@@ -67,9 +67,12 @@ def coverage(trace: Trace, phase: str) -> Coverage:
             gaps[piece.after, piece.before] = (count + 1, ms + piece.us / 1e3)
     ordered = sorted(gaps.items(), key=lambda item: -item[1][1])
     return Coverage(
-        sum(times.values()),
-        *times.values(),
-        tuple(Gap(*names, *found) for names, found in ordered),
+        wall_ms=sum(times.values()),
+        calls_ms=times["calls"],
+        wrapper_ms=times["wrapper"],
+        host_ms=times["host"],
+        unnamed_ms=times["unnamed"],
+        gaps=tuple(Gap(*names, *found) for names, found in ordered),
     )
 
 

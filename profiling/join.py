@@ -95,7 +95,7 @@ def _facts(number: int, call: Call, step: Event, scope: Mapping[str, float]) -> 
         facts["modules"] = list(call.modules)
     if (inside := layer(call.module)) is not None:
         facts["layer"] = inside
-    facts |= {name: step.args[name] for name in ("step", "phase") if name in step.args}
+    facts |= _place(step)
     for name in ("inputs", "outputs"):
         facts[name] = [_tensor(tensor, scope) for tensor in getattr(call, name)]
     for name in ("flops", "read_bytes", "written_bytes"):
@@ -106,11 +106,16 @@ def _facts(number: int, call: Call, step: Event, scope: Mapping[str, float]) -> 
 
 def _wrappers(events: Sequence[Event], step: Event) -> Iterator[Event]:
     """What lies between a step's events, as time of the later one's module."""
-    place = {name: step.args[name] for name in ("step", "phase") if name in step.args}
     for before, event in pairwise(events):
         if (gap := event.start_us - before.end_us) > 0:
-            args = {**place, **({"module": event.module} if event.module else {})}
+            args = _place(step)
+            if event.module:
+                args["module"] = event.module
             yield Event(WRAPPER, "host", before.end_us, gap, step.thread, args)
+
+
+def _place(step: Event) -> dict[str, Any]:
+    return {name: step.args[name] for name in ("step", "phase") if name in step.args}
 
 
 def _tensor(tensor: Mapping[str, Any], scope: Mapping[str, float]) -> dict[str, Any]:

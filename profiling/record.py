@@ -61,7 +61,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
-        events = {name: data.get(name, []) for name in ("events", "beside")}
+        events = {"events": data["events"], "beside": data.get("beside", [])}
         read = {name: [Event.from_dict(event) for event in found] for name, found in events.items()}
         return cls(**{**data, **read})
 
@@ -101,7 +101,7 @@ class Recorder:
         self._open: list[_Open] = []
         self._beside: list[Event] = []
         if before:
-            self._top.append(Event("start", before, 0.0, _counters(0.0)))
+            self._top.append(Event("start", before, 0.0, _counters(time.process_time())))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Event]:

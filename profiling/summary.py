@@ -1,4 +1,4 @@
-"""What a joined trace says in numbers: time by module, op, kernel and layer, decode steps, coverage.
+"""What a joined trace says in numbers: time by module, op, kernel and layer, steps, coverage.
 
 All times of decode are of one step on average, those of prefill of the whole prompt; the rows of
 each table sum to the phase's wall clock. Achieved rates are over a row's own time.
@@ -41,25 +41,20 @@ class Totals:
 
 
 def summarise(trace: Trace) -> dict[str, Any]:
-    """Of a trace that `join` gave, with or without `predict`; one JSON object."""
-    keys: dict[str, Callable[[Event], str]] = {
-        "modules": module_kind,
-        "ops": _op,
-        "kernels": lambda event: event.name,
-        "layers": _layer,
-    }
+    """Of a trace that `join` gave, with or without `predicted`; one JSON object."""
     return {
         "steps": steps(trace),
         "coverage": {phase: coverage(trace, phase).to_dict() for phase in PHASES},
-        **{name: table(trace, key) for name, key in keys.items()},
+        "modules": sorted(table(trace, module_kind), key=_slowest, reverse=True),
+        "ops": sorted(table(trace, _op), key=_slowest, reverse=True),
+        "kernels": sorted(table(trace, _kernel), key=_slowest, reverse=True),
+        "layers": sorted(table(trace, _layer), key=lambda row: row["name"].startswith("(")),
     }
 
 
 def table(trace: Trace, key: Callable[[Event], str]) -> list[dict[str, Any]]:
-    """A row for each name that `key` gives events: {"name", "prefill": {...}, "decode": {...}}.
-
-    The slowest first, by decode if there is any.
-    """
+    """A row for each name that `key` gives events: {"name", "prefill": {...}, "decode": {...}}, in
+    the order of a run."""
     rows: dict[str, dict[str, Any]] = {}
     for phase in PHASES:
         totals: dict[str, Totals] = {}
@@ -71,7 +66,7 @@ def table(trace: Trace, key: Callable[[Event], str]) -> list[dict[str, Any]]:
         for name, row in totals.items():
             facts = _facts(row, wall, number, trace.header.ceilings)
             rows.setdefault(name, {"name": name})[phase] = facts
-    return sorted(rows.values(), key=_slowest, reverse=True)
+    return list(rows.values())
 
 
 def steps(trace: Trace) -> dict[str, Any]:
@@ -110,6 +105,10 @@ def _op(event: Event) -> str:
     return f"({event.name})" if event.name == WRAPPER else f"(host) {event.name}"
 
 
+def _kernel(event: Event) -> str:
+    return event.name if event.category in CALLS else _op(event)
+
+
 def _layer(event: Event) -> str:
     found = re.search(r"^(.*?\.)?\d+(?=\.|$)", event.module)
     if found:
@@ -124,7 +123,7 @@ def _count(trace: Trace, phase: str) -> int:
 
 
 def _facts(row: Totals, wall: float, number: int, ceilings: Mapping[str, float]) -> dict[str, Any]:
-    facts = {
+    facts: dict[str, Any] = {
         "ms": row.us / 1e3 / number,
         "share": row.us / wall if wall else 0.0,
         "calls": row.calls / number,
@@ -141,5 +140,6 @@ def _facts(row: Totals, wall: float, number: int, ceilings: Mapping[str, float])
     return facts
 
 
-def _slowest(row: Mapping[str, Any]) -> tuple[float, float]:
-    return tuple(row.get(phase, {}).get("ms", 0.0) for phase in ("decode", "prefill"))  # type: ignore[return-value]
+def _slowest(row: Mapping[str, Any]) -> list[float]:
+    """By decode if there is any."""
+    return [row.get(phase, {}).get("ms", 0.0) for phase in ("decode", "prefill")]

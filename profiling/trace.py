@@ -94,7 +94,8 @@ class Header:
     """What ran: engine and model, what it was asked and answered, and what that cost.
 
     engine: "ingot", "eager", "hf", "compile", "onnx"; "unknown" where a foreign profiler wrote the
-    trace. model: the card of docs/format.md as far as it is known. aliases: a checkpoint's names of
+    trace. model: the card of docs/format.md as far as it is known, and `quantization` and
+    `kv_dtype` where weights or cache are coarser than its dtype. aliases: a checkpoint's names of
     modules that are one in this model, such as "...q_proj" -> "...qkv_proj". request: `tokens`
     [int], `new_tokens`. result: `tokens` [int], `logits` [float] after the prompt, or an encoder's
     `hidden`. runs: untraced ones' `total_ms`, `prefill_ms`, `decode_ms`. start_up: `load_ms`.
@@ -121,7 +122,8 @@ class Header:
             value, expected = getattr(found, name), type(getattr(default, name))
             if not isinstance(value, expected):
                 raise TypeError(f"{name} must be of type {expected.__name__}")
-        lists = (found.request.get("tokens", []), *found.result.values())
+        asked = (found.request.get("tokens", []), [found.request.get("new_tokens", 0)])
+        lists = (*asked, *found.result.values())
         values = (found.start_up, found.memory, found.ceilings, *found.runs)
         for numbers in (*lists, *(value.values() for value in values)):
             _check_numbers(numbers, "header")
@@ -138,9 +140,12 @@ def _check_numbers(values: Iterable[Any], where: str) -> None:
 
 @dataclass
 class Trace:
+    """threads: names of threads, by the numbers that events have."""
+
     header: Header
     events: list[Event]
     counters: list[Counter] = field(default_factory=list)
+    threads: dict[int, str] = field(default_factory=dict)
 
     def steps(self) -> list[Event]:
         return sorted((e for e in self.events if e.category == "step"), key=lambda e: e.start_us)
@@ -152,8 +157,15 @@ class Trace:
             "traceEvents": [
                 *(event.to_chrome(process) for event in self.events),
                 *(counter.to_chrome(process) for counter in self.counters),
+                _name("process_name", process, 0, self.header.name or self.header.engine),
+                *(_name("thread_name", process, *thread) for thread in self.threads.items()),
             ],
         }
+
+
+def _name(what: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    """Chrome's "M" event: what a viewer calls a process or a thread."""
+    return {"name": what, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
 
 
 def from_chrome(document: Any, where: str) -> Trace:
@@ -179,6 +191,11 @@ def from_chrome(document: Any, where: str) -> Trace:
                 for e in events
                 if e.get("ph") == "C"
             ],
+            {
+                int(e["tid"]): str(e["args"]["name"])
+                for e in events
+                if e.get("ph") == "M" and e.get("name") == "thread_name"
+            },
         )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ProfileError(

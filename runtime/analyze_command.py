@@ -16,7 +16,7 @@ from ..profiling.roofline import read_hardware
 from .errors import BadInput
 from .package import read_manifest
 
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_UNITS = tuple(zip((1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "TGMk mun", strict=True))
 
 
 def of_package(path: Path) -> Subject:
@@ -30,17 +30,15 @@ def of_package(path: Path) -> Subject:
     if model["kind"] == "module":
         raise BadInput(f"{path} is a module of your own; analyze knows decoders and encoders")
     calls = [Call.from_dict(call) for call in facts["calls"]]
-    weights: dict[str, int] = {}
-    offsets: set[int] = set()
+    module_bytes: dict[str, int] = {}
     for name, fact in manifest["constants"].items():
         module = name.rpartition(".")[0]
-        if fact["offset"] not in offsets:
-            weights[module] = weights.get(module, 0) + fact["nbytes"]
-        offsets.add(fact["offset"])
+        module_bytes[module] = module_bytes.get(module, 0) + fact["nbytes"]
     return Subject(
         str(path),
         model,
-        weight_bytes=weights,
+        weight_bytes=manifest["entries"]["ingot/weights.bin"]["bytes"],
+        module_bytes=module_bytes,
         max_tokens=model.get("max_seq_len", 1),
         calls=lambda _: calls,
         temporary_bytes=lambda _: None,
@@ -109,7 +107,7 @@ def _facts(result: dict[str, Any]) -> Any:
         }[phase]
         facts.add_row(
             what,
-            f"{found['seconds'] * 1e3:.2f} ms, {found['tokens_per_s']:.1f} tokens/s: "
+            f"{_short(found['seconds'])}s, {found['tokens_per_s']:.4g} tokens/s: "
             f"{_short(found['flops'])}FLOP, {_short(_moved(found))}B, {found['bound']}-bound",
         )
     return facts
@@ -125,7 +123,7 @@ def _table(phase: str, rows: Sequence[Row]) -> Any:
 
     table = Table(title=phase, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("module", no_wrap=True)
-    for column in ("weights", "FLOP", "bytes", "FLOP/B", "bound", "ms"):
+    for column in ("weights", "FLOP", "bytes", "FLOP/B", "bound", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     layers = Row("")
     for row in (row for row in rows if phase in row.phases):
@@ -136,9 +134,9 @@ def _table(phase: str, rows: Sequence[Row]) -> Any:
             f"{_short(row.weight_bytes)}B",
             _short(found["flops"]),
             _short(_moved(found)),
-            f"{found['intensity']:.1f}",
+            f"{found['intensity']:.3g}",
             found["bound"],
-            f"{found['seconds'] * 1e3:.2f}",
+            f"{_short(found['seconds'])}s",
             style="bold" if row.is_layer else None,
         )
     return table
@@ -146,7 +144,7 @@ def _table(phase: str, rows: Sequence[Row]) -> Any:
 
 def _name(row: Row, layers: Row) -> str:
     """Inside the layers, without their name, and without their number where that is the row's."""
-    inside = row is not layers and row.module.startswith(layers.module) and layers.module != ""
+    inside = row is not layers and layers.is_layer and row.module.startswith(layers.module)
     count = len(row.members)
     times = f" x{count}" if count > 1 and not (inside and count == len(layers.members)) else ""
     own = row.module.removeprefix(layers.module).removeprefix(".") if inside else row.module
@@ -157,5 +155,5 @@ def _short(number: float) -> str:
     """Three digits and a decimal prefix: 6.74 G."""
     for unit, prefix in _UNITS:
         if number >= unit:
-            return f"{number / unit:.3g} {prefix}"
-    return f"{number:.3g} "
+            return f"{number / unit:.3g} {prefix.strip()}"
+    return "0 "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from ..profiling.compare import compare, engine_names
 from ..profiling.engine import Process, Request
 from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
-from ..profiling.trace import Trace
+from ..profiling.trace import Trace, read_json
+from . import load
 
 _TRACED = 3  # runs, of which the one with the median time is shown
+_PAUSE_S = 0.1  # before a run: threads of the engine before it still spin (docs/compare.md)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def run(
     prompt: str | None,
     tokens: str | None,
     prompt_tokens: int | None,
-    new_tokens: int,
+    new_tokens: int | None,
     repeats: int,
     threads: int,
     output: Path | None,
@@ -75,7 +78,7 @@ def run(
     """Raises ProfileError or the runtime's errors, one sentence each, before anything has run."""
     if len(texts) < 2:
         raise ProfileError("compare needs two sources at least; see ingot compare --help")
-    if repeats < 1 or new_tokens < 0:
+    if repeats < 1 or (new_tokens or 0) < 0:
         raise ProfileError("compare needs at least 1 repeat, and 0 new tokens or more")
     sources = [source(text) for text in texts]
     for path in (output and output.absolute().parent, save_traces):
@@ -85,15 +88,16 @@ def run(
         raise ProfileError(
             "plotly is not installed; an HTML page needs it: pip install 'ingot[report]'"
         )
-    traces = {s: readers.read_trace(s.path) for s in sources if s.kind == "trace"}
-    live = [s for s in sources if s.kind != "trace"]
+    traces = {i: readers.read_trace(s.path) for i, s in enumerate(sources) if s.kind == "trace"}
+    live = {i: s for i, s in enumerate(sources) if s.kind != "trace"}
     if live:
-        ids = _tokens(live, list(traces.values()), prompt, tokens, prompt_tokens)
         stored = next((t.header.request for t in traces.values() if t.header.request), {})
-        asked = (prompt, tokens, prompt_tokens) != (None, None, None)
-        new = new_tokens if asked else int(stored.get("new_tokens", new_tokens))
-        traces |= record(live, Request(tuple(ids), new, threads), repeats, progress)
-    ordered = [traces[s] for s in sources]
+        ids = _tokens(list(live.values()), stored, prompt, tokens, prompt_tokens)
+        new = stored.get("new_tokens", 16) if new_tokens is None else new_tokens
+        request = Request(tuple(ids), new, threads)
+        found = record(list(live.values()), request, repeats, progress)
+        traces |= dict(zip(live, found, strict=True))
+    ordered = [traces[i] for i in range(len(sources))]
     if save_traces:
         _save(ordered, sources, save_traces)
     result = compare(ordered, texts)
@@ -140,35 +144,37 @@ def record(
     request: Request,
     repeats: int,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[Source, Trace]:
+) -> list[Trace]:
     """A trace of each source, whose header's `runs` are the untraced ones.
 
     Each starts and runs once before the next one starts, so that loading is measured alone. Then
     untraced runs take turns, A B A B, and traced ones after them.
     """
     with ExitStack() as stack:
-        processes: dict[Source, Process] = {}
-        for one in dict.fromkeys(sources):
+        processes = []
+        for one in sources:
             progress(f"{one.text}: starts, warms up")
-            process = Process(KINDS[one.kind].module, one.target)
-            processes[one] = stack.enter_context(closing(process))
+            process = stack.enter_context(closing(Process(KINDS[one.kind].module, one.target)))
             process.run(request, traced=False)
+            processes.append(process)
 
-        def turns(count: int, traced: bool) -> dict[Source, list[Trace]]:
-            found: dict[Source, list[Trace]] = {one: [] for one in processes}
-            for number in range(count):
-                for one, process in processes.items():
-                    what = "traced run" if traced else "run"
-                    progress(f"{one.text}: {what} {number + 1} of {count}")
-                    found[one].append(process.run(request, traced))
-            return found
+        def turns(count: int, traced: bool) -> list[tuple[Trace, ...]]:
+            rounds = []
+            for number in range(1, count + 1):
+                progress(f"{'traced' if traced else 'untraced'} run {number} of {count}")
+                rounds.append([rested(process, traced) for process in processes])
+            return list(zip(*rounds, strict=True))
+
+        def rested(process: Process, traced: bool) -> Trace:
+            time.sleep(_PAUSE_S)
+            return process.run(request, traced)
 
         untraced = turns(repeats, traced=False)
         traced = turns(1 + _TRACED, traced=True)
-    return {one: _one(untraced[one], traced[one][1:]) for one in processes}
+    return [_one(plain, rest) for plain, (_, *rest) in zip(untraced, traced, strict=True)]
 
 
-def _one(untraced: list[Trace], traced: list[Trace]) -> Trace:
+def _one(untraced: Sequence[Trace], traced: Sequence[Trace]) -> Trace:
     """The traced run with the median time, with the untraced ones' times and memory."""
 
     def length(trace: Trace) -> float:
@@ -188,12 +194,12 @@ def _one(untraced: list[Trace], traced: list[Trace]) -> Trace:
 
 def _tokens(
     live: list[Source],
-    stored: list[Trace],
+    stored: dict[str, Any],
     prompt: str | None,
     tokens: str | None,
     prompt_tokens: int | None,
 ) -> list[int]:
-    """The prompt: as asked, else that of a stored trace, else 32 tokens."""
+    """The prompt: as asked, else that of a stored trace's request, else 32 tokens."""
     given = [option for option in (prompt, tokens, prompt_tokens) if option is not None]
     if len(given) > 1:
         raise ProfileError("give one of --prompt, --tokens and --prompt-tokens")
@@ -204,10 +210,8 @@ def _tokens(
             raise ProfileError(f"--tokens {tokens} is not a list such as 1,2,3") from error
     if prompt is not None:
         return _encode(live, prompt)
-    if not given:
-        for trace in stored:
-            if trace.header.request.get("tokens"):
-                return [int(token) for token in trace.header.request["tokens"]]
+    if not given and stored.get("tokens"):
+        return [int(token) for token in stored["tokens"]]
     count = 32 if prompt_tokens is None else prompt_tokens
     if count < 1:
         raise ProfileError("--prompt-tokens must be at least 1")
@@ -218,34 +222,24 @@ def _tokens(
 def _encode(live: list[Source], prompt: str) -> list[int]:
     """By the first source that has a tokenizer."""
     for one in live:
-        if one.kind == "package":
-            from .package import Package
-
-            package = Package(one.path)
+        if one.kind in ("package", "onnx"):
+            package = load(one.path)
             if package.manifest["tokenizer"]:
                 return package.encode(prompt)
-            continue
-        folder = one.path if one.path.is_dir() else one.path.parent
-        if (folder / "tokenizer.json").exists():
+        elif (one.path / "tokenizer.json").exists():
             from tokenizers import Tokenizer
 
-            return list(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(prompt).ids)
+            return list(Tokenizer.from_file(str(one.path / "tokenizer.json")).encode(prompt).ids)
     raise ProfileError("no source has a tokenizer; give --tokens instead of --prompt")
 
 
 def _vocab_size(live: list[Source]) -> int:
     """The first that a source says."""
     for one in live:
-        if one.kind == "package":
-            from .package import Package
-
-            size = Package(one.path).manifest["model"].get("vocab_size")
+        if one.kind in ("package", "onnx"):
+            size = load(one.path).manifest["model"].get("vocab_size")
         else:
-            folder = one.path if one.path.is_dir() else one.path.parent
-            try:
-                config = json.loads((folder / "config.json").read_text())
-            except (OSError, ValueError):
-                continue
+            config = read_json(one.path / "config.json")
             size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
         if isinstance(size, int) and size > 0:
             return size

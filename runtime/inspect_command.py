@@ -88,7 +88,7 @@ def run(path: Path, as_json: bool) -> None:
         facts.add_row("entry", f"{name}  {fact['bytes']:,} bytes")
     console.print(facts)
     if found["report"]:
-        phases = Table("compile phase", "seconds")
-        for event in found["report"]["events"]:
-            phases.add_row(event["name"], f"{event['duration_s']:.2f}")
-        console.print(phases)
+        from ..profiling.report import read_record, report
+        from ..profiling.report_table import phases
+
+        console.print(phases(report(read_record(path))))

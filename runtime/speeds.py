@@ -100,9 +100,9 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Arr
     """Sequences of one length, whose blocks lie in one part of the cache after the other."""
     tokens, sequences = int(sizes["T"]), int(sizes["B"])
     new, length = tokens // sequences, int(sizes["context"]) // sequences
-    (_, heads, dim), (_, kv_heads, _), _, (_, block_bytes), *_ = (
-        _shape(fact, sizes) for fact in call.inputs
-    )
+    _, heads, dim = _shape(call.inputs[0], sizes)
+    _, kv_heads, _ = _shape(call.inputs[1], sizes)
+    block_bytes = int(call.inputs[3]["shape"][-1])
     cache = buffer[: len(buffer) // block_bytes * block_bytes].reshape(-1, block_bytes)
     blocks = min(-(-length // BLOCK), len(cache) // sequences)
     length = min(length, blocks * BLOCK)

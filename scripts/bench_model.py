@@ -113,11 +113,9 @@ def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
         events = json.loads(trace.read_text())["traceEvents"]
     parts = []
     for step in (e for e in events if e["name"] == "step" and e["args"]["tokens"] == 1):
-        inside = [
-            e
-            for e in events
-            if e.get("cat") in ("kernel", "op") and step["ts"] <= e["ts"] <= step["ts"] + step["dur"]
-        ]
+        end = step["ts"] + step["dur"]
+        calls = [e for e in events if e.get("cat") in ("kernel", "op")]
+        inside = [e for e in calls if step["ts"] <= e["ts"] <= end]
         times = dict.fromkeys((*_KINDS.values(), "generated"), 0.0)
         for event in inside:
             name = event["name"].removeprefix("aoti_torch_cpu_")

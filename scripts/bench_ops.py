@@ -10,18 +10,15 @@ machine touches all alike. Weights and caches are rotated through copies larger 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -35,6 +32,7 @@ from ingot.custom_ops.eager import bind
 from ingot.custom_ops.kv_layout import BLOCK, ITEM_BYTES, bytes_per_block
 from ingot.custom_ops.linear import pack_linear
 from ingot.custom_ops.quantised_linear import random_weight
+from ingot.runtime import capi
 
 _ROTATED_BYTES = 256 << 20
 
@@ -65,26 +63,19 @@ class Row:
 
 
 class Ceilings:
-    """READ and FMA of this machine, compiled for it."""
+    """READ and FMA of this machine, by the instructions of the level that runs."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        library = Path(self._folder.name) / "ceilings.so"
-        source = Path(__file__).with_name("ceilings.cpp")
-        flags = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
-        subprocess.run(["g++", *flags, source, "-o", library], check=True)
-        self._library = ctypes.CDLL(str(library))
-        self._library.read_seconds.restype = ctypes.c_double
-        self._library.fma_flops.restype = ctypes.c_double
+        self._library = capi.library()
         self._buffer = torch.ones(_ROTATED_BYTES // 4)
 
     def seconds(self, row: Row) -> float:
         """The least time that the row's bytes and operations take; the larger of the two."""
-        read = self._library.read_seconds(
-            ctypes.c_void_p(self._buffer.data_ptr()), ctypes.c_size_t(_ROTATED_BYTES)
-        )
-        flops = self._library.fma_flops(ctypes.c_int64(200_000))
-        return max(row.bytes * read / _ROTATED_BYTES, row.flops / flops)
+        threads = torch.get_num_threads()
+        address = self._buffer.data_ptr()
+        read = self._library.ingot_measure_memory(address, _ROTATED_BYTES, threads)
+        flops = self._library.ingot_measure_flops(threads)
+        return max(row.bytes / read, row.flops / flops) / 1e9
 
 
 def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Callable[[int], Any]:

@@ -43,7 +43,7 @@ def test_runs_take_turns_and_warm_ups_are_dropped(fakes: list[Source], tmp_path:
     assert order[:2] == ["one run", "two run"]  # each alone, before the next one starts
     assert order[2:6] == ["one run", "two run"] * 2
     assert order[6:] == ["one traced", "two traced"] * 4
-    trace = found[fakes[0]]
+    trace = found[0]
     # A fake's n-th run takes 4 steps of 10 + 10 / n and 4 us: the second and third were counted.
     assert [run["total_ms"] for run in trace.header.runs] == pytest.approx(
         [0.064, 0.004 + 0.04 * (1 + 1 / 3)], rel=1e-9
@@ -65,12 +65,12 @@ def test_live_engines_beside_a_stored_trace(
     fakes: list[Source], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are asked what the trace was; what is saved compares again to the same result."""
-    stored = record(fakes[:1], REQUEST, repeats=1)[fakes[0]]
+    stored = record(fakes[:1], REQUEST, repeats=1)[0]
     stored.header.engine = "before"
     file = tmp_path / "before.json"
     file.write_text(json.dumps(stored.to_chrome()))
     options = {"prompt": None, "tokens": None, "prompt_tokens": None, "output": None}
-    options |= {"new_tokens": 16, "repeats": 1, "threads": 0, "as_json": True}
+    options |= {"new_tokens": None, "repeats": 1, "threads": 0, "as_json": True}
     kept = tmp_path / "kept"
     kept.mkdir()
     compare_command.run(
@@ -152,9 +152,31 @@ def test_what_an_engine_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prompts(demo_checkpoint: Path) -> None:
     live = [compare_command.source(f"eager:{demo_checkpoint}")]
-    tokens = compare_command._tokens(live, [], None, None, 5)
+    tokens = compare_command._tokens(live, {}, None, None, 5)
     assert len(tokens) == 5
     assert max(tokens) < 4096
-    text = compare_command._tokens(live, [], "def f(", None, None)
+    text = compare_command._tokens(live, {}, "def f(", None, None)
     assert text
-    assert text == compare_command._tokens(live, [], None, ",".join(map(str, text)), None)
+    assert text == compare_command._tokens(live, {}, None, ",".join(map(str, text)), None)
+
+
+def test_eager_beside_a_package(demo_checkpoint: Path, demo_package: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    sources = (f"eager:{demo_checkpoint}", demo_package)
+    options = ("--prompt", "def f(", "--new-tokens", 3, "--repeats", 1, "--threads", 1)
+    result = ingot_compare(*sources, *options, "--json", "-o", page)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [engine["name"] for engine in found["engines"]] == ["eager", "ingot"]
+    assert found["outputs_agree"] is True
+    assert found["engines"][1]["agreement"]["tokens_equal"] == 3
+    layers = [row["module"] for row in found["layers"]]
+    assert {f"model.layers.{i}" for i in range(6)} < set(layers)
+    for engine in found["engines"]:
+        summed = sum(row[f"{engine['name']}_ms"] for row in found["layers"])
+        assert summed == pytest.approx(engine["total_ms"])
+        assert engine["matched_share"] > 0.5  # far less than what is found on a quiet machine
+        assert engine["untraced"]["runs"] == 1
+    rows = {row["module"]: row for row in found["rows"]}
+    assert all(rows["model.layers.3.self_attn.qkv_proj"][f"{n}_ms"] > 0 for n in ("eager", "ingot"))
+    assert page.stat().st_size > 1_000_000  # plotly.js is in it

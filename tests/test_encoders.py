@@ -92,6 +92,22 @@ def test_embed_command(minilm: Path, tmp_path: Path) -> None:
     assert "give --text TEXT" in nothing.stderr
 
 
+def test_profile_command(minilm: Path) -> None:
+    texts = json.loads(
+        command("profile", minilm, "--text", "a cat", "--repeats", 1, "--json").stdout
+    )
+    assert texts["request"] == {"texts": ["a cat"]}
+    result = command("profile", minilm, "--prompt-tokens", 40, "--repeats", 1, "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert len(found["request"]["tokens"]) == 40
+    attention = next(row["prefill"] for row in found["ops"] if row["name"] == "attention")
+    assert attention["calls"] == 6
+    # Every token sees all 40: 4 operations a pair, head and element.
+    assert attention["gflop_s"] * attention["ms"] * 1e6 == pytest.approx(6 * 4 * 40 * 40 * 384)
+    assert sum(row["prefill"]["share"] for row in found["modules"]) == pytest.approx(1)
+
+
 def test_eval_compares_with_a_reference(
     minilm: Path, minilm_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -186,6 +202,15 @@ def test_vit_classifies_as_transformers_does(vit: Path, tmp_path: Path) -> None:
     assert [label["label"] for label in labels] == [["cat", "dog", "a chair"][i] for i in order[:2]]
     for label, index in zip(labels, order, strict=False):
         assert label["probability"] == pytest.approx(float(odds[index]), abs=2e-3)
+
+
+def test_profile_of_an_image_classifier(vit: Path) -> None:
+    result = command("profile", vit, "--repeats", 1, "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["steps"]["prefill"]["count"] == 1
+    assert found["coverage"]["prefill"]["share"] > 0.5
+    assert "attention" in {row["name"] for row in found["ops"]}
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])

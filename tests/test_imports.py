@@ -53,6 +53,7 @@ def test_the_check_sees_imports() -> None:
         "import ingot.runtime.generate_command, ingot.runtime.bench_command",
         "import ingot.runtime.inspect_command, ingot.runtime.doctor_command",
         "import ingot.runtime.eval_command, ingot.runtime.compare_command",
+        "import ingot.runtime.profile_command, ingot.runtime.profile_table",
         "import ingot.runtime.onnx_backend, ingot.runtime.engines.onnx",
         "import ingot.profiling.record, ingot.profiling.trace, ingot.profiling.engine",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -258,3 +259,34 @@ def test_mistakes_with_sources_and_libraries(tmp_path: Path) -> None:
         assert found.returncode == 2, found.stderr
         assert sentence in found.stderr.splitlines()[-1]
         assert not output.exists()
+
+
+def test_profile_at_a_size(mixed: tuple[nn.Module, Path]) -> None:
+    sizes = ("--size", "batch=4", "--size", "length=10")
+    result = command("profile", mixed[1], *sizes, "--repeats", 1, "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["request"] == {"sizes": {"batch": 4, "length": 10}}
+    assert found["steps"].keys() == {"prefill"}
+    (qkv,) = (row["prefill"] for row in found["modules"] if row["name"] == "qkv")
+    assert qkv["calls"] == 1
+    assert qkv["gflop_s"] * qkv["ms"] * 1e6 == pytest.approx(2 * 40 * 8 * 24)
+    small = json.loads(command("profile", mixed[1], "--repeats", 1, "--json").stdout)
+    assert small["request"] == {"sizes": {"batch": 1, "length": 1}}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--size", "width=4"), "no size is called width; "),
+        (("--size", "batch"), "is no size; write it as T=128"),
+        (("--size", "batch=65"), "may be 1 to 64"),
+        (("--tokens", "1"), "is of kind module: give --size, not --tokens"),
+    ],
+)
+def test_profile_refuses(
+    mixed: tuple[nn.Module, Path], options: tuple[str, ...], sentence: str
+) -> None:
+    result = command("profile", mixed[1], *options)
+    assert result.returncode == 2
+    assert sentence in result.stderr

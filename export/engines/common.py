@@ -69,7 +69,7 @@ class TorchEngine(ABC):
     def __init__(self, text: str) -> None:
         begun = process.now()
         self.source = Source(text)
-        self.aliases: dict[str, str] = {}
+        self.aliases: dict[str, str] = self.source.plan.model.aliases(self.source.plan.on_disk)
         self.load()
         start_up = {
             "import_ms": (begun - process.start_time()) * 1e3,
@@ -168,10 +168,9 @@ def ragged(source: Source, model: Callable[..., Tensor], request: Request) -> Fo
     table = torch.arange(blocks(request))[None]  # block i is the i-th, so slots are positions
 
     def decode(tokens: list[int], past: int) -> Tensor:
-        positions = torch.arange(past, past + len(tokens))
-        starts, length = torch.tensor([0, len(tokens)]), torch.tensor([past + len(tokens)])
-        last = torch.tensor([len(tokens) - 1])
-        ids = torch.tensor(tokens)
+        new, end = len(tokens), past + len(tokens)
+        made = torch.tensor([*tokens, *range(past, end), 0, new, end, new - 1])  # one is quicker
+        ids, positions, starts, length, last = torch.split(made, [new, new, 2, 1, 1])
         return model(ids, positions, positions, starts, length, length, table, last, cache)[0]
 
     return decode

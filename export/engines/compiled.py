@@ -8,8 +8,8 @@ scheduled, in their order, and those know their modules (export/provenance.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from ... import process
-from ...profiling.calls import Call, cost
+from ...profiling.calls import Call
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
-from ...profiling.trace import Event
+from ...profiling.join import join
+from ...profiling.trace import Event, Header, Trace
 from ..provenance import LOAD, scheduled
 from .common import Forward, TorchEngine, Tracer, ragged
 
@@ -104,6 +105,14 @@ def _in_our_model(call: Call) -> Call:
     return replace(call, module=modules[0], modules=tuple(modules[1:]))
 
 
+# What torch.compile does before a graph's code, as the profiler names it.
+_ENTRY = (
+    "TorchDynamo Cache Lookup",
+    "Pregraph bytecode",
+    "AOTDispatcher Runtime Wrapper Prologue",
+)
+
+
 class KernelTracer(Tracer):
     """What torch.profiler sees of the calls that Inductor scheduled, while it is open."""
 
@@ -128,32 +137,24 @@ class KernelTracer(Tracer):
         seen.sort(key=lambda event: event.start_us)
         found: list[Event] = []
         for step, graph in zip(steps, self._engine.ran, strict=True):
+            calls = self._engine.graphs[graph]
             inside = [e for e in seen if step.start_us <= e.start_us < step.end_us]
-            found += _joined(self._engine.graphs[graph], inside, step)
+            entry = (replace(e, category="host") for e in inside if e.name in _ENTRY)
+            known = [step, *entry, *_those_of(calls, iter(inside))]
+            made = join(Trace(Header(), known), calls)
+            found += [event for event in made.events if event is not step]
         return found
 
 
-def _joined(calls: list[Call], seen: list[Event], step: Event) -> list[Event]:
-    """The events, among those of a step, of its calls: the next that has the call's name."""
-    rest, found = iter(seen), []
-    for number, call in enumerate(calls):
+def _those_of(calls: list[Call], seen: Iterator[Event]) -> Iterator[Event]:
+    """The events of the calls: for each the next that has its name."""
+    for call in calls:
         wanted = _seen_as(call)
-        event = next((e for e in rest if e.name.endswith(wanted)), None)
+        event = next((e for e in seen if e.name.endswith(wanted)), None)
         if event is None:
-            raise ProfileError(f"the profiler saw no call of {wanted}, which was scheduled")
-        found.append(replace(event, category=call.kind, args=_facts(number, call, step)))
-    return found
-
-
-def _facts(number: int, call: Call, step: Event) -> dict[str, Any]:
-    """An event's args in a step of this size."""
-    names = {"T": "tokens", "B": "sequences", "R": "rows", "P": "blocks"}
-    names |= {"context": "context", "pairs": "pairs"}
-    sizes = {letter: step.args[name] for letter, name in names.items()}
-    found = {"module": call.module, "call": number, **asdict(cost(call, sizes))}
-    if len(call.modules) > 1:
-        found["modules"] = list(call.modules)
-    return found | {"step": step.args["step"], "phase": step.args["phase"]}
+            raise ProfileError(f"the profiler saw no {wanted}, which was scheduled")
+        category = "kernel" if call.kind == "kernel" else "op"
+        yield replace(event, name=call.name, category=category)
 
 
 def _seen_as(call: Call) -> str:

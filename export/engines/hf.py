@@ -43,7 +43,7 @@ class Transformers(TorchEngine):
             kind, options["add_pooling_layer"] = transformers.AutoModel, False
         self.model = kind.from_pretrained(self.source.checkpoint, **options).eval()
         names = [path for path, _ in self.model.named_modules() if path]
-        self.aliases = aliases(self.source.plan, names, self.model.base_model_prefix)
+        self.aliases |= aliases(self.source.plan, names, self.model.base_model_prefix)
 
     def begin(self, request: Request) -> Forward:
         from transformers import DynamicCache
@@ -77,11 +77,8 @@ def aliases(plan: Plan, theirs: Iterable[str], prefix: str) -> dict[str, str]:
     that a checkpoint may have or lack, "bert".
     """
     own = {path for path, _ in plan.model.named_modules()}
-    holds = {
-        plan.on_disk(piece).rpartition(".")[0].removeprefix(f"{prefix}."): path
-        for path, name, owner in plan.model.owners()
-        for piece in owner.pieces(path, name)
-    }
+    known = plan.model.aliases(plan.on_disk).items()
+    holds = {name.removeprefix(f"{prefix}."): path for name, path in known}
     found = {"": ""}
     for module in theirs:  # parents first
         bare = module.removeprefix(f"{prefix}.")

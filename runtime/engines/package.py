@@ -5,6 +5,7 @@ Traced by the runtime itself: its events are those of the kernels and ops that t
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__, process
+from ...profiling.calls import Call
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
+from ...profiling.join import join
 from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event, times
 from ...profiling.trace import Event, Header, Trace, from_chrome, read_json
 from .. import capi
@@ -32,6 +35,7 @@ class PackageEngine:
         self.start_up = {"import_ms": (process.now() - process.start_time()) * 1e3}
         begun = process.now()
         self.package = Package(path)
+        self.facts = json.loads(self.package.entry("ingot/report.json"))["facts"]
         self.start_up["load_ms"] = (process.now() - begun) * 1e3
 
     def run(self, request: Request, traced: bool) -> Trace:
@@ -49,7 +53,7 @@ class PackageEngine:
         run = self._generate if kind == "decoder" else self._encode
         steps, result = run(request)
         peak = process.peak_rss_mb()
-        events = self._events() if traced else steps
+        trace = self._joined() if traced else Trace(Header(), steps)
         measured = times(steps)
         if "first_token_ms" not in self.start_up:
             until = sum(self.start_up.values())
@@ -57,10 +61,11 @@ class PackageEngine:
         if kind == "decoder":
             result["logits"] = self._logits(request.tokens)
         read = self.package.measure_read(_READ_BYTES) if traced else None
-        header = Header(
+        trace.header = Header(
             engine="ingot",
             name=self.path,
-            model=self.package.manifest["model"],
+            model=self._model(),
+            aliases=self.facts.get("aliases", {}),
             request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
             result=result,
             runs=[measured],
@@ -69,7 +74,17 @@ class PackageEngine:
             ceilings={} if read is None else {"read_gb_s": read},
             environment={"ingot": __version__},
         )
-        return Trace(header, events)
+        return trace
+
+    def _model(self) -> dict[str, Any]:
+        """The card, and how weights and cache are held: outputs are as exact as those allow."""
+        manifest = self.package.manifest
+        kv_dtype = manifest.get("kv_cache", {}).get("dtype")
+        return {
+            **manifest["model"],
+            "quantization": manifest["quantization"],
+            "kv_dtype": kv_dtype,
+        }
 
     def _generate(self, request: Request) -> tuple[list[Event], dict[str, Any]]:
         """Steps, seen from outside: the first gives the first token."""
@@ -105,12 +120,15 @@ class PackageEngine:
         last: list[float] = rows[-1].tolist()
         return last
 
-    def _events(self) -> list[Event]:
-        """Of the trace that the runtime records."""
+    def _joined(self) -> Trace:
+        """What the runtime has recorded, with the modules that the compile record knows."""
+        if "calls" not in self.facts:
+            raise ProfileError("its compile record has no calls; export it again")
+        calls = list(map(Call.from_dict, self.facts["calls"]))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trace.json"
             capi.check(capi.library().ingot_trace_write(os.fsencode(path)))
-            return from_chrome(read_json(path), str(path)).events
+            return join(from_chrome(read_json(path), str(path)), calls)
 
 
 def _steps(prompt: int, moments: Iterable[float]) -> list[Event]:

@@ -64,7 +64,7 @@ def test_a_decoder(demo_package: Path) -> None:
     calls = check(demo_package, run)
     assert Counter(call.kind for call in calls)["op"] == 1 + 6 * 5 + 1
     down = of_module(calls, "model.layers.3.mlp.down_proj")
-    assert down.sources == ("models/layers.py:84",)
+    assert [source.partition(":")[0] for source in down.sources] == ["models/layers.py"]
     assert down.outputs == ({"dtype": "float32", "shape": ["T", 256]},)
     assert cost(down, SIZES).flops == 2 * 7 * 768 * 256
     assert cost(down, SIZES).read_bytes == (7 + 256) * 768 * 4

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingot.profiling import attribution
 from ingot.profiling.agreement import agreement
 from ingot.profiling.compare import compare, engine_names
 from ingot.profiling.compare_page import page
+from ingot.profiling.compare_table import notes
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.readers import read_trace
 from ingot.profiling.trace import Event, Header, Trace
@@ -83,6 +86,22 @@ def test_events_that_overlap_count_once() -> None:
     events = [step(0, 0, 10), op("a", 0, 6, 1), op("b", 2, 3, 2), op("c", 4, 9, 1)]
     cut = attribution.slices(Trace(Header(), events), [events[0]], {})
     assert [(piece.path, piece.ns) for piece in cut] == [(("a",), 6000), (("c",), 4000)]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.sampled_from(["", "a", "a.b"]), st.floats(0, 130), st.floats(0, 50))),
+)
+def test_nothing_is_lost_or_counted_twice(
+    steps: list[tuple[float, float]], ops: list[tuple[str, float, float]]
+) -> None:
+    """Whatever lies where, steps that overlap too."""
+    chosen = [step(n, start, length) for n, (start, length) in enumerate(sorted(steps))]
+    trace = Trace(Header(), [*chosen, *(op(*facts) for facts in ops)])
+    cut = attribution.slices(trace, chosen, {})
+    assert all(piece.ns > 0 for piece in cut)
+    end = max(round(s.end_us * 1000) for s in chosen)
+    assert sum(piece.ns for piece in cut) == end - round(chosen[0].start_us * 1000)
 
 
 def test_of_several_runs_the_median_is_shown() -> None:
@@ -190,6 +209,18 @@ def test_the_page(tmp_path: Path) -> None:
     assert seen.values[2] == seen.values[3] == 3 + 3 + 1 + 2
     assert seen.values[4] == "model"
     assert len(seen.screenshot) > 10_000
+
+
+def test_a_reader_is_told_that_tracing_slowed() -> None:
+    first, other = stored()
+    assert notes(compare([first, other], STORED)) == ["The outputs agree."]
+    other.header.runs = [{"total_ms": 0.046}]
+    other.header.result = {}
+    assert notes(compare([first, other], STORED)) == [
+        "There are no outputs to compare.",
+        "Tracing made ingot take 2.0 times as long: its rows say how its time is divided, its"
+        " untraced run how long it takes.",
+    ]
 
 
 def test_names_in_a_trace_are_text() -> None:

@@ -1,0 +1,28 @@
+"""Run traces from Python: what a call of the library did, as events."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ..profiling.trace import Trace, from_chrome, read_json
+from . import capi
+
+Result = TypeVar("Result")
+
+
+def traced(run: Callable[[], Result]) -> tuple[Result, Trace]:
+    """The result, and the trace of what every package of the process did meanwhile."""
+    library = capi.library()
+    library.ingot_trace_start()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        try:
+            result = run()
+        finally:  # recording must end
+            status = library.ingot_trace_write(os.fsencode(path))
+        capi.check(status)
+        return result, from_chrome(read_json(path), str(path))
