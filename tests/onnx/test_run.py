@@ -135,7 +135,9 @@ def test_files_that_are_not_ours(demo: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("no model")
     foreign = tmp_path / "foreign.onnx"
-    graph = onnx.helper.make_graph([], "empty", [], [])
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "foreign", [x], [y])
     opsets = [onnx.helper.make_opsetid("", 23)]
     onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets), foreign)
     lonely = tmp_path / "lonely.onnx"
