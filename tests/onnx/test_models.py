@@ -18,6 +18,7 @@ from ingot.runtime.engines.onnx import OnnxEngine
 from tests.checkpoints import make_encoder
 from tests.models.test_parity import forward
 from tests.onnx.conftest import CONFIGS, ExportOnnx
+from tests.test_encoders import expected_embeddings, minilm_checkpoint, sentences  # noqa: F401
 
 # The rest is like these: windows, caps, biases and learned positions are in them all.
 QUICK = {"llama", "qwen3-dim48", "olmo2", "gemma2-low-caps-untied"}
@@ -92,8 +93,8 @@ def test_sequences_of_a_batch_do_not_meet(llama: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "recipe", "bits", "tolerance"),
     [
-        ("llama", "int4", 32, TOLERANCE),
         ("olmo2-odd-tied", "int4", 32, TOLERANCE),  # codes of a tied head, partial groups
+        pytest.param("llama", "int4", 32, TOLERANCE, marks=pytest.mark.full),
         pytest.param("qwen2-odd-yarn", "int8", 16, 1e-3, marks=pytest.mark.full),
         pytest.param("llama", "int4", 8, 0.1, marks=pytest.mark.full),
     ],
@@ -137,7 +138,9 @@ def test_an_order_and_scales_of_inputs_go_before_the_codes() -> None:
     x = torch.randn(3, 80)
     expected = x @ weight.dequantised().T + packed.bias
     modules.swap(holder)
-    made = torch.onnx.export(holder.linear, (x,), dynamo=True, opset_version=23, verbose=False)
+    made = torch.onnx.export(
+        holder.linear.eval(), (x,), dynamo=True, opset_version=23, verbose=False
+    )
     assert made is not None
     session = pytest.importorskip("onnxruntime").InferenceSession(
         made.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -160,6 +163,15 @@ def test_a_text_encoder_gives_the_modules_hidden_states(tmp_path: Path) -> None:
         assert relative_error(found, expected) < TOLERANCE
     means = np.stack([hidden.mean(0) for hidden in package.hidden(texts)])
     assert relative_error(package.embed_tokens(texts), means) < 1e-6
+
+
+@pytest.mark.full
+def test_minilm_embeds_as_transformers_does(minilm_checkpoint: Path, tmp_path: Path) -> None:  # noqa: F811
+    export_checkpoint(minilm_checkpoint, tmp_path / "minilm.onnx", format="onnx")
+    texts = sentences(60)
+    ours = ingot.load(tmp_path / "minilm.onnx").embed(texts)
+    for mine, theirs in zip(ours, expected_embeddings(minilm_checkpoint, texts), strict=True):
+        assert float(torch.from_numpy(mine) @ theirs) >= 0.99999
 
 
 @pytest.mark.full

@@ -135,8 +135,11 @@ def test_files_that_are_not_ours(demo: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("no model")
     foreign = tmp_path / "foreign.onnx"
-    graph = onnx.helper.make_graph([], "empty", [], [])
-    onnx.save(onnx.helper.make_model(graph, ir_version=10), foreign)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "foreign", [x], [y])
+    opsets = [onnx.helper.make_opsetid("", 23)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets), foreign)
     lonely = tmp_path / "lonely.onnx"
     shutil.copy(demo, lonely)  # without its weights
     for path, sentence in {
@@ -204,14 +207,15 @@ main({words!r})
     assert result.stderr.count("\n") == 1
 
 
-def test_a_full_disk_leaves_nothing(demo_checkpoint: Path, tmp_path: Path) -> None:
-    """Files may not grow beyond 1 MB, which is what a full disk looks like."""
+def test_a_full_disk_leaves_nothing(llama: Path, tmp_path: Path) -> None:
+    """Files may not grow beyond 64 KB, which is what a full disk looks like."""
+    arguments = [str(llama.parent / "checkpoint"), "-o", str(tmp_path / "model.onnx")]
     program = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 from ingot.cli import main
-main(["export", {str(demo_checkpoint)!r}, "-o", {str(tmp_path / "m.onnx")!r}, "--format", "onnx"])
+main(["export", "--format", "onnx", *{arguments!r}])
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
