@@ -32,11 +32,11 @@ _PANEL = 64  # rows of a weight's panel (docs/format.md)
 
 
 def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
-    """This machine, for the kernels that the request needs. threads 0: all cores it may use.
+    """This machine, for the kernels that the request needs. threads 0: the cores that are free.
 
     Takes some seconds. Raises IngotError.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _free_cores()
     ops.set_threads(threads)
     buffer = _buffer()
     steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
@@ -190,6 +190,13 @@ def _shape(fact: dict[str, object], sizes: Sizes) -> tuple[int, ...]:
     shape = fact["shape"]
     assert isinstance(shape, list)
     return tuple(int(evaluate(str(size), sizes)) for size in shape)
+
+
+def _free_cores() -> int:
+    """As the runtime counts them (runtime/csrc/cpu.cpp): those on which nothing else runs now."""
+    running = Path("/proc/stat").read_text().partition("procs_running ")[2].split()[0]
+    free = (os.cpu_count() or 1) - (int(running) - 1)
+    return min(max(free, 1), len(os.sched_getaffinity(0)))
 
 
 def _processor() -> str:
