@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle
@@ -23,6 +24,7 @@ from ..profiling.analysis import BLOCK, Request, Sizes, Subject, phases
 from ..profiling.calls import Call, cost, evaluate
 from ..profiling.roofline import Hardware, Speed, op_name
 from . import capi, ops
+from .errors import NoSpace
 
 _BUFFER_BYTES = 256 << 20
 _MOST_BYTES = 64 << 20  # of one weight
@@ -32,11 +34,11 @@ _PANEL = 64  # rows of a weight's panel (docs/format.md)
 
 
 def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
-    """This machine, for the kernels that the request needs. threads 0: all cores it may use.
+    """This machine, for the kernels that the request needs. threads 0: the cores that are free.
 
     Takes some seconds. Raises IngotError.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _free_cores()
     ops.set_threads(threads)
     buffer = _buffer()
     steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
@@ -57,12 +59,19 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
 
 
 def _buffer() -> ops.Array:
-    """In pages of the size that a mapped file has: with huge ones, kernels would be faster."""
-    memory = mmap.mmap(-1, _BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    buffer = np.frombuffer(memory, np.uint8)
-    buffer[:] = _BYTE
-    return buffer
+    """A mapped file, as a package's weights are: with pages of another kind, kernels are up to a
+    tenth faster or slower. It is only read."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes([_BYTE]) * _BUFFER_BYTES)
+            file.flush()
+            memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    except OSError as error:
+        raise NoSpace(
+            f"{_BUFFER_BYTES >> 20} MB to measure with cannot be written to {tempfile.gettempdir()}"
+            f" ({error.strerror}); free them, or set TMPDIR"
+        ) from error
+    return np.frombuffer(memory, np.uint8)
 
 
 def _reached(subject: Subject, sizes: Sizes, buffer: ops.Array, call_s: float) -> dict[str, Speed]:
@@ -190,6 +199,13 @@ def _shape(fact: dict[str, object], sizes: Sizes) -> tuple[int, ...]:
     shape = fact["shape"]
     assert isinstance(shape, list)
     return tuple(int(evaluate(str(size), sizes)) for size in shape)
+
+
+def _free_cores() -> int:
+    """As the runtime counts them (runtime/csrc/cpu.cpp): those on which nothing else runs now."""
+    running = Path("/proc/stat").read_text().partition("procs_running ")[2].split()[0]
+    free = (os.cpu_count() or 1) - (int(running) - 1)
+    return min(max(free, 1), len(os.sched_getaffinity(0)))
 
 
 def _processor() -> str:

@@ -4,8 +4,7 @@
 
 The package is kept in build/bench and made when it is missing. Generation and memory READ alternate
 in one process; medians are reported, and speeds as shares of READ, since time alone says little on
-a shared machine. Beside each speed stands what `ingot analyze` predicts in the same minute. The
-start is that of fresh `ingot-run` processes.
+a shared machine. The start is that of fresh `ingot-run` processes.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ import click
 
 import ingot
 from ingot import native
-from ingot.profiling.analysis import analyze, request_of
-from ingot.runtime import speeds
-from ingot.runtime.analyze_command import of_package
 from ingot.runtime.bench_command import measure
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -106,14 +102,6 @@ def cold_start(package: Path, threads: int, rounds: int) -> dict[str, float]:
     return {name: statistics.median(run[name] for run in runs) for name in fields}
 
 
-def predicted(package: Path, prompt: int, new_tokens: int, threads: int) -> dict[str, float]:
-    """Tokens a second by the roofline, in the middle of what `measure` generates."""
-    subject = of_package(package)
-    request = request_of(subject, prompt=prompt, context=prompt + new_tokens // 2)
-    phases = analyze(subject, request, speeds.measure(subject, request, threads))["phases"]
-    return {f"{phase}_tok_s": found["tokens_per_s"] for phase, found in phases.items()}
-
-
 def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
     """Milliseconds of the median decode step after `context` tokens, by what runs."""
     from ingot.runtime import capi
@@ -163,9 +151,7 @@ def main(
     weights = package.manifest["entries"]["ingot/weights.bin"]["bytes"] / 2**20
     found: dict[str, Any] = {"shape": shape, "dtype": dtype, "weights_mb": weights}
     for prompt in (32, 512):
-        prediction = predicted(path, prompt, 32, threads)
-        speed = measure(package, prompt, 32, rounds)
-        found[f"after {prompt}"] = {**speed, "predicted": prediction}
+        found[f"after {prompt}"] = measure(package, prompt, 32, rounds)
     found["step ms after 512"] = step_breakdown(package, 512)
     found["cold"] = cold_start(path, threads, rounds)
     if as_json:
@@ -177,8 +163,7 @@ def main(
         click.echo(
             f"prompt {prompt:4}: prefill {speed['prefill_tok_s']:7.1f} tok/s, decode"
             f" {speed['decode_tok_s']:6.2f} tok/s, {speed['bandwidth_share']:.0%} of READ at"
-            f" {speed['read_gb_s']:.1f} GB/s; predicted {speed['predicted']['prefill_tok_s']:.1f}"
-            f" and {speed['predicted']['decode_tok_s']:.2f} tok/s"
+            f" {speed['read_gb_s']:.1f} GB/s"
         )
     parts = ", ".join(f"{name} {ms}" for name, ms in found["step ms after 512"].items())
     click.echo(f"a decode step after 512, ms: {parts}")
