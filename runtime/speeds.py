@@ -14,9 +14,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from itertools import cycle
+from itertools import count
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from .errors import NoSpace
 _BUFFER_BYTES = 256 << 20
 _MOST_BYTES = 64 << 20  # of one weight
 _BYTE = 0x11  # all of the buffer: in every dtype a small normal number
-_SECONDS = 0.1  # of repeating one call
+_SECONDS = 0.1  # of repeating each call
 _PANEL = 64  # rows of a weight's panel (docs/format.md)
 
 
@@ -43,7 +44,7 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
     buffer = _buffer()
     steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
     steps.sort(key=lambda sizes: (sizes["T"], sizes["context"]))
-    call_s, library = _call_seconds(), capi.library()
+    call_s, library = _call_seconds(buffer), capi.library()
     few = _reached(subject, steps[0], buffer, call_s)
     many = few if steps[0] == steps[-1] else _reached(subject, steps[-1], buffer, call_s)
     address, size = buffer.ctypes.data, buffer.nbytes
@@ -75,19 +76,23 @@ def _buffer() -> ops.Array:
 
 
 def _reached(subject: Subject, sizes: Sizes, buffer: ops.Array, call_s: float) -> dict[str, Speed]:
-    """Of each kind of kernel, over its calls in one step; those of one shape are measured once."""
+    """Of each kind of kernel, over its calls in one step; those of one shape are measured once.
+
+    They are called in the order of the step, so that each finds what its neighbours leave behind.
+    """
     alike: dict[tuple[str, str], list[Call]] = {}
     for call in subject.calls(sizes):
-        if op_name(call) in _RUN:
+        if op_name(call) in _PREPARE:
             shapes = str((call.inputs, call.outputs))
             alike.setdefault((subject.kernel(call), shapes), []).append(call)
+    works = [_PREPARE[op_name(same[0])](same[0], sizes, subject, buffer) for same in alike.values()]
+    medians = _seconds([work.calls for work in works])
     sums: dict[str, list[float]] = {}
-    for (kernel, _), calls in alike.items():
-        moved, flops, seconds = _RUN[op_name(calls[0])](calls[0], sizes, subject, buffer)
-        share = cost(calls[0], sizes).flops / flops  # a huge weight is measured in part
+    for (kernel, _), same, work, seconds in zip(alike, alike.values(), works, medians, strict=True):
+        share = cost(same[0], sizes).flops / work.flops  # a huge weight is measured in part
         found = sums.setdefault(kernel, [0.0, 0.0, 0.0])
-        for i, one in enumerate((moved, flops, _without(call_s, seconds))):
-            found[i] += one * share * len(calls)
+        for i, one in enumerate((work.moved, work.flops, _without(call_s, seconds))):
+            found[i] += one * share * len(same)
     return {
         kernel: Speed(moved / seconds / 1e9, flops / seconds / 1e9)
         for kernel, (moved, flops, seconds) in sums.items()
@@ -99,10 +104,15 @@ def _without(call_s: float, seconds: float) -> float:
     return max(seconds - call_s, seconds / 2)
 
 
-Measured = tuple[float, float, float]  # bytes, flops, seconds
+class _Work(NamedTuple):
+    """Calls that do the same, each on operands elsewhere; the bytes and flops of one."""
+
+    moved: float
+    flops: float
+    calls: Sequence[Callable[[], None]]
 
 
-def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
+def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _Work:
     """The call's product with one copy of its weight after the other."""
     rows, columns = _shape(call.inputs[0], sizes)
     outputs, (panels, *inside) = _shape(call.outputs[0], sizes)[-1], _shape(call.inputs[1], sizes)
@@ -117,10 +127,10 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Me
         (None, outputs) if op == "linear" else (None, None, None, outputs, subject.activation_bits)
     )
     calls = [ops.bind(op, x, weight, *rest, out=out) for weight in weights]
-    return size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, _seconds(calls)
+    return _Work(size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, calls)
 
 
-def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
+def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _Work:
     """Sequences of one length, whose blocks lie in one part of the cache after the other."""
     tokens, heads, dim = _shape(call.inputs[0], sizes)
     (sequences,) = _shape(call.inputs[6], sizes)
@@ -147,19 +157,19 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Arr
     ]
     pairs = tokens * (2 * length - new + 1) / 2
     moved = sequences * length * block_bytes / BLOCK
-    return moved, 4 * pairs * heads * dim, _seconds(calls)
+    return _Work(moved, 4 * pairs * heads * dim, calls)
 
 
-def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> Measured:
+def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _Work:
     tokens, heads, dim = _shape(call.inputs[0], sizes)
     sequences = _shape(call.inputs[3], sizes)[0] - 1
     q, k, v, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(4))
     starts = np.arange(sequences + 1) * (tokens // sequences)
-    seconds = _seconds([ops.bind("attention", q, k, v, starts, dim**-0.5, out=out)])
-    return 4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, seconds
+    calls = [ops.bind("attention", q, k, v, starts, dim**-0.5, out=out)]
+    return _Work(4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, calls)
 
 
-_RUN: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
+_PREPARE: dict[str, Callable[[Call, Sizes, Subject, ops.Array], _Work]] = {
     "linear": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,
@@ -168,31 +178,35 @@ _RUN: dict[str, Callable[[Call, Sizes, Subject, ops.Array], Measured]] = {
 }
 
 
-def _call_seconds() -> float:
-    """Of an op that does next to nothing, with all threads."""
+def _call_seconds(buffer: ops.Array) -> float:
+    """Of an op that does next to nothing, with all threads, after one that leaves nothing of it in
+    the caches, as in a step."""
     x, weight = np.ones((1, _PANEL), np.float32), np.ones((4, _PANEL, _PANEL), np.float32)
     out = np.empty((1, 4 * _PANEL), np.float32)
-    return _seconds([ops.bind("linear", x, weight, None, 4 * _PANEL, out=out)])
+    small = ops.bind("linear", x, weight, None, 4 * _PANEL, out=out)
+    wide = buffer[: 4 << 20].view(np.float32).reshape(-1, 256, _PANEL)
+    row, result = np.ones((1, 256), np.float32), np.empty((1, len(wide) * _PANEL), np.float32)
+    large = ops.bind("linear", row, wide, None, len(wide) * _PANEL, out=result)
+    return _seconds([[large], [small]])[1]
 
 
-def _seconds(calls: Sequence[Callable[[], None]]) -> float:
-    """The first quartile of the calls, taken in turn; the first two warm up. Not the median: what
-    else runs on the machine makes some of them slower, and none faster."""
-    taken: list[float] = []
-    spent = 0.0
-    for call in cycle(calls):
-        begun = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - begun)
-        spent += taken[-1]
-        if spent > _SECONDS and len(taken) > 5:
+def _seconds(works: Sequence[Sequence[Callable[[], None]]]) -> list[float]:
+    """The median time of each work's calls. The works take turns, and so do their calls; the first
+    two rounds warm up."""
+    taken: list[list[float]] = [[] for _ in works]
+    begun = time.perf_counter()
+    for number in count():
+        for work, times in zip(works, taken, strict=True):
+            before = time.perf_counter()
+            work[number % len(work)]()
+            times.append(time.perf_counter() - before)
+        if number > 5 and time.perf_counter() - begun > _SECONDS * len(works):
             break
-    return statistics.quantiles(taken[2:], n=4)[0]
+    return [statistics.median(times[2:]) for times in taken]
 
 
 def _rate(measure: Callable[[], float]) -> float:
-    """The third quartile, alike."""
-    return statistics.quantiles((measure() for _ in range(7)), n=4)[2]
+    return statistics.median(measure() for _ in range(7))
 
 
 def _shape(fact: dict[str, object], sizes: Sizes) -> tuple[int, ...]:
