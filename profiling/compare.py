@@ -13,7 +13,7 @@ from typing import Any
 
 from . import agreement, attribution, tree
 from .errors import ProfileError
-from .trace import Event, Header, Trace
+from .trace import ROOT, Event, Header, Trace
 
 FORMAT_VERSION = 1
 ALL = "all"
@@ -81,7 +81,8 @@ def engine_names(headers: Sequence[Header], sources: Sequence[str]) -> list[str]
 def _check_modules(names: Sequence[str], whole: tree.Node) -> None:
     seen = [{kind for kind, times in tree.kinds(whole) if times[i]} for i in range(len(names))]
     parts = [
-        {p for k in kinds if attribution.UNMATCHED not in k for p in _above(k)} for kinds in seen
+        {p for k in kinds if attribution.UNMATCHED not in k and k != ROOT for p in _above(k)}
+        for kinds in seen
     ]
     for name, others in zip(names[1:], parts[1:], strict=True):
         if parts[0] and others and not parts[0] & others:

@@ -16,6 +16,7 @@ from typing import Any
 from .errors import ProfileError
 
 FORMAT_VERSION = 1
+ROOT = "(model)"  # the path of the outermost module, which has no name
 _HEADER = "ingot"  # the file's key beside traceEvents; viewers pass over it
 
 

@@ -10,31 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import native
+from ..dltensor import CPU, DIMS, DTYPES, MAX_DIMS, DLTensor
 from .errors import IngotError
 
 Array = np.ndarray[Any, Any]
-
-
-class _DLTensor(ctypes.Structure):
-    """Field for field custom_ops/csrc/support/dltensor.h."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    )
-
-
-_CPU = 1
-_CODES = {"i": 0, "u": 1, "f": 2}  # DLPack's, by numpy's kind
-_BFLOAT16 = 4
 
 
 @cache
@@ -44,8 +23,8 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(native.find("libingot_ops.so.1")))
     except (FileNotFoundError, OSError) as error:
         raise IngotError(str(error)) from error
-    loaded.ingot_ops_last_error.restype = ctypes.c_char_p
-    loaded.ingot_ops_level.restype = ctypes.c_char_p
+    for name in ("ingot_ops_last_error", "ingot_ops_level", "ingot_ops_name", "ingot_ops_schema"):
+        getattr(loaded, name).restype = ctypes.c_char_p
     return loaded
 
 
@@ -53,8 +32,14 @@ def level() -> str:
     """The ISA level whose kernels run. Raises IngotError where INGOT_ISA is wrong."""
     name = library().ingot_ops_level()
     if name is None:
-        raise IngotError(_last_error())
+        raise IngotError(last_error())
     return str(name.decode())
+
+
+def schema(op: str) -> str | None:
+    """As the library declares it; None for an op that it has not."""
+    names = [library().ingot_ops_name(i).decode() for i in range(library().ingot_ops_count())]
+    return library().ingot_ops_schema(names.index(op)).decode() if op in names else None
 
 
 def set_threads(count: int) -> None:
@@ -74,35 +59,43 @@ def bind(name: str, *arguments: Any, out: Array) -> Callable[[], None]:
 
     def call(keep: object = (arguments, out)) -> None:
         if function(*held):
-            raise IngotError(f"{name}: {_last_error()}")
+            raise IngotError(f"{name}: {last_error()}")
 
     return call
 
 
-def _last_error() -> str:
+def last_error() -> str:
+    """Of this thread's last call that failed."""
     return str(library().ingot_ops_last_error().decode())
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype)  # numpy has no bfloat16: its bits
+
+
+def describe(array: Array, dtype: str) -> DLTensor:
+    """`array`'s memory, which must outlive the call. Raises ValueError if it is no `dtype`."""
+    code, bits = DTYPES[dtype]
+    if array.dtype != numpy_dtype(dtype) or array.ndim > MAX_DIMS:
+        raise ValueError(f"{array.dtype} of {array.ndim} dimensions for {dtype}")
+    dims = DIMS[array.ndim]
+    return DLTensor(
+        data=array.ctypes.data,
+        device_type=CPU,
+        ndim=array.ndim,
+        code=code,
+        bits=bits,
+        lanes=1,
+        shape=dims(*array.shape),
+        strides=dims(*(step // array.itemsize for step in array.strides)),
+    )
 
 
 def _argument(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return ctypes.byref(_describe(value))
+        dtype = "bfloat16" if value.dtype == np.uint16 else value.dtype.name
+        return ctypes.byref(describe(value, dtype))
     if isinstance(value, str):
         return value.encode()
     kinds = {int: ctypes.c_int64, float: ctypes.c_double, type(None): lambda none: none}
     return kinds[type(value)](value)
-
-
-def _describe(array: Array) -> _DLTensor:
-    assert array.flags.c_contiguous
-    dims = ctypes.c_int64 * array.ndim
-    bfloat16 = array.dtype == np.uint16
-    return _DLTensor(
-        data=array.ctypes.data,
-        device_type=_CPU,
-        ndim=array.ndim,
-        code=_BFLOAT16 if bfloat16 else _CODES[array.dtype.kind],
-        bits=8 * array.itemsize,
-        lanes=1,
-        shape=dims(*array.shape),
-        strides=dims(*(stride // array.itemsize for stride in array.strides)),
-    )

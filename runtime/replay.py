@@ -6,14 +6,13 @@ import ctypes
 import json
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import native
-from ..dltensor import CPU, DIMS, DTYPES, MAX_DIMS, DLTensor, unallocated
+from ..dltensor import DTYPES, DLTensor, unallocated
+from . import ops
 from .errors import BadInput
 
 FORMAT_VERSION = 1
@@ -38,12 +37,11 @@ class Replay:
             self._inputs = len(self._arguments) - int(call["outputs"])
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"{path}: its call.json lacks {error}; capture it again") from error
-        self._library = _library()
-        if _schema(self._library, self.op) != schema:
+        if ops.schema(self.op) != schema:
             raise BadInput(f"{path} calls the op {schema}, which this Ingot has not; use its own")
-        self._function = self._library[f"ingot_op_{self.op}"]
+        self._function = ops.library()[f"ingot_op_{self.op}"]
         if threads:
-            ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
+            ops.set_threads(threads)
 
     def verify(self) -> dict[str, Any]:
         """Run once on the captured inputs and compare what it gives and changes.
@@ -56,7 +54,7 @@ class Replay:
         return {
             "op": self.op,
             "call": self.number,
-            "level": self._library.ingot_ops_level().decode(),
+            "level": ops.level(),
             "captured_level": self.level,
             "outputs": [self._compare(name, array) for name, array in bound.results.items()],
         }
@@ -103,7 +101,7 @@ class Replay:
 
     def _bind(self) -> _Bound:
         """The call with copies of its inputs."""
-        bound = _Bound(self._function, lambda: str(self._library.ingot_ops_last_error().decode()))
+        bound = _Bound(self._function)
         try:
             for argument in self._arguments[: self._inputs]:
                 self._add_input(bound, argument)
@@ -131,9 +129,9 @@ class Replay:
 class _Bound:
     """A C call with its arguments. `results`: what it gives and changes, by name."""
 
-    def __init__(self, function: Any, last_error: Callable[[], str]) -> None:
+    def __init__(self, function: Any) -> None:
         self.results: dict[str, Array] = {}
-        self._function, self._last_error = function, last_error
+        self._function = function
         self._arguments: list[Any] = []
         self._memory: list[Array] = []  # that they point to
         self._outputs: list[tuple[str, str, DLTensor]] = []
@@ -141,7 +139,7 @@ class _Bound:
     def run(self) -> None:
         """Raises BadInput with the op's own sentence."""
         if self._function(*self._arguments) != 0:
-            raise BadInput(self._last_error())
+            raise BadInput(ops.last_error())
 
     def add_scalar(self, kind: str, value: Any) -> None:
         if value is None:
@@ -155,7 +153,7 @@ class _Bound:
     def add_tensor(self, array: Array, dtype: str, strides: list[int], changed: str | None) -> None:
         placed = _with_strides(array, strides)
         self._memory.append(placed)
-        self._arguments.append(ctypes.byref(_describe(placed, dtype)))
+        self._arguments.append(ctypes.byref(ops.describe(placed, dtype)))
         if changed is not None:
             self.results[changed] = placed
 
@@ -170,8 +168,8 @@ class _Bound:
         for name, dtype, asked in self._outputs:
             if (asked.code, asked.bits) != DTYPES[dtype]:
                 raise ValueError(f"{name} is not {dtype}")
-            array = np.empty(asked.shape[: asked.ndim], _numpy_dtype(dtype))
-            described = _describe(array, dtype)
+            array = np.empty(asked.shape[: asked.ndim], ops.numpy_dtype(dtype))
+            described = ops.describe(array, dtype)
             for field, _ in DLTensor._fields_:
                 setattr(asked, field, getattr(described, field))
             self.results[name] = array
@@ -200,25 +198,6 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     return arrays, call
 
 
-def _library() -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(native.find("libingot_ops.so.1")))
-    except (FileNotFoundError, OSError) as error:
-        raise BadInput(str(error)) from error
-    for name in ("ingot_ops_last_error", "ingot_ops_level", "ingot_ops_name", "ingot_ops_schema"):
-        getattr(library, name).restype = ctypes.c_char_p
-    return library
-
-
-def _schema(library: ctypes.CDLL, op: str) -> str | None:
-    names = [library.ingot_ops_name(i).decode() for i in range(library.ingot_ops_count())]
-    return library.ingot_ops_schema(names.index(op)).decode() if op in names else None
-
-
-def _numpy_dtype(dtype: str) -> np.dtype[Any]:
-    return np.dtype("uint16" if dtype == "bfloat16" else dtype)  # numpy has no bfloat16: its bits
-
-
 def _with_strides(array: Array, strides: list[int]) -> Array:
     """A copy that lies in memory as the captured tensor did; strides in elements."""
     if len(strides) != array.ndim or any(s < 0 for s in strides):
@@ -229,24 +208,6 @@ def _with_strides(array: Array, strides: list[int]) -> Array:
     placed = np.lib.stride_tricks.as_strided(memory, array.shape, steps)
     placed[...] = array
     return placed
-
-
-def _describe(array: Array, dtype: str) -> DLTensor:
-    """`array`'s memory, which must outlive the call."""
-    code, bits = DTYPES[dtype]
-    if array.dtype != _numpy_dtype(dtype) or array.ndim > MAX_DIMS:
-        raise ValueError(f"{array.dtype} of {array.ndim} dimensions for {dtype}")
-    dims = DIMS[array.ndim]
-    return DLTensor(
-        data=array.ctypes.data,
-        device_type=CPU,
-        ndim=array.ndim,
-        code=code,
-        bits=bits,
-        lanes=1,
-        shape=dims(*array.shape),
-        strides=dims(*(step // array.itemsize for step in array.strides)),
-    )
 
 
 def _values(array: Array, dtype: str) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -23,7 +23,7 @@ from ...profiling.calls import Call
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
 from ...profiling.join import join
-from ...profiling.trace import Event, Header, Trace
+from ...profiling.trace import ROOT, Event, Header, Trace
 from ..provenance import LOAD, scheduled
 from .common import Forward, TorchEngine, Tracer, ragged
 
@@ -105,12 +105,13 @@ def _in_our_model(call: Call) -> Call:
     return replace(call, module=modules[0], modules=tuple(modules[1:]))
 
 
-# What torch.compile does before a graph's code, as the profiler names it.
+# What torch.compile does before a graph's code, and all of its call, as the profiler names them.
 _ENTRY = (
     "TorchDynamo Cache Lookup",
     "Pregraph bytecode",
     "AOTDispatcher Runtime Wrapper Prologue",
 )
+_REGION = "Torch-Compiled Region"
 
 
 class KernelTracer(Tracer):
@@ -139,11 +140,22 @@ class KernelTracer(Tracer):
         for step, graph in zip(steps, self._engine.ran, strict=True):
             calls = self._engine.graphs[graph]
             inside = [e for e in seen if step.start_us <= e.start_us < step.end_us]
-            entry = (replace(e, category="host") for e in inside if e.name in _ENTRY)
-            known = [step, *entry, *_those_of(calls, iter(inside))]
+            known = [step, *_those_of(calls, iter(inside))]
             made = join(Trace(Header(), known), calls)
             found += [event for event in made.events if event is not step]
+            found += _around(step, inside, known[-1].end_us)
         return found
+
+
+def _around(step: Event, inside: list[Event], last_us: float) -> Iterator[Event]:
+    """What torch.compile itself does in a step: before the graph's code, and after the last call's
+    end. It is time of the model, and of no module in it."""
+    args = {"module": ROOT, "step": step.args["step"], "phase": step.args["phase"]}
+    for event in inside:
+        if event.name in _ENTRY:
+            yield replace(event, category="host", args=args)
+        elif event.name.startswith(_REGION) and event.end_us > last_us:
+            yield Event(_REGION, "host", last_us, event.end_us - last_us, args=args)
 
 
 def _those_of(calls: list[Call], seen: Iterator[Event]) -> Iterator[Event]:

@@ -2,8 +2,7 @@
 
 At any moment one module is the innermost that runs. Each hook ends a piece of the time of the
 module that was innermost until then, so that pieces never overlap: a module's pieces are its
-interval without its children's. What the outermost module does itself, outside all others, is
-nobody's: it counts to the piece that follows (docs/trace.md).
+interval without its children's.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import Any
 from torch import nn
 
 from ...profiling.steps import now_us
-from ...profiling.trace import Event
+from ...profiling.trace import ROOT, Event
 from .common import Tracer
 
 
 class ModuleTimer(Tracer):
-    """Hooks on all modules but the outermost, while it is open."""
+    """Hooks on all modules, while it is open."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = {path: module for path, module in model.named_modules() if path}
+        self._modules = {path or ROOT: module for path, module in model.named_modules()}
         self._running: list[str] = []
         self._since = 0.0
         self._pieces: list[tuple[str, float, float]] = []

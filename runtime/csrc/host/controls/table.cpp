@@ -37,7 +37,7 @@ const Row kRows[] = {
       "ops give zeros and compute nothing; what a run costs beside its generated kernels is the "
       "host's overhead"},
      make_null_kernels},
-    {{"dump", "INGOT_DUMP", "OP[@N[-M]][:before|:after], OP may be *",
+    {{"dump", "INGOT_DUMP", "OP[@N[-M]][:before or :after], OP may be *",
       "the tensors of these calls, before or after them or both, one .npz each"},
      make_dump},
     {{"dump-to", "INGOT_DUMP_TO", "FOLDER", "where dump writes; default ingot-dump"}, nullptr},
