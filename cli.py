@@ -173,8 +173,8 @@ def _print_phases(record: dict[str, Any]) -> None:
     from rich.console import Console
 
     from .profiling.record import Record
-    from .profiling.report import report as report_of
-    from .profiling.report_table import phases
+    from .profiling.reports.report import report as report_of
+    from .profiling.reports.table import phases
 
     Console(stderr=True).print(phases(report_of(Record.from_dict(record))))
 

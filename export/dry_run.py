@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from ..custom_ops.cost import Cost, Load
 from ..custom_ops.declare import NAMESPACE, OPS
 from ..models import Decoder, Model
-from ..models.encoder import TextEncoder
+from ..models.encoder import ImageClassifier, TextEncoder
 from ..profiling.calls import Call
 from ..profiling.roofline import GENERATED
 
@@ -44,7 +44,8 @@ class DryRun:
 def dry_run(model: Model, sizes: Mapping[str, float]) -> DryRun:
     """One step of `model`, whose tensors are on the meta device, at the sizes T, B, P and R."""
     inputs = _inputs(model, {name: int(size) for name, size in sizes.items()})
-    with _watched(model) as watch, torch.no_grad():
+    load = Load() if isinstance(model, ImageClassifier) else _LOAD  # images are of one length
+    with _watched(model, load) as watch, torch.no_grad():
         result = model(*inputs)
     return _summary(watch.events, result)
 
@@ -83,8 +84,9 @@ class _Event:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
+    def __init__(self, load: Load) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.load = load
         self.path: list[str] = []
         self.events: list[_Event] = []
 
@@ -94,7 +96,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         event = _Event(GENERATED, self.path[-1], [(x, _nbytes(x)) for x in read], made)
         if func.namespace == NAMESPACE:
             op = OPS[func._schema.name.partition("::")[2]]
-            event.name, event.cost = op.schema.name, op.cost(_LOAD, *args)
+            event.name, event.cost = op.schema.name, op.cost(self.load, *args)
         elif set(map(_storage, made)) <= set(map(_storage, read)):
             return out  # a view
         elif func in _GATHERS:
@@ -106,9 +108,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[_Watch]:
+def _watched(model: nn.Module, load: Load) -> Iterator[_Watch]:
     """A watch that knows which module runs."""
-    watch, hooks = _Watch(), []
+    watch, hooks = _Watch(load), []
     for path, module in model.named_modules():
         hooks.append(module.register_forward_pre_hook(lambda *_, p=path: watch.path.append(p)))
         hooks.append(module.register_forward_hook(lambda *_: _drop(watch.path)))

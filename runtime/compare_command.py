@@ -1,6 +1,6 @@
 """`ingot compare`: engines run on the same inputs, each in a process of its own, then compared.
 
-The comparison itself is pure (profiling/compare.py); here are sources, inputs and the order of
+The comparison itself is pure (profiling/comparison/); here are sources, inputs and the order of
 runs. Traces are recorded first, then compared as stored ones are: `--save-traces` loses nothing.
 """
 
@@ -19,7 +19,7 @@ import click
 
 from ..profiling import readers
 from ..profiling.attribution import median_run
-from ..profiling.compare import compare, engine_names
+from ..profiling.comparison.compare import compare, engine_names
 from ..profiling.engine import Process, Request
 from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
@@ -102,7 +102,7 @@ def run(
         _save(ordered, sources, save_traces)
     result = compare(ordered, texts)
     if output:
-        from ..profiling.compare_page import page
+        from ..profiling.comparison.page import page
 
         write_whole(output, page(result))
     if as_json:
@@ -256,7 +256,7 @@ def _save(traces: list[Trace], sources: list[Source], folder: Path) -> None:
 def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from ..profiling.compare_table import tables
+    from ..profiling.comparison.table import tables
 
     console = Console()
     if not console.is_terminal:

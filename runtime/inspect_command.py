@@ -88,7 +88,7 @@ def run(path: Path, as_json: bool) -> None:
         facts.add_row("entry", f"{name}  {fact['bytes']:,} bytes")
     console.print(facts)
     if found["report"]:
-        from ..profiling.report import read_record, report
-        from ..profiling.report_table import phases
+        from ..profiling.reports.report import read_record, report
+        from ..profiling.reports.table import phases
 
         console.print(phases(report(read_record(path))))

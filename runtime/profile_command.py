@@ -20,10 +20,10 @@ from ..profiling.analysis import STEP_TOKENS, request_of
 from ..profiling.calls import Call, calls_of
 from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
-from ..profiling.join import join
-from ..profiling.predicted import predicted
 from ..profiling.roofline import Hardware, kernel_name
-from ..profiling.summary import summarise
+from ..profiling.runs.join import join
+from ..profiling.runs.predicted import predicted
+from ..profiling.runs.summary import summarise
 from ..profiling.trace import Header, Trace, from_chrome, read_json
 from . import analyze_command, capi, ops, speeds, workloads
 from .errors import BadInput

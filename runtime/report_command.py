@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from ..profiling.files import write_whole
-from ..profiling.report import read_record, report
+from ..profiling.reports.report import read_record, report
 
 
 def run(source: Path, output: Path | None, as_json: bool) -> None:
     record = read_record(source)
     found = report(record)
     if output is not None:
-        from ..profiling.report_page import page
+        from ..profiling.reports.page import page
 
         write_whole(output, page(record, source.name))
     if as_json:
@@ -23,7 +23,7 @@ def run(source: Path, output: Path | None, as_json: bool) -> None:
     elif output is None:
         from rich.console import Console
 
-        from ..profiling.report_table import tables
+        from ..profiling.reports.table import tables
 
         console = Console(markup=False)
         for table in tables(found):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingot.profiling.coverage import coverage
+from ingot.profiling.runs.coverage import coverage
 from ingot.profiling.trace import Trace, from_chrome, read_json
 from tests.test_cli import ingot
 

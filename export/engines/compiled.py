@@ -22,7 +22,7 @@ from ... import process
 from ...profiling.calls import Call
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
-from ...profiling.join import join
+from ...profiling.runs.join import join
 from ...profiling.trace import ROOT, Event, Header, Trace
 from ..provenance import LOAD, scheduled
 from .common import Forward, TorchEngine, Tracer, ragged

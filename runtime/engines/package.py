@@ -15,7 +15,7 @@ from ... import __version__, process
 from ...profiling.calls import calls_of
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
-from ...profiling.join import join
+from ...profiling.runs.join import join
 from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event, times
 from ...profiling.trace import Event, Header, Trace
 from .. import capi, tracing

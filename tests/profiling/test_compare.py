@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.profiling import attribution
-from ingot.profiling.agreement import agreement
-from ingot.profiling.compare import compare, engine_names
-from ingot.profiling.compare_page import page
-from ingot.profiling.compare_table import notes
+from ingot.profiling.comparison.agreement import agreement
+from ingot.profiling.comparison.compare import compare, engine_names
+from ingot.profiling.comparison.page import page
+from ingot.profiling.comparison.table import notes
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.readers import read_trace
 from ingot.profiling.trace import Event, Header, Trace

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingot.profiling.coverage import Gap, coverage, windows
-from ingot.profiling.summary import percentile, steps, summarise, table
+from ingot.profiling.runs.coverage import Gap, coverage, windows
+from ingot.profiling.runs.summary import percentile, steps, summarise, table
 from ingot.profiling.trace import Event, Header, Trace
 
 COST = {"flops": 7_000_000, "read_bytes": 60_000_000, "written_bytes": 10_000_000}

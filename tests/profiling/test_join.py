@@ -8,7 +8,7 @@ import pytest
 
 from ingot.profiling.calls import Call
 from ingot.profiling.errors import ProfileError
-from ingot.profiling.join import join, layer
+from ingot.profiling.runs.join import join, layer
 from ingot.profiling.trace import Event, Header, Trace
 
 LINEAR, NORM = "aoti_torch_cpu_linear", "graph_0_cpp_fused_mul_0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingot.profiling import attribution
-from ingot.profiling.compare import compare
+from ingot.profiling.comparison.compare import compare
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.readers import read_trace
 from ingot.profiling.trace import Trace

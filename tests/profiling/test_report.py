@@ -12,9 +12,9 @@ from rich.console import Console
 
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.record import Record
-from ingot.profiling.report import ENTRY, read_record, report
-from ingot.profiling.report_page import page
-from ingot.profiling.report_table import tables
+from ingot.profiling.reports.page import page
+from ingot.profiling.reports.report import ENTRY, read_record, report
+from ingot.profiling.reports.table import tables
 from tests.browser import CHROMIUM, visit
 from tests.conftest import ROOT
 from tests.test_cli import ingot

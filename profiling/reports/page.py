@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .calls import Call
-from .page import NEUTRAL, PALETTE, Chart, Column, Section, Table, escape, render
-from .record import Record
+from ..calls import Call
+from ..page import NEUTRAL, PALETTE, Chart, Column, Section, Table, escape, render
+from ..record import Record
 from .report import report
-from .report_table import graph_facts, missed
+from .table import graph_facts, missed
 
 
 def page(record: Record, name: str) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .attribution import UNMATCHED, layer
-from .page import NEUTRAL, PALETTE, Chart, escape
+from ..attribution import UNMATCHED, layer
+from ..page import NEUTRAL, PALETTE, Chart, escape
 
 Form = Mapping[str, Any]
 _OTHER = "other modules"

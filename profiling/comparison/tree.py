@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .attribution import UNMATCHED, Path, Slice, kind, layer
+from ..attribution import UNMATCHED, Path, Slice, kind, layer
 
 Times = list[int]  # nanoseconds, of each engine
 Key = TypeVar("Key")

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .attribution import UNMATCHED
+from ..attribution import UNMATCHED
 
 _SLOWED = 1.25  # times as long, from which on a reader is told
 

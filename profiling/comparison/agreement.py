@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import ProfileError
-from .trace import Header
+from ..errors import ProfileError
+from ..trace import Header
 
 # Largest difference of two outputs, over the largest magnitude in the first: by the coarser of the
 # two dtypes. docs/compare.md says what was measured.

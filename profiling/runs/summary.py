@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..trace import Event, Trace
 from .coverage import PHASES, Piece, coverage, pieces
 from .join import CALLS, WRAPPER
-from .trace import Event, Trace
 
 UNNAMED = "(unnamed)"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .calls import Call, Cost
+from ..calls import Call, Cost
+from ..roofline import Hardware, predict
+from ..trace import Event, Trace
 from .join import CALLS
-from .roofline import Hardware, predict
-from .trace import Event, Trace
 
 
 def predicted(

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from . import agreement, attribution, tree
-from .errors import ProfileError
-from .trace import ROOT, Event, Header, Trace
+from .. import attribution
+from ..errors import ProfileError
+from ..trace import ROOT, Event, Header, Trace
+from . import agreement, tree
 
 FORMAT_VERSION = 1
 ALL = "all"

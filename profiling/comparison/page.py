@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from . import compare_charts as charts
-from .compare_table import engine_facts, notes
-from .page import Column, Section, Table, Tabs, render
+from ..page import Column, Section, Table, Tabs, render
+from . import charts
+from .table import engine_facts, notes
 
 
 def page(result: dict[str, Any]) -> str:

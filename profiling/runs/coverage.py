@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from ..trace import Event, Trace
 from .join import CALLS, WRAPPER
-from .trace import Event, Trace
 
 Window = tuple[float, float]  # microseconds
 PHASES = ("prefill", "decode")

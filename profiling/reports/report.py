@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .attribution import kind
-from .calls import Call, evaluate
-from .errors import ProfileError
-from .record import OTHER, UNATTRIBUTED, Event, Record, unattributed
-from .trace import read_json
+from ..attribution import kind
+from ..calls import Call, evaluate
+from ..errors import ProfileError
+from ..record import OTHER, UNATTRIBUTED, Event, Record, unattributed
+from ..trace import read_json
 
 ENTRY = "model/ingot/report.json"  # where a package has its record
 

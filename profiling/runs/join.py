@@ -14,9 +14,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from .calls import Call, evaluate
-from .errors import ProfileError
-from .trace import Event, Trace
+from ..calls import Call, evaluate
+from ..errors import ProfileError
+from ..trace import Event, Trace
 
 CALLS = ("kernel", "op")  # categories of events that are calls of the graph
 WRAPPER = "wrapper"  # generated code between two calls: it makes and frees tensors

@@ -1,0 +1,1 @@
+"""Traces of several engines, held against one another module by module."""

@@ -1,0 +1,1 @@
+"""What one run's trace says: its events joined with the graph's calls, and summed."""
