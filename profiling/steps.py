@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from .trace import Event
+from .trace import ROOT, Event
 
 BLOCK_SIZE = 16  # tokens of a block of the paged cache
 
@@ -51,6 +52,34 @@ class Steps:
         start = now_us()
         yield
         self.events.append(step_event(len(self.events), start, now_us(), counts))
+
+
+class Calls:
+    """The model's own calls: where in a step it is the model that runs, whatever of it is seen."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[float, float]] = []
+
+    def timed(self, model: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = now_us()
+            result = model(*args, **kwargs)
+            self._spans.append((start, now_us()))
+            return result
+
+        return call
+
+    def around(self, step: Event, events: Sequence[Event]) -> Iterator[Event]:
+        """Host events for what a step's call took before the first of its events and after the
+        last: time of the model, and of no module in it."""
+        args = {"module": ROOT, "step": step.args["step"], "phase": step.args["phase"]}
+        for start, end in self._spans:
+            if events and step.start_us <= start < step.end_us:
+                first = min(event.start_us for event in events)
+                last = max(event.end_us for event in events)
+                thread = events[0].thread
+                yield Event("call", "host", start, first - start, thread, args)
+                yield Event("return", "host", last, end - last, thread, args)
 
 
 def times(steps: list[Event]) -> dict[str, float]:

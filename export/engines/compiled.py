@@ -23,7 +23,8 @@ from ...profiling.calls import Call
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
 from ...profiling.runs.join import join
-from ...profiling.trace import ROOT, Event, Header, Trace
+from ...profiling.steps import Calls
+from ...profiling.trace import Event, Header, Trace
 from ..provenance import LOAD, scheduled
 from .common import Forward, TorchEngine, Tracer, ragged
 
@@ -41,6 +42,7 @@ class Compiled(TorchEngine):
         self.model = self.source.load()
         self.graphs: list[list[Call]] = []
         self.ran: list[int] = []  # graphs of the run, a step each
+        self.calls = Calls()
         self.compiled = torch.compile(self.model, backend=self._backend, fullgraph=True)
         self._warm: set[Request] = set()
 
@@ -55,7 +57,8 @@ class Compiled(TorchEngine):
             self.header.start_up.setdefault("compile_ms", (process.now() - begun) * 1e3)
             self._warm.add(request)
         self.ran.clear()
-        return ragged(self.source, self.compiled, request)
+        self.calls = Calls()
+        return ragged(self.source, self.calls.timed(self.compiled), request)
 
     def tracer(self) -> KernelTracer:
         return KernelTracer(self)
@@ -105,15 +108,6 @@ def _in_our_model(call: Call) -> Call:
     return replace(call, module=modules[0], modules=tuple(modules[1:]))
 
 
-# What torch.compile does before a graph's code, and all of its call, as the profiler names them.
-_ENTRY = (
-    "TorchDynamo Cache Lookup",
-    "Pregraph bytecode",
-    "AOTDispatcher Runtime Wrapper Prologue",
-)
-_REGION = "Torch-Compiled Region"
-
-
 class KernelTracer(Tracer):
     """What torch.profiler sees of the calls that Inductor scheduled, while it is open."""
 
@@ -143,19 +137,8 @@ class KernelTracer(Tracer):
             known = [step, *_those_of(calls, iter(inside))]
             made = join(Trace(Header(), known), calls)
             found += [event for event in made.events if event is not step]
-            found += _around(step, inside, known[-1].end_us)
+            found += self._engine.calls.around(step, known[1:])
         return found
-
-
-def _around(step: Event, inside: list[Event], last_us: float) -> Iterator[Event]:
-    """What torch.compile itself does in a step: before the graph's code, and after the last call's
-    end. It is time of the model, and of no module in it."""
-    args = {"module": ROOT, "step": step.args["step"], "phase": step.args["phase"]}
-    for event in inside:
-        if event.name in _ENTRY:
-            yield replace(event, category="host", args=args)
-        elif event.name.startswith(_REGION) and event.end_us > last_us:
-            yield Event(_REGION, "host", last_us, event.end_us - last_us, args=args)
 
 
 def _those_of(calls: list[Call], seen: Iterator[Event]) -> Iterator[Event]:

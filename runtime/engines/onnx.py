@@ -11,7 +11,6 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,11 @@ import numpy as np
 from ... import process
 from ...profiling.engine import Request, serve
 from ...profiling.errors import ProfileError
-from ...profiling.steps import Steps, sizes, times
-from ...profiling.trace import ROOT, Event, Header, Trace
+from ...profiling.steps import Calls, Steps, sizes, times
+from ...profiling.trace import Event, Header, Trace
 from ..onnx_backend import OnnxPackage
 
 _KERNEL = "_kernel_time"  # what the profiler adds to a node's name
-_RUN = "model_run"  # its name of one run
 
 
 class OnnxEngine:
@@ -93,10 +91,16 @@ class OnnxEngine:
                 self.path, threads=request.threads, profile=Path(folder) / "profile"
             )
             self._steps(package, request, Steps())
+            calls = Calls()
+            package.runtime.run = calls.timed(package.runtime.run)
             result = self._steps(package, request, steps)
             start_us = _monotonic_us(package.runtime.get_profiling_start_time_ns())
             recorded = json.loads(Path(package.runtime.end_profiling()).read_text())
-        return profile_events(recorded, start_us, steps.events), result
+        events = node_events(recorded, start_us, steps.events)
+        for step in steps.events:
+            inside = [event for event in events if event.args["step"] == step.args["step"]]
+            events += calls.around(step, inside)
+        return events, result
 
 
 def _monotonic_us(start_ns: int) -> float:
@@ -105,35 +109,20 @@ def _monotonic_us(start_ns: int) -> float:
     return (start_ns - wall_ns if start_ns > wall_ns else start_ns) / 1e3
 
 
-def profile_events(
-    recorded: list[dict[str, Any]], start_us: float, steps: list[Event]
-) -> list[Event]:
-    """Kernel events of the nodes that ran within these steps, from ONNX Runtime's profile; and what
-    its runs took before their first node and after their last, as time of the model.
+def node_events(recorded: list[dict[str, Any]], start_us: float, steps: list[Event]) -> list[Event]:
+    """Kernel events of the nodes that ran within these steps, from ONNX Runtime's profile.
 
     start_us: when the profiler's clock began, on the steps' clock.
     """
-    found: list[Event] = []
-    for step in steps:
-        inside = [e for e in recorded if step.start_us <= start_us + e.get("ts", 0) < step.end_us]
-        nodes = [
-            _kernel(e, start_us + e["ts"], step)
-            for e in inside
-            if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)
-        ]
-        found += nodes
-        for run in (e for e in inside if nodes and e["name"] == _RUN):
-            begun = start_us + run["ts"]
-            found += _around(step, begun, begun + run["dur"], nodes)
+    found = []
+    for event in recorded:
+        begun = start_us + event["ts"]
+        if event.get("cat") != "Node" or not event["name"].endswith(_KERNEL):
+            continue
+        step = next((s for s in steps if s.start_us <= begun < s.end_us), None)
+        if step is not None:
+            found.append(_kernel(event, begun, step))
     return found
-
-
-def _around(step: Event, begun: float, ended: float, nodes: list[Event]) -> Iterator[Event]:
-    args = {"module": ROOT, "step": step.args["step"], "phase": step.args["phase"]}
-    first = min(node.start_us for node in nodes)
-    last = max(node.end_us for node in nodes)
-    yield Event(_RUN, "host", begun, first - begun, nodes[0].thread, args)
-    yield Event(_RUN, "host", last, ended - last, nodes[0].thread, args)
 
 
 def _kernel(event: dict[str, Any], start_us: float, step: Event) -> Event:
