@@ -135,7 +135,7 @@ def _kernel(event: dict[str, Any], start_us: float, step: Event) -> Event:
         "inputs": inputs,
         "outputs": outputs,
         "flops": _flops(about["op_name"], inputs, outputs, step.args["pairs"]),
-        "read_bytes": int(about["activation_size"]) + int(about["parameter_size"]),
+        "read_bytes": int(about["activation_size"]) + _parameter_bytes(about, inputs, outputs),
         "written_bytes": int(about["output_size"]),
     }
     return Event(about["op_name"], "kernel", start_us, event["dur"], event["tid"], args)
@@ -143,6 +143,19 @@ def _kernel(event: dict[str, Any], start_us: float, step: Event) -> Event:
 
 def _shapes(facts: list[dict[str, list[int]]]) -> list[dict[str, Any]]:
     return [{"dtype": dtype, "shape": shape} for fact in facts for dtype, shape in fact.items()]
+
+
+def _parameter_bytes(
+    about: dict[str, Any], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
+) -> int:
+    """As the profiler says, but of a Gather the rows alone, and of a Gemm the float32 matrix that
+    ONNX Runtime packed when it loaded: the profiler counts all of the first, nothing of the second.
+    """
+    if about["op_name"] == "Gather":
+        return int(about["output_size"])
+    if about["op_name"] == "Gemm" and about["parameter_size"] == "0":
+        return 4 * int(inputs[0]["shape"][-1]) * int(outputs[0]["shape"][-1])
+    return int(about["parameter_size"])
 
 
 def _flops(

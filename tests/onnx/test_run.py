@@ -244,6 +244,7 @@ def test_a_trace_of_the_engine(demo: Path) -> None:
         assert one.end_us <= other.start_us + 1  # the profiler's whole microseconds
     head = [e for e in kernels if e.module == "lm_head" and e.name == "Gemm"]
     assert [event.args["flops"] for event in head] == [2 * 256 * 4096] * 4
+    assert [event.args["read_bytes"] for event in head] == [4 * 256 * (4096 + 1)] * 4
 
 
 def test_fused_nodes_keep_their_module() -> None:

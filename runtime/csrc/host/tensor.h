@@ -66,7 +66,7 @@ struct Tensor : Pooled {
 };
 
 // Handles that generated code copies and may forget: AOTInductor copies each constant's when it is
-// bound, and does not free the copy (MaybeOwningAtenTensorHandle, torch 2.11 to 2.13).
+// bound, and does not free the copy (MaybeOwningAtenTensorHandle, torch 2.13).
 class Copies {
  public:
   ~Copies();
