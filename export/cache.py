@@ -1,9 +1,9 @@
 """Compiled graphs by fingerprint, kept between exports.
 
 The fingerprint covers all that decides the graph and its code: the module's structure and
-configuration, the sources that build and capture it, the options, the toolchain. It never covers a
-weight's value, so a fine-tuned checkpoint of the same shape is packaged without tracing or
-compiling anything.
+configuration, the sources that build and capture it, the options, the toolchain. Of weights'
+values it covers only the few that Inductor writes into code, so a fine-tuned checkpoint of the same
+shape is packaged without tracing or compiling anything.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .isa import IsaLevel
 from .toolchain import compiler_version
 
 _ROOT = Path(__file__).resolve().parents[1]
+_INLINED = 8  # elements of a vector at most (GraphLowering.can_inline_constant)
 _SOURCES = ("custom_ops", "models", "quant", "export")
 
 
@@ -59,9 +60,9 @@ def _sources_hash() -> str:
 
 
 def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) -> str:
-    """SHA-256 of all that decides the code. One-element tensors are inlined: their value counts."""
+    """SHA-256 of all that decides the code. Small tensors are inlined: their values count."""
     tensors = [
-        (name, str(t.dtype), tuple(t.shape), t.item() if t.numel() == 1 else None)
+        (name, str(t.dtype), tuple(t.shape), t.tolist() if t.numel() <= _INLINED else None)
         for name, t in sorted(named_tensors(contract.module).items())
     ]
     parts = (

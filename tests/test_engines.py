@@ -18,7 +18,7 @@ from ingot.profiling.attribution import UNMATCHED, runs, slices
 from ingot.profiling.engine import Process, Request
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.steps import Steps, sizes
-from ingot.profiling.trace import Event, Trace
+from ingot.profiling.trace import ROOT, Event, Trace
 from tests.checkpoints import make_checkpoint, make_encoder
 
 MODULES = {
@@ -220,5 +220,6 @@ def test_hooks_give_self_times() -> None:
                 model(torch.zeros(2))
     model(torch.zeros(2))  # the hooks are gone
     pieces = [(e.module, e.args["phase"]) for e in timer.events(steps.events)]
-    path = ["0", "0.inner", "0.inner.0", "0.inner", "0.inner.1", "0.inner", "0"]
+    inside = ["0", "0.inner", "0.inner.0", "0.inner", "0.inner.1", "0.inner", "0"]
+    path = [ROOT, *inside, ROOT]
     assert pieces == [(p, phase) for phase in ("prefill", "decode") for p in path]

@@ -290,3 +290,22 @@ def test_profile_refuses(
     result = command("profile", mixed[1], *options)
     assert result.returncode == 2
     assert sentence in result.stderr
+
+
+class Shifted(nn.Module):
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
+
+
+@pytest.mark.parametrize("size", [1, 8, 9])
+def test_values_that_stand_in_the_code(tmp_path: Path, size: int) -> None:
+    """A vector of at most 8 is written into the code, which another module may not be given."""
+    for number in range(2):
+        path = tmp_path / f"{number}.pt2"
+        export_module(Shifted([float(number)] * size), (torch.zeros(size),), path)
+        (found,) = ingot.load(path).run(x=np.zeros(size, np.float32)).values()
+        assert found.tolist() == [number] * size
