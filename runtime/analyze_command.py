@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,22 @@ from typing import Any
 import click
 
 from ..profiling.analysis import Row, Subject, analyze, grouped, request_of
-from ..profiling.calls import Call, evaluate
+from ..profiling.calls import calls_of, evaluate
 from ..profiling.roofline import read_hardware
 from .errors import BadInput
-from .package import read_manifest
+from .inspect_command import describe
 
 _UNITS = tuple(zip((1e15, 1e12, 1e9, 1e6, 1e3, 1, 1e-3, 1e-6, 1e-9), "PTGMk mun", strict=True))
 
 
 def of_package(path: Path) -> Subject:
     """A package's manifest and the calls that its compile record lists. Raises BadInput."""
-    manifest = read_manifest(path)
-    with zipfile.ZipFile(path) as archive:
-        facts = json.loads(archive.read("model/ingot/report.json"))["facts"]
-    if "calls" not in facts:
-        raise BadInput(f"{path} was exported before calls were recorded; export it again")
+    found = describe(path)
+    manifest, calls = found["manifest"], calls_of(found["report"], path)
     model, recipe = manifest["model"], manifest["quantization"]
     if model["kind"] == "module":
         raise BadInput(f"{path} is a module of your own; analyze knows decoders and encoders")
-    calls, plan = [Call.from_dict(call) for call in facts["calls"]], facts.get("memory_plan")
+    plan = found["report"]["facts"].get("memory_plan")
     module_bytes: dict[str, int] = {}
     for name, fact in manifest["constants"].items():
         module = name.rpartition(".")[0]

@@ -184,6 +184,7 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             arrays = {name: file[name] for name in file.files if name != "call.json"}
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
+    # NotImplementedError: zipfile's, for an entry compressed in a way that it does not know.
     except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise BadInput(
             f"{path} is not a captured call, or is damaged ({error}); capture it again"
