@@ -36,7 +36,10 @@ int by_name(const char* name) {
   for (int i = 0; i < kLevels; i++) {
     if (strcmp(name, kNames[i]) != 0) continue;
     const int highest = highest_supported();
-    if (i > highest) fail("this CPU has %s, not %s; choose a lower level", kNames[highest], name);
+    if (i > highest) {
+      fail("this CPU has %s, not %s; choose that or a lower level (INGOT_ISA)", kNames[highest],
+           name);
+    }
     return i;
   }
   fail("\"%s\" is no ISA level; INGOT_ISA takes %s, %s, %s or %s", name, kNames[0], kNames[1],
