@@ -127,6 +127,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ingot_package_open": (c_int32, [c_char_p, POINTER(Options), POINTER(c_void_p)]),
     "ingot_package_close": (None, [c_void_p]),
     "ingot_package_manifest": (c_char_p, [c_void_p]),
+    "ingot_package_variant": (c_char_p, [c_void_p]),
     "ingot_package_entry": (
         c_int32,
         [c_void_p, c_char_p, POINTER(c_void_p), POINTER(c_size_t)],

@@ -68,6 +68,7 @@ def run(
                 "prompt_tokens": len(ids),
                 "prefill_tok_s": rate(len(ids), stats.prefill_seconds),
                 "decode_tok_s": rate(stats.new_tokens - 1, stats.decode_seconds),
+                "variant": package.variant,
                 "load_ms": load_ms,
                 "first_token_ms": (first - process.start_time()) * 1e3,
                 "peak_rss_mb": process.peak_rss_mb(),

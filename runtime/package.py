@@ -38,6 +38,7 @@ class Package(BasePackage):
             )
         )
         self.manifest: dict[str, Any] = json.loads(library.ingot_package_manifest(self.handle))
+        self.variant = library.ingot_package_variant(self.handle).decode()
 
     def session(self) -> Session:
         return Session(self)

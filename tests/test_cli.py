@@ -145,7 +145,7 @@ def test_a_package_for_a_higher_level_is_refused(demo_package: Path) -> None:
     environment = {**os.environ, "INGOT_ISA": "x86-64-v2"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 2
-    assert f"is built for {level}, this CPU runs x86-64-v2" in result.stderr
+    assert f"has code for {level}, INGOT_ISA allows x86-64-v2 at most" in result.stderr
 
 
 def test_export_mistakes(tmp_path: Path, demo_checkpoint: Path) -> None:

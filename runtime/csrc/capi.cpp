@@ -130,6 +130,9 @@ void ingot_package_close(ingot_package* package) {
 const char* ingot_package_manifest(const ingot_package* package) {
   return package->manifest_json();
 }
+const char* ingot_package_variant(const ingot_package* package) {
+  return package->variant().c_str();
+}
 
 ingot_status ingot_package_entry(const ingot_package* package, const char* name, const void** data,
                                  size_t* bytes) {

@@ -4,10 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
-
-#include "error.h"
 
 namespace ingot {
 int parse_isa(const std::string& name) {
@@ -17,26 +14,27 @@ int parse_isa(const std::string& name) {
   return level >= 2 && level <= 4 ? level : 0;
 }
 
-static int cpu_level() {
+// System V psABI, section 3.1.1.
+std::vector<CpuFeature> cpu_features() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return 4;
-  return __builtin_cpu_supports("x86-64-v3") ? 3 : 2;
+#define INGOT_FEATURE(level, name) {level, name, __builtin_cpu_supports(name) != 0}
+  return {
+      INGOT_FEATURE(2, "cmpxchg16b"), INGOT_FEATURE(2, "popcnt"),   INGOT_FEATURE(2, "sse3"),
+      INGOT_FEATURE(2, "ssse3"),      INGOT_FEATURE(2, "sse4.1"),   INGOT_FEATURE(2, "sse4.2"),
+      INGOT_FEATURE(3, "avx"),        INGOT_FEATURE(3, "avx2"),     INGOT_FEATURE(3, "bmi"),
+      INGOT_FEATURE(3, "bmi2"),       INGOT_FEATURE(3, "f16c"),     INGOT_FEATURE(3, "fma"),
+      INGOT_FEATURE(3, "lzcnt"),      INGOT_FEATURE(3, "movbe"),    INGOT_FEATURE(4, "avx512f"),
+      INGOT_FEATURE(4, "avx512bw"),   INGOT_FEATURE(4, "avx512cd"), INGOT_FEATURE(4, "avx512dq"),
+      INGOT_FEATURE(4, "avx512vl")};
+#undef INGOT_FEATURE
 }
 
-int isa_level() {
-  const int own = cpu_level();
-  const char* forced = std::getenv("INGOT_ISA");
-  if (!forced || !*forced) return own;
-  // The kernels know one level more; generated code has no part in it.
-  const bool bf16 = std::string(forced) == "x86-64-v4-bf16";
-  const int level = bf16 ? 4 : parse_isa(forced);
-  if (level == 0)
-    bad_input(std::string("INGOT_ISA=") + forced +
-              " is unknown; use x86-64-v2, -v3, -v4 or -v4-bf16");
-  if (level > own)
-    bad_input(std::string("INGOT_ISA=") + forced + ", but this CPU is x86-64-v" +
-              std::to_string(own) + "; use that or lower");
-  return level;
+std::string missing_features(int level, const std::vector<CpuFeature>& features) {
+  std::string missing;
+  for (const CpuFeature& feature : features)
+    if (feature.level <= level && !feature.present)
+      missing += (missing.empty() ? "" : ", ") + std::string(feature.name);
+  return missing;
 }
 
 int usable_cores() {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "cpu.h"
 #include "error.h"
 
 namespace ingot {
@@ -14,6 +15,8 @@ struct Host {
   int32_t (*op_count)();
   const char* (*op_name)(int32_t);
   const char* (*op_schema)(int32_t);
+  const char* (*ops_level)();
+  const char* (*ops_last_error)();
 };
 
 std::string folder_of_this_library() {
@@ -54,6 +57,8 @@ Host open_host() {
   find(ops, "ingot_ops_count", host.op_count);
   find(ops, "ingot_ops_name", host.op_name);
   find(ops, "ingot_ops_schema", host.op_schema);
+  find(ops, "ingot_ops_level", host.ops_level);
+  find(ops, "ingot_ops_last_error", host.ops_last_error);
   if (const char* refusal = host.api->controls_from_environment()) bad_input(refusal);
   return host;
 }
@@ -65,6 +70,13 @@ const Host& opened() {
 }  // namespace
 
 const ingot_host_api& host() { return *opened().api; }
+
+int isa_level() {
+  const char* name = opened().ops_level();
+  if (!name) bad_input(opened().ops_last_error());
+  // The kernels' names go on where a level has more than generated code uses: x86-64-v4-bf16.
+  return parse_isa(std::string(name, std::strlen("x86-64-vN")));
+}
 
 const char* op_schema(const char* name) {
   const Host& host = opened();

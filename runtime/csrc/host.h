@@ -8,6 +8,11 @@ namespace ingot {
 // globally, which would capture the calls of generated code.
 const ingot_host_api& host();
 
+// The x86-64 level of generated code that this process runs at most: 2, 3 or 4. It is that of
+// libingot_ops' kernels, chosen once a process: what INGOT_ISA names, else the highest that the CPU
+// has. Throws Error where INGOT_ISA names no level, or one that the CPU lacks.
+int isa_level();
+
 // Schema of an op of libingot_ops, or nullptr.
 const char* op_schema(const char* name);
 }  // namespace ingot

@@ -175,6 +175,7 @@ void print_json(const Output& out, const ingot_stats& stats, double load_ms, dou
                        {"prompt_tokens", stats.prompt_tokens},
                        {"prefill_tok_s", rate(stats.prompt_tokens, stats.prefill_seconds)},
                        {"decode_tok_s", rate(stats.new_tokens - 1, stats.decode_seconds)},
+                       {"variant", ingot_package_variant(out.package)},
                        {"load_ms", load_ms},
                        {"first_token_ms", out.first_token_ms - started_ms},
                        {"peak_rss_mb", peak_rss_mb()}};

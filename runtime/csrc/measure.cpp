@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "cpu.h"
+#include "host.h"
 
 namespace ingot {
 namespace {

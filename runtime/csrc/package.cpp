@@ -14,7 +14,24 @@
 namespace ingot {
 namespace {
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
+
+// Why none of the variants runs, after the package's name. The CPU is asked by feature: where it
+// has all of them, it is INGOT_ISA that does not allow more.
+std::string no_variant(const std::vector<Variant>& variants, int level) {
+  std::string offered;
+  int least = 0;
+  for (const Variant& variant : variants) {
+    offered += (offered.empty() ? "" : ", ") + variant.isa;
+    const int needed = parse_isa(variant.isa);
+    if (needed && (!least || needed < least)) least = needed;
+  }
+  const std::string missing = missing_features(least), own = "x86-64-v" + std::to_string(level);
+  const std::string why = !missing.empty() ? ", this CPU runs " + own + ": it lacks " + missing
+                          : least          ? ", INGOT_ISA allows " + own + " at most"
+                                           : ", this CPU runs " + own;
+  return " has code for " + offered + why + "; export it again with --isa " + own;
 }
+}  // namespace
 
 Package::Package(const std::string& path, const ingot_options& options)
     : archive_(path),
@@ -25,6 +42,7 @@ Package::Package(const std::string& path, const ingot_options& options)
   if (options.threads < 0 || options.kv_tokens < 0)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
   const Variant& variant = choose_variant();
+  variant_ = variant.name;
   check_ops();
   check_entry(variant.entry);
   weights_ = archive_.entry("ingot/weights.bin");
@@ -91,20 +109,15 @@ void Package::embed(const int64_t* tokens, const size_t* lengths, size_t count, 
       lengths, count, embeddings);
 }
 
-// The best level that this CPU has.
+// The best level that this process may run.
 const Variant& Package::choose_variant() const {
   const int level = isa_level();
   const Variant* best = nullptr;
-  std::string offered;
   for (const Variant& variant : manifest_.variants) {
-    offered += (offered.empty() ? "" : ", ") + variant.isa;
     const int needed = parse_isa(variant.isa);
     if (needed && needed <= level && (!best || needed > parse_isa(best->isa))) best = &variant;
   }
-  if (!best)
-    bad_package(archive_.path() + " is built for " + offered + ", this CPU runs x86-64-v" +
-                std::to_string(level) + "; export it again with --isa x86-64-v" +
-                std::to_string(level));
+  if (!best) bad_package(archive_.path() + no_variant(manifest_.variants, level));
   if (!best->requires_symbols.empty())
     bad_package(archive_.path() + " needs libtorch (for " + best->requires_symbols[0] +
                 "); run it with backend=\"torch\"");

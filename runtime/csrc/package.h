@@ -19,6 +19,8 @@ class Package {
 
   const char* manifest_json() const { return manifest_json_.c_str(); }
   const Manifest& manifest() const { return manifest_; }
+  // Name of the variant whose code was loaded.
+  const std::string& variant() const { return variant_; }
   const Archive& archive() const { return archive_; }
   // Throws Error if this is no decoder's package.
   Engine& engine();
@@ -41,7 +43,8 @@ class Package {
   std::string manifest_json_;
   Manifest manifest_;
   const char* model_;  // as StepFacts has it
-  int threads_;        // 0: the cores that are free
+  std::string variant_;
+  int threads_;  // 0: the cores that are free
   std::string_view weights_;
   std::unique_ptr<Graph> graph_;
   std::unique_ptr<KvPool> pool_;

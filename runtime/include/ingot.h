@@ -58,6 +58,9 @@ INGOT_API void ingot_package_close(ingot_package* package);
 
 /* The manifest as JSON text, owned by the package. */
 INGOT_API const char* ingot_package_manifest(const ingot_package* package);
+/* Name of the variant whose code was loaded, "x86-64-v3", owned by the package: the highest that
+ * the CPU has and the environment variable INGOT_ISA, where it is set, allows. */
+INGOT_API const char* ingot_package_variant(const ingot_package* package);
 /* One archive entry ("ingot/tokenizer.json") in place in the mapping; INGOT_BAD_INPUT if absent. */
 INGOT_API ingot_status ingot_package_entry(const ingot_package* package, const char* name,
                                            const void** data, size_t* bytes);

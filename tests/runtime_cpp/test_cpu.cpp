@@ -1,37 +1,13 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 
-#include <cstdlib>
-#include <optional>
+#include <string>
+#include <vector>
 
 #include "cpu.h"
-#include "error.h"
 
 namespace ingot {
 namespace {
-
-// Sets INGOT_ISA for one scope.
-class ForcedIsa {
- public:
-  explicit ForcedIsa(const char* value) {
-    if (const char* before = std::getenv("INGOT_ISA")) before_ = before;
-    if (value != nullptr) {
-      setenv("INGOT_ISA", value, 1);
-    } else {
-      unsetenv("INGOT_ISA");
-    }
-  }
-  ~ForcedIsa() {
-    if (before_) {
-      setenv("INGOT_ISA", before_->c_str(), 1);
-    } else {
-      unsetenv("INGOT_ISA");
-    }
-  }
-
- private:
-  std::optional<std::string> before_;
-};
 
 TEST(CpuLevel, ParsesLevelNamesOnly) {
   EXPECT_EQ(parse_isa("x86-64-v2"), 2);
@@ -42,44 +18,19 @@ TEST(CpuLevel, ParsesLevelNamesOnly) {
   }
 }
 
-TEST(CpuLevel, EnvironmentLowersTheLevel) {
-  const ForcedIsa forced("x86-64-v2");
-  EXPECT_EQ(isa_level(), 2);
+TEST(CpuFeatures, WhatIsMissingIsNamedUpToTheLevel) {
+  const std::vector<CpuFeature> features = {
+      {2, "sse4.2", true}, {3, "avx2", true}, {3, "fma", false}, {4, "avx512f", false}};
+  EXPECT_EQ(missing_features(2, features), "");
+  EXPECT_EQ(missing_features(3, features), "fma");
+  EXPECT_EQ(missing_features(4, features), "fma, avx512f");
 }
 
-TEST(CpuLevel, TheKernelsOwnLevelIsTheFourthHere) {
-  int own = 0;
-  {
-    const ForcedIsa unset(nullptr);
-    own = isa_level();
-  }
-  const ForcedIsa forced("x86-64-v4-bf16");
-  if (own < 4) {
-    EXPECT_THROW(isa_level(), Error);
-  } else {
-    EXPECT_EQ(isa_level(), 4);
-  }
-}
-
-TEST(CpuLevel, AnEmptyEnvironmentVariableChangesNothing) {
-  int own = 0;
-  {
-    const ForcedIsa unset(nullptr);
-    own = isa_level();
-  }
-  const ForcedIsa empty("");
-  EXPECT_EQ(isa_level(), own);
-}
-
-TEST(CpuLevel, RefusesAnUnknownLevel) {
-  const ForcedIsa forced("avx9");
-  try {
-    isa_level();
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.status, INGOT_BAD_INPUT);
-    EXPECT_NE(std::string(error.what()).find("avx9"), std::string::npos);
-  }
+TEST(CpuFeatures, AgreeWithTheCompilersLevels) {
+  __builtin_cpu_init();
+  EXPECT_EQ(missing_features(2).empty(), __builtin_cpu_supports("x86-64-v2") != 0);
+  EXPECT_EQ(missing_features(3).empty(), __builtin_cpu_supports("x86-64-v3") != 0);
+  EXPECT_EQ(missing_features(4).empty(), __builtin_cpu_supports("x86-64-v4") != 0);
 }
 
 TEST(UsableCores, FollowTheAffinityMask) {

@@ -62,6 +62,50 @@ TEST_F(LoadTest, TheManifestOfAPackageForAnotherCpuCanBeRead) {
   expect_contains(refusal(source.zip()), "x86-64-v9");
 }
 
+// Two variants of one graph; INGOT_ISA chooses once a process, as ctest runs each of these tests in
+// one of its own.
+PackageSource source_of(const std::vector<const char*>& levels) {
+  PackageSource source = toy_source();
+  const std::string first = "ingot/variants/x86-64-v2/model.so";
+  const std::string code = source.entries[first];
+  source.entries.erase(first);
+  source.manifest["variants"] = json::array();
+  for (const std::string level : levels) {
+    const std::string entry = "ingot/variants/" + level + "/model.so";
+    source.entries[entry] = code;
+    source.manifest["variants"].push_back({{"name", level},
+                                           {"device", "cpu"},
+                                           {"isa", level},
+                                           {"entry", entry},
+                                           {"requires", json::array()}});
+  }
+  source.hash_entries();
+  return source;
+}
+
+TEST_F(LoadTest, TheBestVariantIsLoaded) {
+  const Package package = open(source_of({"x86-64-v2", "x86-64-v9"}));
+  EXPECT_STREQ(ingot_package_variant(package.get()), "x86-64-v2");
+  EXPECT_EQ(generate(new_session(package), {1, 2}, greedy_sampling(5)).tokens, greedy({1, 2}, 5));
+}
+
+TEST_F(LoadTest, TheEnvironmentForcesAVariant) {
+  ASSERT_EQ(setenv("INGOT_ISA", "x86-64-v2", 1), 0);
+  const Package package = open(source_of({"x86-64-v4", "x86-64-v3", "x86-64-v2"}));
+  EXPECT_STREQ(ingot_package_variant(package.get()), "x86-64-v2");
+  const std::string sentence = refusal(source_of({"x86-64-v4", "x86-64-v3"}).zip());
+  expect_contains(sentence, "has code for x86-64-v4, x86-64-v3");
+  expect_contains(sentence, "x86-64-v2");
+}
+
+TEST_F(LoadTest, AnUnknownLevelInTheEnvironmentIsRefused) {
+  ASSERT_EQ(setenv("INGOT_ISA", "avx9", 1), 0);
+  ingot_package* package = nullptr;
+  const std::string path = write(toy_source().zip());
+  EXPECT_EQ(ingot_package_open(path.c_str(), nullptr, &package), INGOT_BAD_INPUT);
+  expect_contains(ingot_last_error(), "\"avx9\" is no ISA level; INGOT_ISA takes x86-64-v2");
+}
+
 TEST_F(LoadTest, OpensTheSamePackageManyTimes) {
   const std::string path = write(toy_source().zip());
   for (int i = 0; i < 5; i++) {
