@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from ..profiling.record import Recorder
-from . import cache
+from . import cache, torch_versions
 from .errors import ExportError
 from .toolchain import compiler_version
 
@@ -228,7 +228,7 @@ def _command(
     from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-    with config.patch(options):
+    with config.patch(torch_versions.inductor_options(options)):
         build_options = CppTorchDeviceOptions(
             vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True, min_optimize=small, **kind
         )
@@ -238,5 +238,6 @@ def _command(
             output_dir=str(output.parent),
             BuildOption=build_options,
         )
-        compiler, *rest = shlex.split(builder.get_command_line())
+        words = shlex.split(builder.get_command_line())
+        compiler, *rest = torch_versions.compiler_command(words, options)
         return [compiler, *_FLAGS, *rest], Path(builder.get_target_file_path())

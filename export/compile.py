@@ -6,6 +6,7 @@ whichever host the process opened.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from .. import native
 from ..custom_ops.cost import Load
 from ..custom_ops.shims import c_shims, schemas
 from ..profiling.record import Recorder
-from . import cache, provenance
+from . import cache, provenance, torch_versions
 from .build import Built, CppBuild, replaces_inductors
 from .cache import Compiled
 from .contracts import Contract
@@ -92,16 +93,20 @@ def compile(
         _phases(recorder),
         replaces_inductors(build) as made,
         provenance.scheduled(shapes, load) as schedule,
+        _counted_from_zero(),
         torch.no_grad(),
     ):
         try:
-            torch._inductor.aot_compile(module, program.example_inputs[0], options=options)
+            torch._inductor.aot_compile(
+                module,
+                program.example_inputs[0],
+                options=torch_versions.inductor_options(options),
+            )
         except torch._inductor.exc.InductorError as error:
             if isinstance(error.inner_exception, ExportError):
                 raise error.inner_exception from None
             raise
     (built,) = made
-    recorder.note("cached", build.cached)
     with recorder.phase("publish"):
         facts = _facts(built, schedule, program, contract)
         compiled = Compiled(
@@ -158,7 +163,7 @@ def _without_input_checks() -> Iterator[None]:
     from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 
     def none(self: Any) -> None:
-        self.prefix.splice_aot("static void __check_inputs_outputs(void*, void*) {}")
+        self.prefix.splice("static void __check_inputs_outputs(void*, void*) {}")
 
     theirs = CppWrapperCpu.generate_input_output_runtime_checks
     CppWrapperCpu.generate_input_output_runtime_checks = none  # type: ignore[method-assign]
@@ -166,6 +171,20 @@ def _without_input_checks() -> Iterator[None]:
         yield
     finally:
         CppWrapperCpu.generate_input_output_runtime_checks = theirs  # type: ignore[method-assign]
+
+
+@contextmanager
+def _counted_from_zero() -> Iterator[None]:
+    """Inductor numbers a process's graphs, and kernels have the number in their names: code and
+    record are the same whatever was compiled before, another level of the same graph above all."""
+    from torch._inductor import compile_fx
+
+    theirs = compile_fx._graph_counter
+    compile_fx._graph_counter = itertools.count()
+    try:
+        yield
+    finally:
+        compile_fx._graph_counter = theirs
 
 
 @contextmanager

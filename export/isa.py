@@ -10,19 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from . import torch_versions
 from .errors import ExportError
 
 
 @dataclass(frozen=True)
 class IsaLevel:
-    """One x86-64 microarchitecture level and the vectors that Inductor may use in it."""
+    """One x86-64 microarchitecture level and the vectors that Inductor may use in it.
+
+    Levels compare by what they demand: v3 < v4.
+    """
 
     name: str
     cpu_flags: frozenset[str]  # as /proc/cpuinfo names them, beyond the level before
     vector_bits: int  # 0: scalar code, for the compiler to vectorise
     vec_isa: str  # class in torch._inductor.cpu_vec_isa
+
+    def __lt__(self, other: IsaLevel) -> bool:
+        return LEVELS.index(self) < LEVELS.index(other)
+
+    def __le__(self, other: IsaLevel) -> bool:
+        return not other < self
 
 
 LEVELS = (
@@ -57,21 +69,51 @@ def machine_level(cpuinfo: str | None = None) -> IsaLevel:
     return best
 
 
-def find_level(name: str | None) -> IsaLevel:
-    """The level of that name, or the machine's own. Raises ExportError if unknown or above."""
+def find_levels(names: str | None) -> tuple[IsaLevel, ...]:
+    """Those of a list such as "x86-64-v3,x86-64-v4", highest first; the machine's own for None.
+
+    Raises ExportError for a name that is unknown, a level above the machine's, or one that this
+    torch cannot build for.
+    """
     own = machine_level()
-    if name is None:
-        return own
+    if names is None:
+        return (own,)
+    found = {_find(name.strip(), own) for name in names.split(",")}
+    torch_versions.check_levels(tuple(found), own)
+    return tuple(sorted(found, reverse=True))
+
+
+def _find(name: str, own: IsaLevel) -> IsaLevel:
     for level in LEVELS:
         if level.name == name:
-            if LEVELS.index(level) > LEVELS.index(own):
+            if own < level:
                 raise ExportError(
                     f"cannot build for {name} here: this machine is {own.name}, and code for a "
                     f"higher level could not be checked; pass --isa {own.name} or lower"
                 )
             return level
     known = ", ".join(level.name for level in LEVELS)
-    raise ExportError(f"unknown ISA level '{name}'; choose one of {known}")
+    raise ExportError(f"unknown ISA level '{name}'; choose among {known}, with commas between")
+
+
+@cache
+def _vectors(level: IsaLevel) -> list[Any]:
+    """What Inductor may use: its own class of the level's width, whose flags are -march's alone.
+
+    Inductor's objects ask the CPU that builds: VecAVX512 adds -mavx512bf16 where that has it, and
+    others add VNNI and AMX. They also probe by compiling, which links against libtorch.
+    """
+    from torch._inductor import cpu_vec_isa
+
+    if not level.vec_isa:
+        return []
+    theirs = getattr(cpu_vec_isa, level.vec_isa)
+    own = {
+        "__bool__": lambda self: True,
+        "__hash__": theirs.__hash__,
+        "build_arch_flags": lambda self: "",
+    }
+    return [type(f"Exactly{level.vec_isa}", (theirs,), own)()]
 
 
 @contextmanager
@@ -81,12 +123,9 @@ def inductor_targets(level: IsaLevel) -> Iterator[dict[str, object]]:
     `cpp.vec_isa_ok` skips Inductor's probe, which links against libtorch and therefore fails,
     silently making every kernel scalar, when `link_libtorch` is off.
     """
-    from torch._inductor import config, cpu_vec_isa
+    from torch._inductor import cpu_vec_isa
 
-    if not hasattr(config.cpp, "march"):
-        raise ExportError("this torch cannot be told which CPU to build for; use torch 2.13")
-    probe = cpu_vec_isa.valid_vec_isa_list
-    vectors = [getattr(cpu_vec_isa, level.vec_isa)()] if level.vec_isa else []
+    probe, vectors = cpu_vec_isa.valid_vec_isa_list, _vectors(level)
     cpu_vec_isa.valid_vec_isa_list = lambda: vectors  # type: ignore[assignment]
     try:
         yield {

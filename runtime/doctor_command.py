@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import json
 import os
@@ -13,7 +12,8 @@ from typing import Any
 import click
 
 from .. import native
-from . import controls
+from . import controls, ops
+from .errors import IngotError
 
 _LIBRARIES = (
     "libingot.so.1",
@@ -39,21 +39,21 @@ def _found(name: str) -> str | None:
         return None
 
 
-def examine() -> dict[str, Any]:
-    libraries = {name: _found(name) for name in _LIBRARIES}
-    level = None
-    if libraries["libingot_ops.so.1"]:
-        ops = ctypes.CDLL(libraries["libingot_ops.so.1"])
-        ops.ingot_ops_level.restype = ctypes.c_char_p
-        name = ops.ingot_ops_level()
-        level = name.decode() if name else None
+def examine(torch_refused: str | None) -> dict[str, Any]:
+    """torch_refused: why export does not work with the installed torch."""
+    try:
+        level, refusal = ops.level(), None
+    except IngotError as error:
+        level, refusal = None, str(error)
     return {
         "cpu_level": level,
+        "cpu_level_refused": refusal,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        "libraries": libraries,
+        "libraries": {name: _found(name) for name in _LIBRARIES},
         "compiler": shutil.which(os.environ.get("CXX", "g++")),
         "torch": _version("torch"),
+        "torch_refused": torch_refused,
         "safetensors": _version("safetensors"),
     }
 
@@ -68,18 +68,20 @@ def list_controls(as_json: bool) -> None:
         click.echo(f"{control.name}={control.value}\n    {control.variable}: {control.meaning}")
 
 
-def run(as_json: bool) -> None:
-    found = examine()
+def run(as_json: bool, torch_refused: str | None) -> None:
+    """torch_refused: as for `examine`."""
+    found = examine(torch_refused)
     if as_json:
         click.echo(json.dumps(found))
         return
-    click.echo(f"CPU level    {found['cpu_level'] or 'unknown: libingot_ops is missing'}")
+    click.echo(f"CPU level    {found['cpu_level'] or found['cpu_level_refused']}")
     click.echo(f"cores        {found['cores']}")
     click.echo(f"memory       {found['memory_gb']:.1f} GB")
     for name, path in found["libraries"].items():
         click.echo(f"{name:<25}{path or 'missing; build it with ./scripts/build'}")
-    can_export = found["compiler"] and found["torch"] and found["safetensors"]
-    click.echo(f"torch        {found['torch'] or 'not installed (export needs it)'}")
+    can_export = found["compiler"] and not torch_refused and found["safetensors"]
+    torch = f"{found['torch']} ({torch_refused or 'tested'})"
+    click.echo(f"torch        {torch if found['torch'] else 'not installed (export needs it)'}")
     click.echo(f"compiler     {found['compiler'] or 'none (export needs g++)'}")
     click.echo(
         f"can export   {'yes' if can_export else 'no'}; can run packages: "
