@@ -116,7 +116,12 @@ def main() -> None:
     default="package",
     help="onnx: a model for ONNX Runtime (docs/onnx.md).",
 )
-@click.option("--isa", help="x86-64-v2, -v3 or -v4; default: this machine's level.")
+@click.option(
+    "--isa",
+    metavar="LEVELS",
+    help="x86-64-v2, x86-64-v3, x86-64-v4 or several, with commas between: one package with code "
+    "for each. Default: this machine's level.",
+)
 @click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
 )
@@ -131,7 +136,7 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant awq --calib texts.jsonl
-    ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3 --max-seq-len 4096
+    ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3,x86-64-v4 --max-seq-len 4096
     ingot export path/to/checkpoint -o model.onnx --format onnx
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """
@@ -344,12 +349,13 @@ def inspect(package: Path, as_json: bool) -> None:
 @JSON
 def doctor(controls: bool, as_json: bool) -> None:
     """Say what this machine can do: CPU level, libraries, compiler, torch."""
+    from .export import torch_versions
     from .runtime import doctor_command
 
     if controls:
         doctor_command.list_controls(as_json)
     else:
-        doctor_command.run(as_json)
+        doctor_command.run(as_json, torch_versions.refusal())
 
 
 @main.command()

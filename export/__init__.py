@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..profiling.record import Recorder
+from . import torch_versions
 from .errors import ExportError
 from .onnx import check_options, export_onnx
 
@@ -75,15 +76,16 @@ def export_checkpoint(
     activation_bits: of all quantised linears, imported ones too; calib: texts that a recipe is
     calibrated and measured on, of which it takes so many samples of so many tokens; report: texts
     on which the model is measured before and after it is quantised, for the compile record.
-    format: "package", or "onnx" for a model that ONNX Runtime runs (docs/onnx.md).
+    isa: x86-64 levels to build for, "x86-64-v3,x86-64-v4"; default: this machine's. format:
+    "package", or "onnx" for a model that ONNX Runtime runs (docs/onnx.md).
     `progress` is told the name of each phase as it begins; the record begins at `since`
     (process.now), default now. Raises ExportError, or the models' CheckpointError, with one
     sentence for the user; `output` is then as it was before.
     """
-    from .isa import find_level
+    from .isa import find_levels
 
-    level = find_level(isa)
-    _check_output(output)
+    levels = find_levels(isa)
+    _check(output)
     if format == "onnx":
         check_options(output, kv_dtype, isa)
         kv_dtype = "float32"
@@ -119,7 +121,7 @@ def export_checkpoint(
         contract = contracts.of_checkpoint(model, checkpoint)
     if format == "onnx":
         return export_onnx(contract, output, recorder)
-    return _export(contract, level, output, recorder)
+    return _export(contract, levels, output, recorder)
 
 
 def _report_tokens(
@@ -164,10 +166,10 @@ def export_model(
     """Cast a model that is in memory, as `models.build` makes one of random weights, without a
     tokenizer. Returns the compile record. Raises ExportError; `output` is then as it was before.
     """
-    from .isa import find_level
+    from .isa import find_levels
 
-    level = find_level(isa)
-    _check_output(output)
+    levels = find_levels(isa)
+    _check(output)
     recorder = Recorder("compile", on_phase=progress)
     with recorder.phase("import torch"):
         from . import contracts
@@ -175,7 +177,7 @@ def export_model(
         contract = contracts.of_checkpoint(model, Path(empty))
     contract.card["name"] = name
     recorder.note("aliases", model.aliases())
-    return _export(contract, level, output, recorder)
+    return _export(contract, levels, output, recorder)
 
 
 @_no_collection()
@@ -197,14 +199,14 @@ def export_module(
     torch.export.export takes it; a size that varies begins at its `Dim`'s min. The module is in
     eval mode when it is traced, and is not changed. Its float32 `nn.Linear`s and bidirectional
     `scaled_dot_product_attention` go to Ingot's ops. op_library: a shared library with the C shims
-    of the module's own ops (examples/own_op), which goes into the package. since: as for
+    of the module's own ops (examples/own_op), which goes into the package. isa, since: as for
     `export_checkpoint`. Returns the compile record. Raises ExportError; `output` is then as it was
     before.
     """
-    from .isa import find_level
+    from .isa import find_levels
 
-    level = find_level(isa)
-    _check_output(output)
+    levels = find_levels(isa)
+    _check(output)
     recorder = Recorder("compile", progress, since)
     with recorder.phase("import torch"):
         from .module import contract_of
@@ -214,10 +216,12 @@ def export_module(
         library = None if op_library is None else read_library(op_library)
         name = name or type(module).__name__
         contract = contract_of(module, args, dynamic_shapes, name, library)
-    return _export(contract, level, output, recorder)
+    return _export(contract, levels, output, recorder)
 
 
-def _check_output(output: Path) -> None:
+def _check(output: Path) -> None:
+    """What can be refused before anything is loaded. Raises ExportError."""
+    torch_versions.check()
     if not output.resolve().parent.is_dir():
         raise ExportError(
             f"no folder {output.resolve().parent} to write {output.name} to; make it first"
@@ -225,7 +229,7 @@ def _check_output(output: Path) -> None:
 
 
 def _export(
-    contract: Contract, level: IsaLevel, output: Path, recorder: Recorder
+    contract: Contract, levels: tuple[IsaLevel, ...], output: Path, recorder: Recorder
 ) -> dict[str, Any]:
     with recorder.phase("cache look-up"):
         from . import cache, package
@@ -233,26 +237,37 @@ def _export(
         from .contracts import named_tensors
         from .weights import WeightStore
 
-        key = cache.fingerprint(contract, level, inductor_options(contract))
-        compiled = cache.find(key)
-        recorder.note("cache_hit", compiled is not None)
-    if compiled is None:
-        compiled = _compile(contract, key, level, recorder)
-    for name, value in compiled.facts.items():
+        options = inductor_options(contract)
+        keys = {level: cache.fingerprint(contract, level, options) for level in levels}
+        found = {level: cache.find(key) for level, key in keys.items()}
+    variants = {level.name: {"cache_hit": made is not None} for level, made in found.items()}
+    missing = {level: keys[level] for level, made in found.items() if made is None}
+    made, headers = _compile(contract, missing, recorder) if missing else ({}, {})
+    compiled = {level: found[level] or made[level] for level in levels}
+    first = compiled[levels[0]].facts
+    for name, value in first.items():
         recorder.note(name, value)
+    for level, code in compiled.items():
+        facts = variants[level.name]
+        facts |= {name: value for name, value in code.facts.items() if value != first[name]}
+        facts |= {"code_bytes": code.shared_object.stat().st_size} | headers.get(level, {})
+    recorder.note("variants", variants)
     with recorder.phase("plan weights"):
-        store = WeightStore.plan(named_tensors(contract.module), compiled.constants)
+        source = package.Source(contract, compiled)
+        store = WeightStore.plan(named_tensors(contract.module), source.constants)
     recorder.note("weight_bytes", store.size)
-    recorder.note("code_bytes", compiled.shared_object.stat().st_size)
     # The report inside the package ends where it is written, after all that takes time; the
     # returned one has the little that follows too.
     with recorder.phase("write package"):
-        source = package.Source(contract, compiled, level)
         package.write(source, store, output, lambda: recorder.snapshot().to_dict())
     return recorder.finish().to_dict()
 
 
-def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) -> Compiled:
+def _compile(
+    contract: Contract, keys: Mapping[IsaLevel, str], recorder: Recorder
+) -> tuple[dict[IsaLevel, Compiled], dict[IsaLevel, dict[str, Any]]]:
+    """The graph, captured once, compiled for each level; and whether what is made once a machine
+    was there. Of several levels each is a phase."""
     with recorder.phase("import compiler"):
         import torch._inductor.compile_fx
         import torch.export._trace  # noqa: F401
@@ -261,14 +276,21 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
         from .compile import compile, inductor_for
         from .contracts import capture
 
-    with (
-        inductor_for(contract, level) as options,
-        CppBuild(options, recorder) as build,
-        warnings.catch_warnings(),
-    ):
+    compiled: dict[IsaLevel, Compiled] = {}
+    with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        builds = {}
+        for level in keys:  # all begin to make their headers now
+            with inductor_for(contract, level) as options:
+                builds[level] = stack.enter_context(CppBuild(options, recorder))
         program = contract.program
         if program is None:
             with recorder.phase("capture"):
                 program = capture(contract)
-        return compile(program, contract, key, options, build, recorder)
+        for level, key in keys.items():
+            with (
+                recorder.phase(level.name) if len(keys) > 1 else nullcontext(),
+                inductor_for(contract, level) as options,
+            ):
+                compiled[level] = compile(program, contract, key, options, builds[level], recorder)
+        return compiled, {level: {"cached": build.cached} for level, build in builds.items()}

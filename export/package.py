@@ -25,11 +25,22 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Source:
-    """What a package is made from."""
+    """What a package is made from. compiled: the graph's code for each level, highest first."""
 
     contract: Contract
-    compiled: Compiled
-    level: IsaLevel
+    compiled: Mapping[IsaLevel, Compiled]
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Those that all variants bind: one weight store serves them. Raises ExportError."""
+        (first, wanted), *others = ((level, c.constants) for level, c in self.compiled.items())
+        for level, names in others:
+            if different := set(names) ^ set(wanted):
+                raise ExportError(
+                    f"code for {level.name} and {first.name} would need different weights"
+                    f" ({min(different)}); export a package for each"
+                )
+        return wanted
 
 
 def write(
@@ -38,14 +49,14 @@ def write(
     """Write the package; the file appears only when it is whole. Raises ExportError."""
     try:
         with ArchiveWriter(output) as archive:
-            variant = _add_code(archive, source)
+            variants = [_add_code(archive, source, level) for level in source.compiled]
             archive.add("ingot/weights.bin", store.chunks())
             if library := source.contract.op_library:
                 archive.add(library.entry, library.path.read_bytes())
             for name, data in source.contract.files.items():
                 archive.add(name, data)
             archive.add("ingot/report.json", json.dumps(report(), indent=1).encode())
-            manifest = _manifest(source, store, variant)
+            manifest = _manifest(source, store, variants)
             manifest["entries"] = archive.entries
             archive.add_last("ingot/manifest.json", json.dumps(manifest, indent=1).encode())
     except OSError as error:
@@ -54,19 +65,22 @@ def write(
         ) from error
 
 
-def _add_code(archive: ArchiveWriter, source: Source) -> dict[str, object]:
-    entry, library = f"ingot/variants/{source.level.name}/model.so", source.contract.op_library
-    archive.add(entry, source.compiled.shared_object.read_bytes())
+def _add_code(archive: ArchiveWriter, source: Source, level: IsaLevel) -> dict[str, object]:
+    entry, library = f"ingot/variants/{level.name}/model.so", source.contract.op_library
+    code = source.compiled[level].shared_object
+    archive.add(entry, code.read_bytes())
     return {
-        "name": source.level.name,
+        "name": level.name,
         "device": "cpu",
-        "isa": source.level.name,
+        "isa": level.name,
         "entry": entry,
-        "requires": missing(source.compiled.shared_object, *([library.path] if library else [])),
+        "requires": missing(code, *([library.path] if library else [])),
     }
 
 
-def _manifest(source: Source, store: WeightStore, variant: dict[str, object]) -> dict[str, Any]:
+def _manifest(
+    source: Source, store: WeightStore, variants: list[dict[str, object]]
+) -> dict[str, Any]:
     from .. import __version__
 
     contract = source.contract
@@ -85,8 +99,8 @@ def _manifest(source: Source, store: WeightStore, variant: dict[str, object]) ->
             "symbols": contract.symbols,
         },
         "constants": store.constants,
-        "ops": {name: schemas()[name] for name in source.compiled.ops},
-        "variants": [variant],
+        "ops": {name: schemas()[name] for c in source.compiled.values() for name in c.ops},
+        "variants": variants,
         "op_libraries": [contract.op_library.entry] if contract.op_library else [],
         **contract.sections,
     }

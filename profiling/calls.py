@@ -50,9 +50,12 @@ class Call:
         return cls(**fields)
 
 
-def calls_of(record: Mapping[str, Any], where: object) -> list[Call]:
-    """Of a package's compile record. Raises ProfileError where it has none."""
-    found = record.get("facts", {}).get("calls")
+def calls_of(record: Mapping[str, Any], where: object, variant: str | None = None) -> list[Call]:
+    """Of a package's compile record, and of one of its variants; None: the first. Raises
+    ProfileError where it has none."""
+    facts = record.get("facts", {})
+    own = facts.get("variants", {}).get(variant, {})
+    found = own.get("calls", facts.get("calls"))
     if not found:
         raise ProfileError(f"{where} was exported before calls were recorded; export it again")
     return [Call.from_dict(call) for call in found]

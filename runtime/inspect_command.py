@@ -80,7 +80,8 @@ def run(path: Path, as_json: bool) -> None:
             facts.add_row(name, "\n".join(map(_signature, manifest["graph"][name])))
     for variant in manifest["variants"]:
         needs = ", needs libtorch" if variant["requires"] else ""
-        facts.add_row("code", f"{variant['isa']}{needs}")
+        size = manifest["entries"][variant["entry"]]["bytes"]
+        facts.add_row("code", f"{variant['isa']}, {size:,} bytes{needs}")
     facts.add_row("made by", ", ".join(f"{k} {v}" for k, v in manifest["producer"].items()))
     for schema in manifest["ops"].values():
         facts.add_row("op", schema)

@@ -58,14 +58,15 @@ def run(
     if output and not output.absolute().parent.is_dir():
         raise ProfileError(f"there is no folder {output.absolute().parent}; make it first")
     facts = describe(path)
-    calls = calls_of(facts["report"], path)
     if recorded:
+        calls = calls_of(facts["report"], path)
         trace = join(_read(recorded, path, facts["manifest"]), calls)
     else:
         aliases = facts["report"]["facts"].get("aliases", {})
         chosen = Options(**options)
-        trace = join(record(path, chosen, aliases), calls)
-        trace = _with_prediction(trace, calls, path, chosen.threads)
+        trace = record(path, chosen, aliases)
+        calls = calls_of(facts["report"], path, trace.header.environment["variant"])
+        trace = _with_prediction(join(trace, calls), calls, path, chosen.threads)
     if output:
         write_whole(output, json.dumps(trace.to_chrome()))
     result = report(trace)
@@ -109,6 +110,7 @@ def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:
         environment={
             "ingot": __version__,
             "level": ops.level(),
+            "variant": package.variant or "",
             "threads": str(options.threads or "the cores that are free"),
         },
     )

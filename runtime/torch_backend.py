@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import native
-from .errors import BadInput, IngotError
+from . import ops
+from .errors import BadInput, BadPackage, IngotError
 from .package import read_manifest
 
 
@@ -82,6 +83,16 @@ class TorchPackage:
         return answer
 
 
+def choose_variant(variants: Sequence[dict[str, Any]], level: str) -> dict[str, Any]:
+    """The best for the level of the kernels, as the lean runtime chooses. Raises BadPackage."""
+    # Levels are in the order of their names, x86-64-v4-bf16 among them.
+    fitting = [v for v in variants if v["isa"].startswith("x86-64-v") and v["isa"] <= level]
+    if not fitting:
+        offered = ", ".join(variant["isa"] for variant in variants)
+        raise BadPackage(f"it has code for {offered}, and this process runs {level}")
+    return max(fitting, key=lambda variant: str(variant["isa"]))
+
+
 class _Runner:
     """In the child: the object, its constants and one sequence's cache."""
 
@@ -93,7 +104,8 @@ class _Runner:
         self.manifest = read_manifest(path)
         with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".so") as code:
             self._open_libraries(archive)
-            code.write(archive.read(f"model/{self.manifest['variants'][0]['entry']}"))
+            variant = choose_variant(self.manifest["variants"], ops.level())
+            code.write(archive.read(f"model/{variant['entry']}"))
             code.flush()
             self.runner = torch._C._aoti.AOTIModelContainerRunnerCpu(code.name, 1)
             self.weights = bytearray(archive.read("model/ingot/weights.bin"))

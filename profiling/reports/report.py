@@ -80,7 +80,13 @@ def report(record: Record) -> dict[str, Any]:
             }
             for event in sorted(record.beside, key=lambda e: e.start_s or 0.0)
         ],
-        "cached": {"graph": facts.get("cache_hit"), **facts.get("cached", {})},
+        "variants": {
+            name: {
+                "cached": {"graph": own["cache_hit"], **own.get("cached", {})},
+                "code_bytes": own["code_bytes"],
+            }
+            for name, own in facts.get("variants", {}).items()
+        },
         "graph": _graph(facts, calls),
         "kernels": _kernels(calls),
         "fallbacks": [
@@ -89,7 +95,6 @@ def report(record: Record) -> dict[str, Any]:
             if c.kind == "fallback"
         ],
         "memory_plan": _memory_plan(facts.get("memory_plan")),
-        "code_bytes": facts.get("code_bytes"),
         "weight_bytes": facts.get("weight_bytes"),
         "environment": record.environment,
     }

@@ -67,10 +67,11 @@ def graph_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         "op calls a run": number(graph["ops"], 0),
         "fallbacks": number(graph["fallbacks"], 0),
         "calls with a module": "" if not graph["with_module"] else f"{graph['with_module']:.0%}",
-        "code": _size(report["code_bytes"]),
         "weights": _size(report["weight_bytes"]),
-        "from caches": _cached(report["cached"]),
     }
+    for name, variant in report["variants"].items():
+        rows[f"code for {name}"] = _size(variant["code_bytes"])
+        rows[f"{name} from caches"] = _cached(variant["cached"])
     if plan is not None:
         step = ", ".join(f"{letter}={size}" for letter, size in plan["example"].items())
         rows |= {

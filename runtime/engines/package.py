@@ -47,7 +47,7 @@ class PackageEngine:
         run = partial(self._generate if self.kind == "decoder" else self._encode, request)
         if traced:
             (steps, result), recorded = tracing.traced(run)
-            trace = join(recorded, calls_of(self.record, self.path))
+            trace = join(recorded, calls_of(self.record, self.path, self.package.variant))
         else:
             steps, result = run()
             trace = Trace(Header(), steps)

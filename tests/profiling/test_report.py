@@ -49,8 +49,14 @@ def small() -> dict[str, Any]:
         "wall_s": 10.0,
         "environment": {"python": "3.11"},
         "facts": {
-            "cache_hit": False,
-            "cached": {"cpu.h": True},
+            "variants": {
+                "x86-64-v4": {
+                    "cache_hit": False,
+                    "cached": {"cpu.h": True},
+                    "code_bytes": 1 << 20,
+                },
+                "x86-64-v3": {"cache_hit": True, "code_bytes": 1 << 19},
+            },
             "graph": {"exported_nodes": 7, "lowered_nodes": 5},
             "calls": [
                 call("cpp_fused_0", "kernel", "layers.0.norm", "pow", "mean"),
@@ -66,7 +72,6 @@ def small() -> dict[str, Any]:
                 "peak_bytes": "8*T + 4",
                 "example": {"T": 512},
             },
-            "code_bytes": 1 << 20,
             "weight_bytes": 3 << 20,
         },
         "events": [
@@ -91,7 +96,10 @@ def test_exact_numbers() -> None:
     ]
     (compiler,) = found["beside"]
     assert compiler == {"name": "g++ on model.cpp", "start_s": 3.0, "wall_s": 6.0, "cpu_s": 3.0}
-    assert found["cached"] == {"graph": False, "cpu.h": True}
+    assert found["variants"] == {
+        "x86-64-v4": {"cached": {"graph": False, "cpu.h": True}, "code_bytes": 1 << 20},
+        "x86-64-v3": {"cached": {"graph": True}, "code_bytes": 1 << 19},
+    }
     assert found["graph"] == {
         "exported_nodes": 7,
         "lowered_nodes": 5,
@@ -125,17 +133,24 @@ def test_tables() -> None:
         for table in tables(report(Record.from_dict(small()))):
             console.print(table)
     text = capture.get()
-    for words in ("10.0% unattributed", "  quantise", "g++ on model.cpp", "cpu.h: yes", "mm_out"):
+    for words in (
+        "10.0% unattributed",
+        "  quantise",
+        "g++ on model.cpp",
+        "cpu.h: yes",
+        "mm_out",
+        "code for x86-64-v3",
+    ):
         assert words in text
 
 
 def test_an_older_record_says_what_it_has() -> None:
     data = small()
     del data["beside"]
-    found = report(Record.from_dict({**data, "facts": {"cache_hit": True}}))
+    found = report(Record.from_dict({**data, "facts": {"weight_bytes": 1}}))
     assert found["beside"] == found["kernels"] == found["fallbacks"] == []
     assert found["memory_plan"] is None
-    assert found["cached"] == {"graph": True}
+    assert found["variants"] == {}
     assert len(tables(found)) == 2
 
 
