@@ -28,8 +28,10 @@ from ingot.runtime.torch_backend import choose_variant
 from tests.disassembly import instructions
 from tests.test_cli import ingot
 
-HERE = LEVELS[: LEVELS.index(machine_level()) + 1]  # lowest first
-NAMES = [level.name for level in HERE]
+OWN = machine_level()
+LOWER = [level.name for level in LEVELS if level < OWN]
+NAMES = [*LOWER[-1:], OWN.name]  # two where the CPU has two, lowest first; more take longer
+Exported = tuple[Path, dict[str, Any], nn.Module]
 
 
 class Vectors(nn.Module):
@@ -45,20 +47,23 @@ class Vectors(nn.Module):
         return out
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Vectors]:
+def export(path: Path, isa: str) -> Exported:
     torch.manual_seed(3)
     module, count = Vectors().eval(), torch.export.Dim("n", min=1, max=1024)
-    path = tmp_path_factory.mktemp("variants") / "vectors.pt2"
     record = export_module(
         module,
         (torch.randn(5, 64), torch.arange(5)),
         path,
         dynamic_shapes=({0: count}, {0: count}),
         name="vectors",
-        isa=",".join(NAMES),
+        isa=isa,
     )
     return path, record, module
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(tmp_path_factory.mktemp("variants") / "vectors.pt2", ",".join(NAMES))
 
 
 def manifest_of(package: Path) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def manifest_of(package: Path) -> dict[str, Any]:
         return json.loads(archive.read("model/ingot/manifest.json"))
 
 
-def test_the_weights_are_stored_once(exported: tuple[Path, dict[str, Any], Vectors]) -> None:
+def test_the_weights_are_stored_once(exported: Exported) -> None:
     path, _, module = exported
     manifest = manifest_of(path)
     assert [variant["isa"] for variant in manifest["variants"]] == NAMES[::-1]
@@ -77,17 +82,19 @@ def test_the_weights_are_stored_once(exported: tuple[Path, dict[str, Any], Vecto
         assert f"{variant['isa']}, {manifest['entries'][variant['entry']]['bytes']:,}" in shown
 
 
-def test_no_instruction_is_above_its_variants_level(
-    exported: tuple[Path, dict[str, Any], Vectors], tmp_path: Path
-) -> None:
-    with zipfile.ZipFile(exported[0]) as archive:
-        for level in HERE:
-            code = tmp_path / f"{level.name}.so"
-            code.write_bytes(archive.read(f"model/ingot/variants/{level.name}/model.so"))
-            found = list(instructions(code))
-            own = int(level.name[-1])
-            assert [one.line for one in found if one.level > own] == []
-            assert own in {one.level for one in found}, f"nothing of {level.name} is used"
+def check_instructions(package: Path, folder: Path) -> None:
+    """None is above its variant's level, and each variant uses its own."""
+    with zipfile.ZipFile(package) as archive:
+        for variant in manifest_of(package)["variants"]:
+            code = folder / f"{variant['isa']}.so"
+            code.write_bytes(archive.read(f"model/{variant['entry']}"))
+            found, level = list(instructions(code)), int(variant["isa"][-1])
+            assert [one.line for one in found if one.level > level] == []
+            assert level in {one.level for one in found}, f"no vectors of {variant['isa']}"
+
+
+def test_no_instruction_is_above_its_variants_level(exported: Exported, tmp_path: Path) -> None:
+    check_instructions(exported[0], tmp_path)
 
 
 RUN = """
@@ -116,21 +123,30 @@ def run(package: Path, folder: Path, isa: str | None, backend: str | None = None
     return np.load(x), np.load(out), done.stdout.strip()
 
 
-def test_each_variant_is_right_when_forced(
-    exported: tuple[Path, dict[str, Any], Vectors], tmp_path: Path
-) -> None:
+def check_result(exported: Exported, folder: Path, isa: str | None, chosen: str) -> None:
     path, _, module = exported
-    for isa, chosen in [(None, NAMES[-1]), *((name, name) for name in NAMES)]:
-        x, out, variant = run(path, tmp_path, isa)
-        assert variant == chosen
-        with torch.no_grad():
-            expected = module(torch.from_numpy(x), torch.arange(len(x))).numpy()
-        np.testing.assert_allclose(out, expected, rtol=2e-5, atol=4e-3)  # rounded to bfloat16
+    x, out, variant = run(path, folder, isa)
+    assert variant == chosen
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x), torch.arange(len(x))).numpy()
+    np.testing.assert_allclose(out, expected, rtol=2e-5, atol=4e-3)  # rounded to bfloat16
 
 
-def test_the_torch_backend_takes_the_same_variant(
-    exported: tuple[Path, dict[str, Any], Vectors], tmp_path: Path
-) -> None:
+def test_each_variant_is_right_when_forced(exported: Exported, tmp_path: Path) -> None:
+    check_result(exported, tmp_path, None, OWN.name)
+    for name in NAMES:
+        check_result(exported, tmp_path, name, name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", LOWER[:-1])
+def test_the_lowest_levels_too(name: str, tmp_path: Path) -> None:
+    made = export(tmp_path / "lowest.pt2", name)
+    check_instructions(made[0], tmp_path)
+    check_result(made, tmp_path, None, name)
+
+
+def test_the_torch_backend_takes_the_same_variant(exported: Exported, tmp_path: Path) -> None:
     _, lean, _ = run(exported[0], tmp_path, NAMES[0])
     _, theirs, _ = run(exported[0], tmp_path, NAMES[0], "torch")
     np.testing.assert_allclose(theirs, lean, rtol=2e-5, atol=1e-5)
@@ -142,9 +158,7 @@ def test_the_torch_backend_takes_the_same_variant(
         choose_variant([{"isa": "x86-64-v4"}], "x86-64-v3")
 
 
-def test_what_the_environment_may_not_ask(
-    exported: tuple[Path, dict[str, Any], Vectors], tmp_path: Path
-) -> None:
+def test_what_the_environment_may_not_ask(exported: Exported, tmp_path: Path) -> None:
     assert '"avx9" is no ISA level; INGOT_ISA takes x86-64-v2' in run(exported[0], tmp_path, "avx9")
     environment = {**os.environ, "INGOT_ISA": "avx9"}
     cli = [sys.executable, "-m", "ingot", "run", str(exported[0]), "--tokens", "1"]
@@ -155,7 +169,7 @@ def test_what_the_environment_may_not_ask(
 
 
 def test_the_record_has_a_phase_for_each_variant(
-    exported: tuple[Path, dict[str, Any], Vectors],
+    exported: Exported,
 ) -> None:
     path, record, _ = exported
     facts = record["facts"]["variants"]

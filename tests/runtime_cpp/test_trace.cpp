@@ -216,14 +216,15 @@ TEST(Measure, ReadsAnyMemory) {
   EXPECT_LT(rate, 2000);
 }
 
-TEST(Measure, MultipliesByEachLevel) {
-  EXPECT_GT(ingot_measure_flops(1), 0.1);
-  setenv("INGOT_ISA", "x86-64-v2", 1);
-  EXPECT_GT(ingot_measure_flops(0), 0.1);
+TEST(Measure, MultipliesByTheCpusLevel) { EXPECT_GT(ingot_measure_flops(1), 0.1); }
+
+// The level is chosen once a process, and ctest gives each of these tests its own.
+TEST(Measure, MultipliesByTheLevelThatIsAskedFor) {
   setenv("INGOT_ISA", "x86-64-v9", 1);
   EXPECT_EQ(ingot_measure_flops(1), 0);
   EXPECT_NE(std::string(ingot_last_error()).find("x86-64-v9"), std::string::npos);
-  unsetenv("INGOT_ISA");
+  setenv("INGOT_ISA", "x86-64-v2", 1);
+  EXPECT_GT(ingot_measure_flops(0), 0.1);
 }
 
 }  // namespace
