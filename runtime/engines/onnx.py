@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ... import process
-from ...profiling.engine import Request, serve
+from ...child import serve
+from ...profiling.engine import Request
 from ...profiling.errors import ProfileError
 from ...profiling.steps import Calls, Steps, sizes, times
 from ...profiling.trace import Event, Header, Trace

@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from ... import __version__, process
+from ...child import serve
 from ...profiling.calls import calls_of
-from ...profiling.engine import Request, serve
+from ...profiling.engine import Request
 from ...profiling.errors import ProfileError
 from ...profiling.runs.join import join
 from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event, times
