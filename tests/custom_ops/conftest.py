@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ingot.custom_ops  # noqa: F401  (registers the ops)
-from ingot.custom_ops.eager import last_error, library
+from ingot.ops_library import last_error, library
 
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
 
