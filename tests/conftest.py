@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# Threads that wait sleep, here and in child processes. Those that spin take the time of those that
+# work, and PyTorch's OpenMP and the system's, which our ops use, spin against each other. OpenMP
+# reads this when it is loaded: before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,6 @@ from ingot.ops_library import last_error, library
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def two_threads() -> None:
-    """More would spin against each other where other work runs beside."""
-    torch.set_num_threads(2)
-
-
 @pytest.fixture(params=LEVELS)
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Forces the kernels of one level; a level that the CPU lacks is refused, not run."""
