@@ -6,12 +6,14 @@ An engine's module ends with `serve(MyEngine)` (child.py); the comparison starts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from .. import process
 from ..child import Child
 from .errors import ProfileError
-from .trace import Trace
+from .steps import times
+from .trace import Event, Header, Trace
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,26 @@ class Engine(Protocol):
         result follows the prompt; stop ids do not stop.
         """
         ...
+
+
+def header_of_run(
+    header: Header, request: Request, result: dict[str, Any], steps: list[Event]
+) -> Header:
+    """An engine's header, which says what it is, with what it has just been asked and answered.
+
+    The first run completes `header.start_up`.
+    """
+    measured = times(steps)
+    if "first_token_ms" not in header.start_up:
+        until = sum(header.start_up.values())
+        header.start_up["first_token_ms"] = until + measured["prefill_ms"]
+    return replace(
+        header,
+        request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
+        result=result,
+        runs=[measured],
+        memory={"peak_rss_mb": process.peak_rss_mb()},
+    )
 
 
 class Process(Child):
