@@ -83,6 +83,20 @@ LLAMAS: dict[str, dict[str, Any]] = {
 }
 
 
+def decoder_sizes(
+    hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int
+) -> dict[str, Any]:
+    """A decoder's sizes as config.json names them."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "vocab_size": vocab,
+    }
+
+
 def make_checkpoint(folder: Path, kind: str = "Llama", seed: int = 0, **config: Any) -> Path:
     """A checkpoint of random weights, wide enough apart that greedy decoding varies.
 
