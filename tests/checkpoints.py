@@ -125,10 +125,11 @@ SMALL_ENCODER = {
     "num_attention_heads": 4,
 }
 SMALL_IMAGE = {"image_size": 32, "patch_size": 8}
+ENCODERS = ("BertModel", "ViTForImageClassification")
 
 
 def make_encoder(folder: Path, architecture: str, seed: int = 0, **config: Any) -> Path:
-    """A random checkpoint of BertModel or an image classifier."""
+    """A random checkpoint of an encoder: BertModel, or an image classifier."""
     torch.manual_seed(seed)
     cls = getattr(transformers, architecture)
     common = SMALL_ENCODER if architecture == "BertModel" else SMALL_ENCODER | SMALL_IMAGE
