@@ -12,9 +12,10 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .base import BasePackage
+from .base_session import Piece
 from .errors import BadInput, BadPackage, IngotError, NoSpace
 from .package import Package, read_manifest
-from .session import Piece, Session
+from .session import Session
 
 if TYPE_CHECKING:
     from .torch_backend import TorchPackage

@@ -13,14 +13,7 @@ from .. import process
 from . import capi, load
 from .errors import BadInput
 from .package import Package
-
-
-def parse_tokens(text: str) -> list[int]:
-    """Raises BadInput if it is not ids with commas between."""
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise BadInput(f"--tokens '{text}' is not a list of ids; write them as 1,2,3") from error
+from .prompts import parse_tokens
 
 
 def run(

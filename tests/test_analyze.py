@@ -18,6 +18,7 @@ from ingot.profiling.roofline import from_dict, read_hardware
 from ingot.runtime import IngotError, ops, speeds
 from ingot.runtime.analyze_command import of_package
 from tests.conftest import ROOT, ExportPackage
+from tests.families import FAMILIES
 from tests.test_cli import ingot
 
 
@@ -46,7 +47,8 @@ def test_package_and_checkpoint_agree(demo_package: Path, demo_checkpoint: Path)
 
 
 def test_windows_agree(export_package: ExportPackage) -> None:
-    package = export_package("Mistral", sliding_window=100)
+    kind, config = FAMILIES["mistral-window"]
+    package = export_package(kind, **config)
     assert_same(of_package(package), of_checkpoint(package.parent / "checkpoint"))
 
 
