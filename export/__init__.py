@@ -240,7 +240,9 @@ def _export(
         options = inductor_options(contract)
         keys = {level: cache.fingerprint(contract, level, options) for level in levels}
         found = {level: cache.find(key) for level, key in keys.items()}
-    variants = {level.name: {"cache_hit": made is not None} for level, made in found.items()}
+    variants: dict[str, Any] = {
+        level.name: {"cache_hit": made is not None} for level, made in found.items()
+    }
     missing = {level: keys[level] for level, made in found.items() if made is None}
     made, headers = _compile(contract, missing, recorder) if missing else ({}, {})
     compiled = {level: found[level] or made[level] for level in levels}
