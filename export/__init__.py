@@ -257,6 +257,7 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
         import torch._inductor.compile_fx
         import torch.export._trace  # noqa: F401
 
+        from . import repeated
         from .build import CppBuild
         from .compile import compile, inductor_for
         from .contracts import capture
@@ -264,11 +265,16 @@ def _compile(contract: Contract, key: str, level: IsaLevel, recorder: Recorder) 
     with (
         inductor_for(contract, level) as options,
         CppBuild(options, recorder) as build,
+        repeated.library() as library,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        program = contract.program
+        program, blocks = contract.program, None
         if program is None:
-            with recorder.phase("capture"):
+            with (
+                recorder.phase("capture"),
+                repeated.stepping_aside(contract.blocks, library) as watch,
+            ):
                 program = capture(contract)
-        return compile(program, contract, key, options, build, recorder)
+            blocks = watch.blocks
+        return compile(program, blocks, contract, key, options, build, recorder)
