@@ -28,7 +28,7 @@ from .cache import Compiled
 from .contracts import Contract
 from .errors import ExportError
 from .isa import IsaLevel, inductor_targets
-from .memory_plan import memory_plan
+from .memory_plan import Wrapper, memory_plan
 from .op_library import OpLibrary
 from .repeated import NAME, SHIM, Blocks
 
@@ -129,6 +129,10 @@ class Graph:
         return sum(node.op == "call_function" for node in self.program.graph.nodes)
 
     @property
+    def wrapper(self) -> Wrapper:
+        return Wrapper(self.code.wrapper, self.schedule.buffers)
+
+    @property
     def calls(self) -> list[Call]:
         return provenance.as_run(self.schedule.calls, self.code.wrapper, self.code.kernels)
 
@@ -172,13 +176,14 @@ def _facts(
     for call in model.calls:
         calls += of_blocks if call.name == SHIM else [call]
     graphs = [model, *kinds.values()]
+    in_turn = [kinds[call.kind.name].wrapper for call in blocks.calls] if blocks else []
     return {
         "graph": {
             "exported_nodes": sum(graph.exported_nodes for graph in graphs),
             "lowered_nodes": sum(graph.schedule.nodes for graph in graphs),
         },
         "calls": [asdict(call) for call in calls],
-        "memory_plan": memory_plan(model.code.wrapper, model.schedule.buffers, contract.inputs),
+        "memory_plan": memory_plan(model.wrapper, in_turn, contract.inputs),
     }
 
 

@@ -217,7 +217,7 @@ def stepping_aside(blocks: Mapping[str, Any], library: Any) -> Iterator[Watch]:
     A block is `forward(x, ...)`, x of tensors like those that it returns, None for zeros. Of its
     arguments it writes those that its class names in `writes`.
     """
-    watch = Watch(library, next(reversed(blocks), ""))
+    watch = Watch(library, next(reversed(list(blocks)), ""))
     for path, block in blocks.items():
         block.forward = partial(watch.called, path, block)
     try:
@@ -231,7 +231,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _written(block: nn.Module, rest: tuple[Any, ...]) -> list[Tensor]:
+def _written(block: Any, rest: tuple[Any, ...]) -> list[Tensor]:
     _, _, *names = inspect.signature(type(block).forward).parameters  # without self and x
     return [value for name, value in zip(names, rest, strict=True) if name in type(block).writes]
 
