@@ -90,7 +90,7 @@ class CppBuild:
     def add_model(self, graph: Generated, unrecorded: str) -> None:
         """The graph that a package runs: compiling begins. unrecorded: a shim whose calls are no
         events of a trace, since what it calls is."""
-        interface, model = _split(graph.wrapper)
+        interface, model = _split(_with_table(graph.wrapper))
         model = re.sub(rf'^.*RecordFunctionHandle .*"{unrecorded}".*$', "", model, flags=re.M)
         self._jobs["model"] = self._compile("model", model, _MODEL_HEADER, small=True)
         self._jobs["kernels"] = self._compile("kernels", graph.kernels, _KERNEL_HEADER, small=False)
@@ -242,6 +242,59 @@ def _split(wrapper: str) -> tuple[str, str]:
     includes = [line for line in head.splitlines() if line.startswith("#include")]
     model = [*includes, f"{_NAMESPACE}extern {_BASE_CLASS}", tail, _NO_CONSTANTS]
     return head + end + _NAMESPACE + _BASE_CLASS, "\n".join(model)
+
+
+_CONSTANT = re.compile(
+    r"""    constants_info_\[\d+\]\.name = (?P<name>.*);
+    constants_info_\[\d+\]\.dtype = (?P<dtype>\w+);
+    constants_info_\[\d+\]\.device_type = cached_torch_device_type_cpu;
+    constants_info_\[\d+\]\.offset = 0;
+    constants_info_\[\d+\]\.data_size = (?P<size>\d+);
+    constants_info_\[\d+\]\.from_folded = false;
+    constants_info_\[\d+\]\.type = static_cast<int32_t>\((?P<type>.*)\);
+    constants_info_\[\d+\]\.shape = \{(?P<shape>.*)\};
+    constants_info_\[\d+\]\.stride = \{(?P<stride>.*)\};
+    constants_info_\[\d+\]\.layout = static_cast<int32_t>\(cached_torch_layout_strided\);
+    constants_info_\[\d+\]\.original_fqn = (?P<path>.*);
+"""
+)
+_TABLE = """    static const struct {{
+      const char *name, *path;
+      const int32_t* dtype;
+      torch::aot_inductor::ConstantType type;
+      size_t bytes, dims;
+      int64_t shape[8], stride[8];
+    }} constants[] = {{
+{rows}    }};
+    for (size_t i = 0; i < std::size(constants); ++i) {{
+      const auto& constant = constants[i];
+      auto& info = constants_info_[i];
+      info.name = constant.name;
+      info.original_fqn = constant.path;
+      info.dtype = *constant.dtype;
+      info.type = static_cast<int32_t>(constant.type);
+      info.data_size = constant.bytes;
+      info.shape.assign(constant.shape, constant.shape + constant.dims);
+      info.stride.assign(constant.stride, constant.stride + constant.dims);
+      info.device_type = cached_torch_device_type_cpu;
+      info.layout = static_cast<int32_t>(cached_torch_layout_strided);
+    }}
+"""
+
+
+def _with_table(wrapper: str) -> str:
+    """A wrapper whose constants are a table, where they can be: as eleven statements each they take
+    the compiler longer than all else of a layer."""
+    constants = list(_CONSTANT.finditer(wrapper))
+    whole = "".join(constant[0] for constant in constants)
+    if len(constants) != wrapper.count(".original_fqn = ") or whole not in wrapper:
+        return wrapper
+    rows = []
+    for c in constants:
+        dims = len(c["shape"].split(",")) if c["shape"] else 0
+        name, of_name = f"{c['name']}, {c['path']}", f"&{c['dtype']}, {c['type']}, {c['size']}"
+        rows.append(f"      {{{name}, {of_name}, {dims}, {{{c['shape']}}}, {{{c['stride']}}}}},\n")
+    return wrapper.replace(whole, _TABLE.format(rows="".join(rows))) if rows else wrapper
 
 
 def _with_own_names(prefix: str, graph: Generated) -> Generated:

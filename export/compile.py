@@ -89,20 +89,21 @@ def compile(
 
     blocks: those that the program calls as one op.
     """
-    letters = _letters(program, contract)
-    graphs: dict[str, Graph] = {}
     if blocks is not None:
         options = {**options, _SHIMS: {**options[_SHIMS], blocks.op: [blocks.shim]}}
+    shapes = [fact["shape"] for fact in contract.inputs]
+    model = _generate(program, shapes, contract, options, recorder)
+    build.add_model(model.code, unrecorded=SHIM)
+    kinds: dict[str, Graph] = {}
+    if blocks is not None:
+        letters = _letters(program, contract)
         for kind in blocks.kinds:
             with recorder.phase("capture"):
                 block = blocks.capture(kind, program)
             shapes = [_shape(node, letters) for node in blocks.arguments(kind, program)]
-            graphs[kind.name] = _generate(block, shapes, contract, options, recorder)
-        code = {name: graph.code for name, graph in graphs.items()}
+            kinds[kind.name] = _generate(block, shapes, contract, options, recorder)
+        code = {name: graph.code for name, graph in kinds.items()}
         build.add_functions(NAME, code, blocks.source())
-    shapes = [fact["shape"] for fact in contract.inputs]
-    model = _generate(program, shapes, contract, options, recorder)
-    build.add_model(model.code, unrecorded=SHIM)
     with recorder.phase("C++ compile and link"):
         shared_object = build.link()
     recorder.note("cached", build.cached)
@@ -110,8 +111,8 @@ def compile(
         compiled = Compiled(
             shared_object,
             tuple(sorted(model.code.constants)),
-            _called_ops([model, *graphs.values()]),
-            _facts(model, graphs, blocks, contract),
+            _called_ops([model, *kinds.values()]),
+            _facts(model, kinds, blocks, contract),
         )
         return cache.publish(key, compiled, build.sources())
 
