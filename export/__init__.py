@@ -274,25 +274,36 @@ def _compile(
         import torch._inductor.compile_fx
         import torch.export._trace  # noqa: F401
 
+        from . import repeated
         from .build import CppBuild
         from .compile import compile, inductor_for
         from .contracts import capture
 
     compiled: dict[IsaLevel, Compiled] = {}
-    with ExitStack() as stack, warnings.catch_warnings():
+    with (
+        ExitStack() as stack,
+        repeated.library() as library,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         builds = {}
         for level in keys:  # all begin to make their headers now
             with inductor_for(contract, level) as options:
                 builds[level] = stack.enter_context(CppBuild(options, recorder))
-        program = contract.program
+        program, blocks = contract.program, None
         if program is None:
-            with recorder.phase("capture"):
+            with (
+                recorder.phase("capture"),
+                repeated.stepping_aside(contract.blocks, library) as watch,
+            ):
                 program = capture(contract)
+            blocks = watch.blocks
         for level, key in keys.items():
             with (
                 recorder.phase(level.name) if len(keys) > 1 else nullcontext(),
                 inductor_for(contract, level) as options,
             ):
-                compiled[level] = compile(program, contract, key, options, builds[level], recorder)
+                compiled[level] = compile(
+                    program, blocks, contract, key, options, builds[level], recorder
+                )
         return compiled, {level: {"cached": build.cached} for level, build in builds.items()}

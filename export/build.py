@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,31 @@ _OVERLAY = Path(__file__).with_name("include")
 _FLAGS = ("-I", str(_OVERLAY), "-fvisibility=hidden", "-w")
 _MODEL_HEADER = "torch/csrc/inductor/aoti_include/cpu.h"
 _KERNEL_HEADER = "torch/csrc/inductor/cpp_prefix.h"
+# Lines of run_impl that take handles over, or are of the model's class.
+_OF_A_MODEL = re.compile(
+    r"\s*(__check_inputs_outputs\(|auto inputs = steal_from|.*static_cast<AOTInductorModelKernels)"
+)
 # What ends the part of a wrapper that is the same for all models. The model's base class, which
 # both parts use and which is slow to compile, belongs to the first.
 _INTERFACE_END = '} // extern "C"\n'
 _BASE_CLASS = "template class AOTInductorModelBase<AOTInductorModel>;\n}\n"
 _NAMESPACE = "namespace torch::aot_inductor {\n"
+_FUNCTIONS_HEAD = f"""#include <{_MODEL_HEADER}>
+#include <torch/csrc/inductor/aoti_runtime/kernel_context_tls.h>
+#include <ingot/block.h>
+"""
 # The weights are not in the object, but its loader names their place.
 _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bin_end[1]{};\n"
 
 
-@dataclass
-class Built:
-    """A linked object and the sources it was made from.
+@dataclass(frozen=True)
+class Generated:
+    """What Inductor made of a graph: the C++ that calls the kernels, theirs, and the names of the
+    constants that it wants, in its order."""
 
-    wrapper, kernels: the C++ that Inductor generated. constants: the names of those that the object
-    wants, in its order.
-    """
-
-    shared_object: Path
     wrapper: str
     kernels: str
-    sources: list[Path] = field(default_factory=list)
-    constants: tuple[str, ...] = ()
+    constants: tuple[str, ...]
 
 
 class CppBuild:
@@ -70,6 +74,7 @@ class CppBuild:
         self.cached: dict[str, bool] = {}  # whether what is made once a machine was there
         self._folder = Path(tempfile.mkdtemp(prefix="ingot-build-"))
         self._pool = ThreadPoolExecutor(max_workers=4)
+        self._jobs: dict[str, Future[Path]] = {}
         self._headers = {
             header: self._pool.submit(self._precompile, header, small)
             for header, small in ((_MODEL_HEADER, True), (_KERNEL_HEADER, False))
@@ -82,27 +87,50 @@ class CppBuild:
         self._pool.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def build(self, wrapper: str, kernels: str) -> Built:
-        """Compile and link. Raises ExportError with the compiler's first complaint."""
-        interface, model = _split(wrapper)
-        built = Built(self._folder / "model.so", wrapper, kernels)
-        jobs = {
-            "model": self._compile("model", model, _MODEL_HEADER, small=True),
-            "kernels": self._compile("kernels", kernels, _KERNEL_HEADER, small=False),
-        }
+    def add_model(self, graph: Generated, unrecorded: str) -> None:
+        """The graph that a package runs: compiling begins. unrecorded: a shim whose calls are no
+        events of a trace, since what it calls is."""
+        interface, model = _split(_with_table(graph.wrapper))
+        model = re.sub(rf'^.*RecordFunctionHandle .*"{unrecorded}".*$', "", model, flags=re.M)
+        self._jobs["model"] = self._compile("model", model, _MODEL_HEADER, small=True)
+        self._jobs["kernels"] = self._compile("kernels", graph.kernels, _KERNEL_HEADER, small=False)
         if interface:
-            jobs["interface"] = self._interface(interface)
+            self._jobs["interface"] = self._interface(interface)
+
+    def add_functions(self, name: str, graphs: Mapping[str, Generated], caller: str) -> None:
+        """Graphs as functions `void NAME(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, of
+        inputs that stay their owner's, and C++ that calls them: compiling begins."""
+        functions = [_FUNCTIONS_HEAD]
+        kernels = []
+        for function, graph in graphs.items():
+            graph = _with_own_names(function, graph)
+            functions.append(_function(function, graph.wrapper))
+            kernels.append(graph.kernels)
+        functions.append(f"namespace torch::aot_inductor {{\n{caller}\n}}\n")
+        text = "\n".join(functions)
+        self._jobs[name] = self._compile(name, text, _MODEL_HEADER, small=True)
+        text = "\n".join(kernels)
+        self._jobs[f"{name}_kernels"] = self._compile(
+            f"{name}_kernels", text, _KERNEL_HEADER, small=False
+        )
+
+    def link(self) -> Path:
+        """The shared object of all that was added. Raises ExportError with the compiler's first
+        complaint."""
         with self._recorder.phase("header precompilation"):
             wait(self._headers.values())
         objects = []
-        for name, job in jobs.items():
+        for name, job in self._jobs.items():
             with self._recorder.phase(f"C++ compile of {name}.cpp"):
                 objects.append(str(job.result()))
-        built.sources = sorted(self._folder.glob("*.cpp"))
+        output = self._folder / "model.so"
         with self._recorder.phase("link"):
-            link, _ = _command(self._options, objects, built.shared_object, small=False)
-            self._run(link, "the linker")
-        return built
+            command, _ = _command(self._options, objects, output, small=False)
+            self._run(command, "the linker")
+        return output
+
+    def sources(self) -> list[Path]:
+        return sorted(self._folder.glob("*.cpp"))
 
     def _compile(self, name: str, text: str, header: str, *, small: bool) -> Future[Path]:
         source = self._folder / f"{name}.cpp"
@@ -179,11 +207,11 @@ class CppBuild:
 
 
 @contextmanager
-def replaces_inductors(build: CppBuild) -> Iterator[list[Built]]:
-    """While it is open, Inductor hands its C++ to `build`; yields what that made."""
+def intercepted() -> Iterator[list[Generated]]:
+    """While it is open, Inductor compiles no C++; yields what it generates, a graph at a time."""
     from torch._inductor import codecache
 
-    made: list[Built] = []
+    found: list[Generated] = []
 
     def compile(graph: Any, wrapper: str, kernels: str, extern: str | None, **_: Any) -> list[str]:
         if extern:
@@ -194,15 +222,14 @@ def replaces_inductors(build: CppBuild) -> Iterator[list[Built]]:
                 " the module without, or with an op of your own (examples/own_op)"
             )
         names = (n for n in graph.constants if n not in graph.folded_constants)
-        built = build.build(wrapper, kernels)
-        built.constants = tuple(graph.allocated_constant_name[name] for name in names)
-        made.append(built)
-        return [str(built.shared_object)]
+        constants = tuple(graph.allocated_constant_name[name] for name in names)
+        found.append(Generated(wrapper, kernels, constants))
+        return [""]  # in place of the object's path
 
     theirs = codecache.AotCodeCompiler.compile
     codecache.AotCodeCompiler.compile = compile  # type: ignore[method-assign,assignment]
     try:
-        yield made
+        yield found
     finally:
         codecache.AotCodeCompiler.compile = theirs  # type: ignore[method-assign]
 
@@ -215,6 +242,100 @@ def _split(wrapper: str) -> tuple[str, str]:
     includes = [line for line in head.splitlines() if line.startswith("#include")]
     model = [*includes, f"{_NAMESPACE}extern {_BASE_CLASS}", tail, _NO_CONSTANTS]
     return head + end + _NAMESPACE + _BASE_CLASS, "\n".join(model)
+
+
+_CONSTANT = re.compile(
+    r"""    constants_info_\[\d+\]\.name = (?P<name>.*);
+    constants_info_\[\d+\]\.dtype = (?P<dtype>\w+);
+    constants_info_\[\d+\]\.device_type = cached_torch_device_type_cpu;
+    constants_info_\[\d+\]\.offset = 0;
+    constants_info_\[\d+\]\.data_size = (?P<size>\d+);
+    constants_info_\[\d+\]\.from_folded = false;
+    constants_info_\[\d+\]\.type = static_cast<int32_t>\((?P<type>.*)\);
+    constants_info_\[\d+\]\.shape = \{(?P<shape>.*)\};
+    constants_info_\[\d+\]\.stride = \{(?P<stride>.*)\};
+    constants_info_\[\d+\]\.layout = static_cast<int32_t>\(cached_torch_layout_strided\);
+    constants_info_\[\d+\]\.original_fqn = (?P<path>.*);
+"""
+)
+_TABLE = """    static const struct {{
+      const char *name, *path;
+      const int32_t* dtype;
+      torch::aot_inductor::ConstantType type;
+      size_t bytes, dims;
+      int64_t shape[8], stride[8];
+    }} constants[] = {{
+{rows}    }};
+    for (size_t i = 0; i < std::size(constants); ++i) {{
+      const auto& constant = constants[i];
+      auto& info = constants_info_[i];
+      info.name = constant.name;
+      info.original_fqn = constant.path;
+      info.dtype = *constant.dtype;
+      info.type = static_cast<int32_t>(constant.type);
+      info.data_size = constant.bytes;
+      info.shape.assign(constant.shape, constant.shape + constant.dims);
+      info.stride.assign(constant.stride, constant.stride + constant.dims);
+      info.device_type = cached_torch_device_type_cpu;
+      info.layout = static_cast<int32_t>(cached_torch_layout_strided);
+    }}
+"""
+
+
+def _with_table(wrapper: str) -> str:
+    """A wrapper whose constants are a table, where they can be: as eleven statements each they take
+    the compiler longer than all else of a layer."""
+    constants = list(_CONSTANT.finditer(wrapper))
+    whole = "".join(constant[0] for constant in constants)
+    if len(constants) != wrapper.count(".original_fqn = ") or whole not in wrapper:
+        return wrapper
+    rows = []
+    for c in constants:
+        dims = len(c["shape"].split(",")) if c["shape"] else 0
+        name, of_name = f"{c['name']}, {c['path']}", f"&{c['dtype']}, {c['type']}, {c['size']}"
+        rows.append(f"      {{{name}, {of_name}, {dims}, {{{c['shape']}}}, {{{c['stride']}}}}},\n")
+    return wrapper.replace(whole, _TABLE.format(rows="".join(rows))) if rows else wrapper
+
+
+def _with_own_names(prefix: str, graph: Generated) -> Generated:
+    """Kernels by names that no other graph has; the events that they record keep theirs."""
+    names = re.findall(r'^extern "C"\s+void\s+(\w+)\(', graph.kernels, re.MULTILINE)
+    if not names:
+        return graph
+    used = re.compile(rf"\b(?:{'|'.join(names)})\(")
+    wrapper, kernels = (
+        used.sub(lambda match: f"{prefix}_{match[0]}", text)
+        for text in (graph.wrapper, graph.kernels)
+    )
+    return Generated(wrapper, kernels, graph.constants)
+
+
+def _function(name: str, wrapper: str) -> str:
+    """A wrapper's part that runs the graph, as a function of borrowed handles."""
+    _, _, tail = wrapper.partition(_INTERFACE_END)
+    declared = re.findall(r'^extern "C"\s+void\s+\w+\(.*?\);', tail, re.MULTILINE | re.DOTALL)
+    cached = re.findall(r"^CACHE_TORCH_\w+\(\w+\);", tail, re.MULTILINE)
+    shims = re.findall(r'^\s*extern "C" \{\n(.*?)^\s*\}$', tail, re.MULTILINE | re.DOTALL)
+    _, _, body = tail.partition("void AOTInductorModel::run_impl(")
+    body, _, _ = body.partition("} // AOTInductorModel::run_impl")
+    _, _, body = body.partition(") {\n")
+    lines = [line for line in body.splitlines() if not _OF_A_MODEL.match(line)]
+    return "\n".join(
+        (
+            *declared,
+            'extern "C" {',
+            *shims,
+            "}",
+            f"namespace torch::aot_inductor::of_{name} {{",
+            *cached,
+            "static void run(AtenTensorHandle* input_handles, AtenTensorHandle* output_handles) {",
+            "    BorrowedHandles inputs{input_handles};",
+            *(line.replace("this->device_idx_", "-1") for line in lines),
+            "}",
+            "}",
+            f"namespace torch::aot_inductor {{ constexpr auto {name} = of_{name}::run; }}",
+        )
+    )
 
 
 def _command(

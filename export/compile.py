@@ -11,23 +11,27 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from .. import native
 from ..custom_ops.cost import Load
 from ..custom_ops.shims import c_shims, schemas
+from ..profiling.calls import Call
 from ..profiling.record import Recorder
 from . import cache, provenance, torch_versions
-from .build import Built, CppBuild, replaces_inductors
+from .build import CppBuild, Generated, intercepted
 from .cache import Compiled
 from .contracts import Contract
 from .errors import ExportError
 from .isa import IsaLevel, inductor_targets
-from .memory_plan import memory_plan
+from .memory_plan import Wrapper, memory_plan
 from .op_library import OpLibrary
+from .repeated import NAME, SHIM, Blocks
 
 HOST = "libingot_host.so.1"
 
@@ -41,15 +45,15 @@ _PHASES = {
     "GraphLowering.run": "lowering",
     "Scheduler.__init__": "scheduling",
     "GraphLowering.codegen": "code generation",
-    "AotCodeCompiler.compile": "C++ compile and link",
 }
+_SHIMS = "aot_inductor.custom_ops_to_c_shims"
 
 
 def inductor_options(contract: Contract) -> dict[str, Any]:
     own = [f":{contract.op_library.soname}"] if contract.op_library else []
     return {
         "aot_inductor.link_libtorch": False,
-        "aot_inductor.custom_ops_to_c_shims": c_shims() | contract.own_shims,
+        _SHIMS: c_shims() | contract.own_shims,
         "aot_inductor.custom_op_libs": [f":{HOST}", *own],
         "aot_inductor.check_lowerbound": False,  # sizes from 1; the runtime checks inputs
         "aot_inductor.enable_line_tables": False,
@@ -75,25 +79,84 @@ def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]
 
 def compile(
     program: ExportedProgram,
+    blocks: Blocks | None,
     contract: Contract,
     key: str,
     options: dict[str, Any],
     build: CppBuild,
     recorder: Recorder,
 ) -> Compiled:
-    """Compile with `inductor_for`'s options, publish under `key`; phases go into `recorder`."""
+    """Compile with `inductor_for`'s options, publish under `key`; phases go into `recorder`.
+
+    blocks: those that the program calls as one op.
+    """
+    if blocks is not None:
+        options = {**options, _SHIMS: {**options[_SHIMS], blocks.op: [blocks.shim]}}
+    shapes = [fact["shape"] for fact in contract.inputs]
+    with _counted_from_zero():
+        model = _generate(program, shapes, contract, options, recorder)
+        build.add_model(model.code, unrecorded=SHIM)
+        kinds: dict[str, Graph] = {}
+        if blocks is not None:
+            letters = _letters(program, contract)
+            for kind in blocks.kinds:
+                with recorder.phase("capture"):
+                    block = blocks.capture(kind, program)
+                shapes = [_shape(node, letters) for node in blocks.arguments(kind, program)]
+                kinds[kind.name] = _generate(block, shapes, contract, options, recorder)
+            code = {name: graph.code for name, graph in kinds.items()}
+            build.add_functions(NAME, code, blocks.source())
+    with recorder.phase("C++ compile and link"):
+        shared_object = build.link()
+    with recorder.phase("publish"):
+        compiled = Compiled(
+            shared_object,
+            tuple(sorted(model.code.constants)),
+            _called_ops([model, *kinds.values()]),
+            _facts(model, kinds, blocks, contract),
+        )
+        return cache.publish(key, compiled, build.sources())
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured graph, and what Inductor made of it."""
+
+    program: ExportedProgram
+    schedule: provenance.Schedule
+    code: Generated
+
+    @property
+    def exported_nodes(self) -> int:
+        return sum(node.op == "call_function" for node in self.program.graph.nodes)
+
+    @property
+    def wrapper(self) -> Wrapper:
+        return Wrapper(self.code.wrapper, self.schedule.buffers)
+
+    @property
+    def calls(self) -> list[Call]:
+        return provenance.as_run(self.schedule.calls, self.code.wrapper, self.code.kernels)
+
+
+def _generate(
+    program: ExportedProgram,
+    shapes: list[list[str | int]],
+    contract: Contract,
+    options: dict[str, Any],
+    recorder: Recorder,
+) -> Graph:
+    """shapes: of the graph's inputs, by the contract's letters."""
     import torch._inductor
 
     assert program.example_inputs is not None
     with recorder.phase("capture"):
         module = program.module(check_guards=False)
-    shapes = [fact["shape"] for fact in contract.inputs]
     load = provenance.LOAD if contract.ragged else Load()
     with (
         _phases(recorder),
-        replaces_inductors(build) as made,
+        intercepted() as found,
         provenance.scheduled(shapes, load) as schedule,
-        _counted_from_zero(),
         torch.no_grad(),
     ):
         try:
@@ -106,33 +169,69 @@ def compile(
             if isinstance(error.inner_exception, ExportError):
                 raise error.inner_exception from None
             raise
-    (built,) = made
-    with recorder.phase("publish"):
-        facts = _facts(built, schedule, program, contract)
-        compiled = Compiled(
-            built.shared_object, tuple(sorted(built.constants)), _called_ops(program), facts
-        )
-        return cache.publish(key, compiled, built.sources)
+    (code,) = found
+    return Graph(program, schedule, code)
 
 
 def _facts(
-    built: Built, schedule: provenance.Schedule, program: ExportedProgram, contract: Contract
+    model: Graph, kinds: dict[str, Graph], blocks: Blocks | None, contract: Contract
 ) -> dict[str, Any]:
     """What the compile record says of the graph."""
-    calls = provenance.as_run(schedule.calls, built.wrapper, built.kernels)
+    of_blocks = [] if blocks is None else _calls_of_blocks(blocks, kinds)
+    calls: list[Call] = []
+    for call in model.calls:
+        calls += of_blocks if call.name == SHIM else [call]
+    graphs = [model, *kinds.values()]
+    in_turn = [kinds[call.kind.name].wrapper for call in blocks.calls] if blocks else []
     return {
-        "graph": {"exported_nodes": _nodes(program), "lowered_nodes": schedule.nodes},
+        "graph": {
+            "exported_nodes": sum(graph.exported_nodes for graph in graphs),
+            "lowered_nodes": sum(graph.schedule.nodes for graph in graphs),
+        },
         "calls": [asdict(call) for call in calls],
-        "memory_plan": memory_plan(built.wrapper, schedule.buffers, contract.inputs),
+        "memory_plan": memory_plan(model.wrapper, in_turn, contract.inputs),
     }
 
 
-def _nodes(program: ExportedProgram) -> int:
-    return sum(node.op == "call_function" for node in program.graph.nodes)
+def _calls_of_blocks(blocks: Blocks, kinds: dict[str, Graph]) -> list[Call]:
+    """The calls that the blocks make, in the order in which they run."""
+    calls = {name: graph.calls for name, graph in kinds.items()}
+    return [
+        replace(
+            call,
+            module=_path(block.path, call.module),
+            modules=tuple(_path(block.path, module) for module in call.modules),
+        )
+        for block in blocks.calls
+        for call in calls[block.kind.name]
+    ]
 
 
-def _called_ops(program: ExportedProgram) -> tuple[str, ...]:
-    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+def _path(block: str, module: str) -> str:
+    """A module's path, from that which it has where the block is a graph of its own: "block"."""
+    _, _, inner = module.partition(".")
+    return f"{block}.{inner}" if inner else block
+
+
+def _letters(program: ExportedProgram, contract: Contract) -> dict[Any, str | int]:
+    """What the contract calls the sizes of the program's inputs that vary."""
+    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    tensors = [placeholders[name].meta["val"] for name in program.graph_signature.user_inputs]
+    return {
+        size.node.expr: letter
+        for tensor, fact in zip(tensors, contract.inputs, strict=True)
+        for size, letter in zip(tensor.shape, fact["shape"], strict=True)
+        if isinstance(size, torch.SymInt)
+    }
+
+
+def _shape(node: Node, letters: dict[Any, str | int]) -> list[str | int]:
+    sizes = node.meta["val"].shape
+    return [letters.get(s.node.expr, str(s)) if isinstance(s, torch.SymInt) else s for s in sizes]
+
+
+def _called_ops(graphs: list[Graph]) -> tuple[str, ...]:
+    called = {str(node.target) for graph in graphs for node in graph.program.graph.nodes}
     return tuple(name for name in schemas() if f"ingot.{name}.default" in called)
 
 

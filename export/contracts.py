@@ -6,6 +6,7 @@ of all sequences, B sequences or images, P blocks in the longest block table, R 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..models import Decoder, Model
 from ..models.encoder import ImageClassifier, TextEncoder
+from ..quant.observe import blocks_of
 from . import tokenizer
 from .errors import ExportError
 from .op_library import OpLibrary
@@ -33,7 +35,9 @@ class Contract:
     that vary by their letter, as the manifest's `graph` states them; `symbols`: least and most of a
     letter. identity: what decides the graph beside the module's structure. card: the manifest's
     `model`; sections: more of the manifest, by kind. files: entries of the package. program: the
-    graph, where it is traced already. op_library, own_shims: of the user's own ops in it.
+    graph, where it is traced already. blocks: modules by path, in the order in which they run, that
+    are compiled once where they are alike (repeated.py). op_library, own_shims: of the user's own
+    ops in it.
     """
 
     module: nn.Module
@@ -47,6 +51,7 @@ class Contract:
     sections: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     program: ExportedProgram | None = None
+    blocks: Mapping[str, nn.Module] = field(default_factory=dict)
     op_library: OpLibrary | None = None
     own_shims: dict[Any, list[str]] = field(default_factory=dict)
 
@@ -165,6 +170,7 @@ def _decoder(model: Decoder, checkpoint: Path) -> Contract:
             "tokenizer": "ingot/tokenizer.json" in files,
         },
         files=files | tokenizer.byte_table(files, config.vocab_size),
+        blocks=blocks_of(model),
     )
 
 

@@ -7,6 +7,8 @@ rows of logits.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -30,8 +32,21 @@ _NORMS = {
 }
 
 
+class Stream(NamedTuple):
+    """What goes from block to block: x + added, None for zero. Whoever reads it takes the sum, in
+    one kernel with what it does first, so that the code of a block begins and ends at a linear."""
+
+    x_TH: Tensor
+    added_TH: Tensor | None = None
+
+    def sum(self) -> Tensor:
+        return self.x_TH if self.added_TH is None else self.x_TH + self.added_TH
+
+
 class Block(nn.Module):
     """x + attention(x), then x + mlp(x), with norms where the family has them."""
+
+    writes = ("cache",)
 
     def __init__(self, config: Config, layer: int, dtype: torch.dtype, kv_dtype: str) -> None:
         super().__init__()
@@ -56,10 +71,11 @@ class Block(nn.Module):
         name = self.norms[place]
         return x_TH if name is None else getattr(self, name)(x_TH)
 
-    def forward(self, x_TH: Tensor, angles: Angles | None, step: Step, cache: Tensor) -> Tensor:
+    def forward(self, x: Stream, angles: Angles | None, step: Step, cache: Tensor) -> Stream:
+        x_TH = x.sum()
         attended = self.self_attn(self.norm(0, x_TH), angles, step, cache)
         x_TH = x_TH + self.norm(1, attended)
-        return x_TH + self.norm(3, self.mlp(self.norm(2, x_TH)))
+        return Stream(x_TH, self.norm(3, self.mlp(self.norm(2, x_TH))))
 
 
 class Backbone(nn.Module):
@@ -138,9 +154,10 @@ class Decoder(Model):
         if c.local_rope is not None:
             local_angles = model.rotary_emb_local(positions, query_start, context_lens)
         step = Step(slot_mapping, query_start, seq_lens, block_table)
+        x = Stream(x_TH)
         for block, cache in zip(model.layers, kv_cache, strict=True):
-            x_TH = block(x_TH, local_angles if block.local else angles, step, cache)
-        logits: Tensor = self.lm_head(model.norm(x_TH[logit_rows]))
+            x = block(x, local_angles if block.local else angles, step, cache)
+        logits: Tensor = self.lm_head(model.norm(x.sum()[logit_rows]))
         if c.logit_softcap is not None:
             logits = c.logit_softcap * torch.tanh(logits / c.logit_softcap)
         return logits

@@ -6,8 +6,7 @@ Shape suffixes: T tokens of all sequences, H hidden, N heads, K key-value heads,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -184,8 +183,7 @@ def make_norm(config: Config, size: int) -> Stored:
     return RMSNorm(size, config.norm_eps, plus_one=config.norm == "rms_plus_one")
 
 
-@dataclass
-class Step:
+class Step(NamedTuple):
     """What all layers of one forward share: where the tokens' cache lies."""
 
     slot_mapping: Tensor

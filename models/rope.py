@@ -6,7 +6,7 @@ Shape letters: T tokens of all sequences, B sequences, F half of the dimensions 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from .config import Rope
 
 
-@dataclass
-class Angles:
+class Angles(NamedTuple):
     """Cosines and sines of each token's position, float32 [T, F]."""
 
     cos: Tensor
