@@ -527,6 +527,57 @@ def report(source: Path, **options: Any) -> None:
     report_command.run(source, **options)
 
 
+@main.command()
+@PACKAGE
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="An Ed25519 private key: PEM, PKCS#8.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Default: the package itself."
+)
+@click.option("--comment", default="", help="A line that is signed too and that verify shows.")
+@JSON
+def sign(package: Path, **options: Any) -> None:
+    """Verify a package and sign it (docs/security.md).
+
+    The pass phrase of an encrypted key comes from INGOT_KEY_PASSPHRASE, or is asked for.
+
+    \b
+    openssl genpkey -algorithm ed25519 -out private.pem
+    openssl pkey -in private.pem -pubout -out public.pem
+    ingot sign model.pt2 --key private.pem -o signed.pt2
+    """
+    from .runtime import sign_command
+
+    sign_command.run(package, **options)
+
+
+@main.command()
+@PACKAGE
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="An Ed25519 public key in PEM: the package must have a signature by it.",
+)
+@JSON
+def verify(package: Path, **options: Any) -> None:
+    """Check all of a package: the file's structure, every entry's hash, and who signed it.
+
+    Nothing in it is run. Exit code 0, or 2 with a sentence that says what is wrong
+    (docs/security.md).
+
+    \b
+    ingot verify model.pt2
+    ingot verify model.pt2 --key public.pem --json
+    """
+    from .runtime import verify_command
+
+    verify_command.run(package, **options)
+
+
 def _fail(sentence: str) -> NoReturn:
     click.echo(f"ingot: {sentence}", err=True)
     sys.exit(2)
