@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import capi
@@ -26,11 +27,17 @@ class Package(BasePackage):
         threads: int = 0,
         kv_tokens: int = 0,
         verify: bool = False,
+        key: str | os.PathLike[str] | None = None,
     ) -> None:
         """Raises BadInput, BadPackage or NoSpace, with a sentence."""
         self.path = os.fspath(path)
         self.handle = ctypes.c_void_p()
-        options = capi.Options(threads=threads, kv_tokens=kv_tokens, verify_weights=verify)
+        options = capi.Options(
+            threads=threads,
+            kv_tokens=kv_tokens,
+            verify_weights=verify or key is not None,
+            manifest_sha256=None if key is None else _signed_by(key, self.path),
+        )
         library = capi.library()
         capi.check(
             library.ingot_package_open(
@@ -93,6 +100,14 @@ class Package(BasePackage):
     def __del__(self) -> None:
         if getattr(self, "handle", None):
             capi.library().ingot_package_close(self.handle)
+
+
+def _signed_by(key: str | os.PathLike[str], path: str) -> bytes:
+    """The manifest's hash, which the library holds against what it opens: the file may become
+    another one in between."""
+    from .verification import signed_manifest
+
+    return signed_manifest(Path(path), Path(key)).encode()
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

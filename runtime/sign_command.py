@@ -15,7 +15,7 @@ import click
 from . import signing
 from .archive import tail_with
 from .errors import BadInput
-from .verify_command import open_package, verify
+from .verification import open_package, verify
 
 
 def sign(path: Path, output: Path, key: Path, comment: str = "") -> signing.Signature:

@@ -19,10 +19,19 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+import ingot as ingot_module
+from ingot import native
 from ingot.export.archive import ArchiveWriter
-from ingot.runtime import BadInput, BadPackage, read_manifest, sign_command, signing
+from ingot.runtime import (
+    BadInput,
+    BadPackage,
+    read_manifest,
+    sign_command,
+    signing,
+    verification,
+)
 from ingot.runtime.sign_command import sign
-from ingot.runtime.verify_command import Verified, open_package, verify
+from ingot.runtime.verification import Verified, open_package, signed_manifest, verify
 
 ENTRIES = {
     "ingot/variants/x86-64-v2/model.so": b"\x7fELF code",
@@ -402,6 +411,67 @@ def test_weights_are_never_in_memory(keys: Keys, tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 8 << 20
+
+
+def test_load_by_key(demo_package: Path, keys: Keys, tmp_path: Path) -> None:
+    signed = tmp_path / "signed.pt2"
+    sign(demo_package, signed, keys.private)
+    tokens = ("--tokens", "1,2,3", "--max-new-tokens", 2, "--json")
+    ran = ingot("run", signed, "--key", keys.public, *tokens)
+    assert ran.returncode == 0, ran.stderr
+    with pytest.raises(BadPackage, match="has no signature by the key"):
+        ingot_module.load(signed, key=Keys(tmp_path, "other").public)
+    with pytest.raises(BadPackage, match="has no signature by the key"):
+        ingot_module.load(demo_package, key=keys.public)
+    with pytest.raises(BadInput, match="cannot read the key"):
+        ingot_module.load(signed, key="")
+    with pytest.raises(BadInput, match="key is for packages in the lean runtime alone"):
+        ingot_module.load("model.onnx", key=keys.public)
+    with pytest.raises(BadInput, match="verify is for packages in the lean runtime alone"):
+        ingot_module.load(signed, backend="torch", verify=True)  # type: ignore[call-overload]
+
+
+def test_load_by_key_reads_all(demo_package: Path, keys: Keys, tmp_path: Path) -> None:
+    signed = tmp_path / "signed.pt2"
+    sign(demo_package, signed, keys.private)
+    weights = verified(signed).archive.entries["ingot/weights.bin"]
+    data = bytearray(signed.read_bytes())
+    data[weights.start + 1000] ^= 1
+    signed.write_bytes(data)
+    ingot_module.load(signed)
+    for options in ({"key": keys.public}, {"verify": True}):
+        with pytest.raises(BadPackage, match=r"ingot/weights.bin does not have the hash"):
+            ingot_module.load(signed, **options)
+
+
+def test_another_file_after_the_check(
+    demo_package: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library opens the manifest that was signed, not whatever has come to lie at the path."""
+    signed, other = tmp_path / "signed.pt2", tmp_path / "other.pt2"
+    sign(demo_package, signed, keys.private)
+    with zipfile.ZipFile(demo_package) as source, ArchiveWriter(other) as target:
+        for name in json.loads(source.read("model/ingot/manifest.json"))["entries"]:
+            target.add(name, source.read(f"model/{name}"))
+        target.add_last("ingot/manifest.json", source.read("model/ingot/manifest.json") + b" ")
+
+    def check_then_replace(path: Path, key: Path) -> str:
+        digest = signed_manifest(path, key)
+        other.replace(signed)
+        return digest
+
+    monkeypatch.setattr(verification, "signed_manifest", check_then_replace)
+    with pytest.raises(BadPackage, match="is not the package that was asked for"):
+        ingot_module.load(signed, key=keys.public)
+
+
+def test_cpp_runs_the_pinned_package_only(demo_package: Path) -> None:
+    pin = verified(demo_package).manifest_sha256
+    program = [str(native.find("ingot-run")), str(demo_package), "--tokens", "1", "--verify"]
+    for given, code in ((pin, 0), (pin.upper(), 2), ("", 2)):
+        ran = subprocess.run([*program, "--manifest-sha256", given], capture_output=True, text=True)
+        assert ran.returncode == code, ran
+        assert (pin in ran.stderr) == (code == 2)
 
 
 class Sparse(io.FileIO):
