@@ -234,9 +234,10 @@ def _command(
         )
         builder = CppBuilder(
             name=output.stem if not kind.get("precompiling") else str(output),
-            sources=sources,
-            output_dir=str(output.parent),
+            sources=[shlex.quote(source) for source in sources],  # as it quotes other paths
+            output_dir=shlex.quote(str(output.parent)),
             BuildOption=build_options,
         )
         compiler, *rest = shlex.split(builder.get_command_line())
-        return [compiler, *_FLAGS, *rest], Path(builder.get_target_file_path())
+        (target,) = shlex.split(builder.get_target_file_path())
+        return [compiler, *_FLAGS, *rest], Path(target)
