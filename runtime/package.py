@@ -28,6 +28,7 @@ class Package(BasePackage):
         kv_tokens: int = 0,
         verify: bool = False,
         key: str | os.PathLike[str] | None = None,
+        copy_weights: bool = False,
     ) -> None:
         """Raises BadInput, BadPackage or NoSpace, with a sentence."""
         self.path = os.fspath(path)
@@ -36,6 +37,7 @@ class Package(BasePackage):
             threads=threads,
             kv_tokens=kv_tokens,
             verify_weights=verify or key is not None,
+            copy_weights=copy_weights,
             manifest_sha256=None if key is None else _signed_by(key, self.path),
         )
         library = capi.library()

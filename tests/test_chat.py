@@ -69,7 +69,7 @@ def test_refused(template: str | None, sentence: str) -> None:
             "too long",
         ),
         ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "RecursionError"),
-        ("{{ 9 ** 9 ** 9 ** 9 }}", "a power has too many digits"),
+        ("{{ 9 ** (9 ** 9) }}", "a power has too many digits"),
         ("{{ 'a' * 10 ** 12 }}", "a product is too long"),
         ("{{ 10 ** 12 * [1] }}", "a product is too long"),
         (

@@ -48,6 +48,8 @@ typedef struct ingot_options {
                           sequences. Memory is committed as it is used */
   int32_t verify_weights; /* non-zero: hash every entry, the weights too, and refuse entries that
                              the manifest does not list. Code is always hashed */
+  int32_t copy_weights;   /* non-zero: copy the weights to memory of this process alone, in huge
+                             pages: opening takes longer, each step may read faster */
   const char* manifest_sha256; /* 64 hexadecimal digits that the manifest's SHA-256 must be, or
                                   NULL. With verify_weights it pins the whole content of the
                                   package; `ingot verify` prints it (docs/security.md) */
