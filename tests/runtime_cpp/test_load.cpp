@@ -227,7 +227,7 @@ TEST_F(LoadTest, WeightsCanBeCopied) {
   source.manifest["constants"]["toy.salt"]["offset"] = weights.size() - 64;
   std::memset(weights.data(), 0, 128);
   source.hash_entries();
-  const ingot_options options = {sizeof options, 1, 0, 0, 1};
+  const ingot_options options = {sizeof options, 1, 0, 0, 1, nullptr};
   ingot_package* opened = nullptr;
   ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &opened), INGOT_OK);
   const Package package(opened, ingot_package_close);
