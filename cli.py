@@ -32,6 +32,18 @@ COPY_WEIGHTS = click.option(
 )
 
 
+def checked(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --verify and --key to a command that loads packages."""
+    command = click.option(
+        "--key",
+        type=click.Path(path_type=Path),
+        help="Load it only if this public key (PEM) has signed it; as ingot verify --key.",
+    )(command)
+    return click.option(
+        "--verify", is_flag=True, help="Check every entry's hash first, not the code's alone."
+    )(command)
+
+
 def controlled(command: Callable[..., None]) -> Callable[..., None]:
     """Adds --control to a command that runs packages."""
 
@@ -61,8 +73,15 @@ class Group(click.Group):
         except Exception as error:
             if not _is_for_the_user(error):
                 raise
-            click.echo(f"ingot: {error}", err=True)
+            click.echo(f"ingot: {_printable(error)}", err=True)
             ctx.exit(2)
+
+
+def _printable(error: Exception) -> str:
+    """The sentence. It may hold names out of a stranger's file."""
+    from .profiling.terminal import printable
+
+    return printable(str(error))
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -166,12 +185,12 @@ class _progress:
     """A line on stderr that says the phase; plain lines where stderr is no terminal."""
 
     def __enter__(self) -> Callable[[str], None]:
-        from rich.console import Console
+        from .profiling.terminal import console
 
-        console = Console(stderr=True)
-        if not console.is_terminal:
+        terminal = console(stderr=True)
+        if not terminal.is_terminal:
             return lambda phase: click.echo(f"{phase} ...", err=True)
-        self._status = console.status("starts")
+        self._status = terminal.status("starts")
         self._status.start()
         return self._status.update
 
@@ -181,18 +200,18 @@ class _progress:
 
 
 def _print_phases(record: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from .profiling.record import Record
     from .profiling.reports.report import report as report_of
     from .profiling.reports.table import phases
+    from .profiling.terminal import console
 
-    Console(stderr=True).print(phases(report_of(Record.from_dict(record))))
+    console(stderr=True).print(phases(report_of(Record.from_dict(record))))
 
 
 def _print_quality(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from .profiling.terminal import console
 
     columns = ("module", "bits", "method", "weight_error", "output_error", "rounded_error")
     table = Table(title="quantisation: relative errors")
@@ -202,7 +221,7 @@ def _print_quality(facts: dict[str, Any]) -> None:
         values = (fact[name] for name in columns)
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v or "") for v in values))
     table.caption = ", ".join(f"{name} {value:.5g}" for name, value in facts["quality"].items())
-    Console(stderr=True).print(table)
+    console(stderr=True).print(table)
 
 
 @main.command()
@@ -217,6 +236,7 @@ def _print_quality(facts: dict[str, Any]) -> None:
 @click.option("--ignore-eos", is_flag=True, help="Do not stop at stop ids.")
 @THREADS
 @COPY_WEIGHTS
+@checked
 @click.option("--trace", type=click.Path(path_type=Path), help="Write a Chrome trace here.")
 @JSON
 @controlled
@@ -238,6 +258,7 @@ def run(package: Path, **options: Any) -> None:
 @click.option("--text", "texts", multiple=True, help="A text; give it as often as you like.")
 @click.option("--file", type=click.Path(path_type=Path), help="A file with one text a line.")
 @THREADS
+@checked
 @JSON
 @controlled
 def embed(package: Path, **options: Any) -> None:
@@ -256,6 +277,7 @@ def embed(package: Path, **options: Any) -> None:
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--top", default=5, show_default=True, help="Labels to print, likeliest first.")
 @THREADS
+@checked
 @JSON
 @controlled
 def classify(package: Path, **options: Any) -> None:
@@ -539,6 +561,57 @@ def report(source: Path, **options: Any) -> None:
     from .runtime import report_command
 
     report_command.run(source, **options)
+
+
+@main.command()
+@PACKAGE
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="An Ed25519 private key: PEM, PKCS#8.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Default: the package itself."
+)
+@click.option("--comment", default="", help="A line that is signed too and that verify shows.")
+@JSON
+def sign(package: Path, **options: Any) -> None:
+    """Verify a package and sign it (docs/security.md).
+
+    The pass phrase of an encrypted key comes from INGOT_KEY_PASSPHRASE, or is asked for.
+
+    \b
+    openssl genpkey -algorithm ed25519 -out private.pem
+    openssl pkey -in private.pem -pubout -out public.pem
+    ingot sign model.pt2 --key private.pem -o signed.pt2
+    """
+    from .runtime import sign_command
+
+    sign_command.run(package, **options)
+
+
+@main.command()
+@PACKAGE
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="An Ed25519 public key in PEM: the package must have a signature by it.",
+)
+@JSON
+def verify(package: Path, **options: Any) -> None:
+    """Check all of a package: the file's structure, every entry's hash, and who signed it.
+
+    Nothing in it is run. Exit code 0, or 2 with a sentence that says what is wrong
+    (docs/security.md).
+
+    \b
+    ingot verify model.pt2
+    ingot verify model.pt2 --key public.pem --json
+    """
+    from .runtime import verify_command
+
+    verify_command.run(package, **options)
 
 
 def _fail(sentence: str) -> NoReturn:

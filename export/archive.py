@@ -36,7 +36,9 @@ class ArchiveWriter:
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
 
     def __enter__(self) -> ArchiveWriter:
-        self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._partial.unlink(missing_ok=True)  # of a process that was killed
+        # "x": through no link that someone else put there.
+        self._zip = zipfile.ZipFile(self._partial, "x", zipfile.ZIP_STORED, allowZip64=True)
         self._add("archive_format", [b"pt2"])
         self._add("byteorder", [b"little"])
         return self

@@ -355,10 +355,11 @@ def _command(
         )
         builder = CppBuilder(
             name=output.stem if not kind.get("precompiling") else str(output),
-            sources=sources,
-            output_dir=str(output.parent),
+            sources=[shlex.quote(source) for source in sources],  # as it quotes other paths
+            output_dir=shlex.quote(str(output.parent)),
             BuildOption=build_options,
         )
         words = shlex.split(builder.get_command_line())
         compiler, *rest = torch_versions.compiler_command(words, options)
-        return [compiler, *_FLAGS, *rest], Path(builder.get_target_file_path())
+        (target,) = shlex.split(builder.get_target_file_path())
+        return [compiler, *_FLAGS, *rest], Path(target)

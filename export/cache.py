@@ -22,6 +22,7 @@ import torch
 
 from ..custom_ops.shims import schemas
 from .contracts import Contract, named_tensors
+from .errors import ExportError
 from .isa import IsaLevel
 from .toolchain import compiler_version
 
@@ -44,9 +45,25 @@ class Compiled:
 
 
 def folder() -> Path:
-    """INGOT_CACHE_DIR, else `ingot` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ingot"
-    return Path(os.environ.get("INGOT_CACHE_DIR", default))
+    """INGOT_CACHE_DIR, else `ingot` in the user's cache folder; made for this user alone.
+
+    What lies there becomes the code of packages. Raises ExportError if others may write to it.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ingot"
+    found = Path(os.environ.get("INGOT_CACHE_DIR") or default).absolute()
+    try:
+        found.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = found.stat()
+    except OSError as error:
+        raise ExportError(
+            f"no cache in {found} ({error.strerror}); set INGOT_CACHE_DIR to a folder of yours"
+        ) from error
+    if facts.st_uid not in (0, os.geteuid()) or facts.st_mode & 0o022:
+        raise ExportError(
+            f"others may write to the cache {found}, which holds code; chmod go-w it if it is"
+            " yours, or set INGOT_CACHE_DIR to a folder of yours"
+        )
+    return found
 
 
 @cache
@@ -57,6 +74,10 @@ def _sources_hash() -> str:
             if path.suffix in (".py", ".h"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) -> str:
@@ -80,12 +101,18 @@ def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) ->
 
 
 def find(key: str) -> Compiled | None:
+    """None, too, for an entry that is damaged, which is removed."""
     entry = folder() / "compiled" / key
-    if not (entry / "entry.json").is_file():
+    shared_object = entry / "model.so"
+    try:
+        described = json.loads((entry / "entry.json").read_text())
+        if described["sha256"] != _sha256(shared_object):
+            raise ValueError("model.so is not what was put there")
+        constants, ops = tuple(described["constants"]), tuple(described["ops"])
+        return Compiled(shared_object, constants, ops, described["facts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(entry, ignore_errors=True)
         return None
-    described = json.loads((entry / "entry.json").read_text())
-    constants, ops = tuple(described["constants"]), tuple(described["ops"])
-    return Compiled(entry / "model.so", constants, ops, described["facts"])
 
 
 def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
@@ -96,7 +123,12 @@ def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
     shutil.copy(made.shared_object, staging / "model.so")
     for source in sources:
         shutil.copy(source, staging)
-    described = {"constants": made.constants, "ops": made.ops, "facts": made.facts}
+    described = {
+        "constants": made.constants,
+        "ops": made.ops,
+        "facts": made.facts,
+        "sha256": _sha256(made.shared_object),
+    }
     (staging / "entry.json").write_text(json.dumps(described))
     try:
         staging.rename(entry)

@@ -20,6 +20,7 @@ from ..custom_ops.schema import parse, shim_declaration, shim_name
 from .errors import ExportError
 from .symbols import defined
 
+_SONAME = re.compile(r"\w[\w.+-]*", re.ASCII)  # it becomes part of the linker's command
 _TORCHS = frozenset(("aten", "prim", "prims", "higher_order", NAMESPACE))
 
 
@@ -38,14 +39,15 @@ def read_library(path: Path) -> OpLibrary:
     """Raises ExportError if it is no shared library with a soname."""
     if not path.is_file():
         raise ExportError(f"no op library {path}; build it first")
+    path = path.resolve()  # which begins with no dash
     command = ["readelf", "--dynamic", "--wide", str(path)]
     found = subprocess.run(command, capture_output=True, text=True)
     soname = re.search(r"\(SONAME\).*\[(.+)\]", found.stdout)
-    if found.returncode or soname is None or "/" in soname[1]:
+    if found.returncode or soname is None or not _SONAME.fullmatch(soname[1]):
         raise ExportError(
             f"{path} is no shared library with a soname; link it with -Wl,-soname,{path.name}"
         )
-    return OpLibrary(path.resolve(), soname[1])
+    return OpLibrary(path, soname[1])
 
 
 def own_shims(

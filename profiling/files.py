@@ -16,7 +16,11 @@ def write_whole(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     target = path if path.exists() and not path.is_file() else beside
     try:
-        target.write_text(text, encoding="utf-8")
+        if target is beside:
+            beside.unlink(missing_ok=True)  # of a process that was killed
+        # "x": through no link that someone else put there.
+        with target.open("x" if target is beside else "w", encoding="utf-8") as file:
+            file.write(text)
         if target is beside:
             beside.replace(path)
     except OSError as error:

@@ -43,12 +43,16 @@ def load(path: Path, *, backend: Literal["torch"]) -> TorchPackage: ...
 def load(path: Path, *, backend: str = "lean", **options: Any) -> BasePackage | TorchPackage:
     """Open a package, or an ONNX model by its name's end, `.onnx`.
 
-    Options: `threads`, and of packages `kv_tokens` (0: the defaults), `verify` the weights, and
-    `copy_weights` to memory of this process alone, in huge pages: slower to open, may run faster.
-    backend "torch" runs the same code inside libtorch, in a child process: slow to start, for
-    packages that need libtorch and to check ours against. Raises IngotError's kinds, with a
-    sentence.
+    Options: `threads`, and of packages `kv_tokens` (0: the defaults), `verify` (every entry's hash,
+    not the code's alone), `key`, a public key's file: the package must have a signature by it, and
+    is verified; and `copy_weights` to memory of this process alone, in huge pages: slower to open,
+    may run faster. backend "torch" runs the same code inside libtorch, in a child process: slow to
+    start, for packages that need libtorch and to check ours against. Raises IngotError's kinds,
+    with a sentence.
     """
+    checks = [name for name in ("verify", "key") if options.get(name) not in (None, False)]
+    if checks and (backend == "torch" or os.fspath(path).endswith(".onnx")):
+        raise BadInput(f"{checks[0]} is for packages in the lean runtime alone")
     if backend == "torch":
         from .torch_backend import TorchPackage
 
@@ -58,5 +62,5 @@ def load(path: Path, *, backend: str = "lean", **options: Any) -> BasePackage | 
     if os.fspath(path).endswith(".onnx"):
         from .onnx_backend import OnnxPackage
 
-        return OnnxPackage(path, **options)
+        return OnnxPackage(path, **{k: v for k, v in options.items() if k not in ("verify", "key")})
     return Package(path, **options)

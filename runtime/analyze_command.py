@@ -71,13 +71,13 @@ def run(
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
+    from ..profiling.terminal import console
 
-    console = Console(markup=False, highlight=False)
-    console.print(_facts(result))
+    terminal = console(markup=False, highlight=False)
+    terminal.print(_facts(result))
     rows = grouped(result)
     for phase in result["phases"]:
-        console.print(_table(phase, rows))
+        terminal.print(_table(phase, rows))
 
 
 def _facts(result: dict[str, Any]) -> Any:

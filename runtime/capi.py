@@ -51,6 +51,7 @@ class Options(Sized):
         ("kv_tokens", c_int64),
         ("verify_weights", c_int32),
         ("copy_weights", c_int32),
+        ("manifest_sha256", c_char_p),
     ]
 
 

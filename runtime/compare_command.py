@@ -248,12 +248,11 @@ def _save(traces: list[Trace], sources: list[Source], folder: Path) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from ..profiling.comparison.table import tables
+    from ..profiling.terminal import console
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a file has no width; module paths are long
+    terminal = console()
+    if not terminal.is_terminal:
+        terminal.width = 160  # a file has no width; module paths are long
     for table in tables(result):
-        console.print(table)
+        terminal.print(table)

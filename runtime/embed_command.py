@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,12 +12,14 @@ from . import load
 from .errors import BadInput
 
 
-def run(path: Path, texts: tuple[str, ...], file: Path | None, threads: int, as_json: bool) -> None:
-    """`file` holds a text a line; they come after `texts`."""
+def run(
+    path: Path, texts: tuple[str, ...], file: Path | None, as_json: bool, **options: Any
+) -> None:
+    """`file` holds a text a line; they come after `texts`. options: of `load`."""
     wanted = list(texts) + _lines(file)
     if not wanted:
         raise BadInput("give --text TEXT, as often as you like, or --file FILE with one a line")
-    embeddings = load(path, threads=threads).embed(wanted)
+    embeddings = load(path, **options).embed(wanted)
     if as_json:
         click.echo(json.dumps({"embeddings": embeddings.tolist()}))
         return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import process
+from ..profiling.terminal import printable
 from . import capi, load
 from .errors import BadInput
 from .package import Package
@@ -22,6 +24,8 @@ def run(
     prompt: str | None,
     tokens: str | None,
     threads: int,
+    verify: bool,
+    key: Path | None,
     copy_weights: bool,
     trace: Path | None,
     as_json: bool,
@@ -33,7 +37,7 @@ def run(
     if copy_weights and path.suffix == ".onnx":
         raise BadInput("--copy-weights is for packages; ONNX Runtime has a copy of its own")
     own: dict[str, Any] = {"copy_weights": True} if copy_weights else {}
-    package = load(path, threads=threads, **own)
+    package = load(path, threads=threads, verify=verify, key=key, **own)
     load_ms = (process.now() - begun) * 1e3
     ids = parse_tokens(tokens) if tokens is not None else package.encode(prompt or "")
     if trace:
@@ -41,6 +45,7 @@ def run(
             raise BadInput("--trace is for packages; ingot compare traces ONNX models")
         capi.library().ingot_trace_start()
     first, made, text = 0.0, [], ""
+    on_terminal = sys.stdout.isatty()  # which would act upon what a model writes
     with package.session() as session:
         for piece in session.generate(ids, **sampling):
             first = first or process.now()
@@ -49,7 +54,7 @@ def run(
             text += piece.text
             if not as_json:
                 shown = piece.text if package.manifest["tokenizer"] else f"{piece.token} "
-                click.echo(shown, nl=False)
+                click.echo(printable(shown) if on_terminal else shown, nl=False)
         stats = session.stats
     if trace:
         capi.check(capi.library().ingot_trace_write(os.fsencode(trace)))

@@ -64,11 +64,12 @@ def run(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    manifest, console = found["manifest"], Console(markup=False)
+    from ..profiling.terminal import console
+
+    manifest, terminal = found["manifest"], console(markup=False)
     model = manifest["model"]
     facts = Table(show_header=False, title=Text(str(path)))
     facts.add_row("model", f"{model['name']} ({model['architecture']})")
@@ -87,9 +88,9 @@ def run(path: Path, as_json: bool) -> None:
         facts.add_row("op", schema)
     for name, fact in manifest["entries"].items():
         facts.add_row("entry", f"{name}  {fact['bytes']:,} bytes")
-    console.print(facts)
+    terminal.print(facts)
     if found["report"]:
         from ..profiling.reports.report import read_record, report
         from ..profiling.reports.table import phases
 
-        console.print(phases(report(read_record(path))))
+        terminal.print(phases(report(read_record(path))))

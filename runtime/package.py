@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import capi
@@ -26,6 +27,7 @@ class Package(BasePackage):
         threads: int = 0,
         kv_tokens: int = 0,
         verify: bool = False,
+        key: str | os.PathLike[str] | None = None,
         copy_weights: bool = False,
     ) -> None:
         """Raises BadInput, BadPackage or NoSpace, with a sentence."""
@@ -34,8 +36,9 @@ class Package(BasePackage):
         options = capi.Options(
             threads=threads,
             kv_tokens=kv_tokens,
-            verify_weights=verify,
+            verify_weights=verify or key is not None,
             copy_weights=copy_weights,
+            manifest_sha256=None if key is None else _signed_by(key, self.path),
         )
         library = capi.library()
         capi.check(
@@ -100,6 +103,14 @@ class Package(BasePackage):
     def __del__(self) -> None:
         if getattr(self, "handle", None):
             capi.library().ingot_package_close(self.handle)
+
+
+def _signed_by(key: str | os.PathLike[str], path: str) -> bytes:
+    """The manifest's hash, which the library holds against what it opens: the file may become
+    another one in between."""
+    from .verification import signed_manifest
+
+    return signed_manifest(Path(path), Path(key)).encode()
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

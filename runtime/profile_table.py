@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from ..profiling.terminal import console
 
 _LEAST = 0.002  # of a phase's time: what takes less is one row; the JSON has all
 _KERNELS = 12
@@ -18,16 +19,16 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def show(result: Mapping[str, Any]) -> None:
-    console = Console(markup=False, highlight=False)
+    terminal = console(markup=False, highlight=False)
     phases = [phase for phase in _UNITS if phase in result["steps"]]
     for phase in phases:
-        console.print(_modules(result["modules"], phase))
+        terminal.print(_modules(result["modules"], phase))
     for name, rows in (("op", result["ops"]), ("kernel", result["kernels"][:_KERNELS])):
-        console.print(_times(name, rows, phases))
-    console.print(_times("layer", result["layers"], phases))
-    console.print(_steps(result))
+        terminal.print(_times(name, rows, phases))
+    terminal.print(_times("layer", result["layers"], phases))
+    terminal.print(_steps(result))
     for line in [*_coverage(result), *_machine(result)]:
-        console.print(line, soft_wrap=True)
+        terminal.print(line, soft_wrap=True)
 
 
 def _new_table(title: str, first: str, *others: str) -> Table:

@@ -21,10 +21,9 @@ def run(source: Path, output: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
     elif output is None:
-        from rich.console import Console
-
         from ..profiling.reports.table import tables
+        from ..profiling.terminal import console
 
-        console = Console(markup=False)
+        terminal = console(markup=False)
         for table in tables(found):
-            console.print(table)
+            terminal.print(table)

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -27,13 +28,14 @@ void check(ingot_status status) {
 
 struct Options {
   std::string package, tokens_file, trace;
+  std::optional<std::string> manifest_sha256;  // even if empty, it is to be that
   std::vector<std::string> controls;
   std::vector<int64_t> tokens;
   int64_t max_new_tokens = 64;
   float temperature = -1, top_p = -1;  // below zero: as the package says
   int32_t top_k = -1, threads = 0;
   uint64_t seed = 0;
-  bool ignore_eos = false, copy_weights = false, as_json = false;
+  bool ignore_eos = false, verify = false, copy_weights = false, as_json = false;
 };
 
 double now_ms() {
@@ -80,6 +82,9 @@ Options parse(int argc, char** argv) {
   app.add_option("--threads", o.threads, "Threads of a step; 0: the cores that are free");
   app.add_flag("--copy-weights", o.copy_weights,
                "To memory of this process alone, in huge pages: slower to open, may run faster");
+  app.add_flag("--verify", o.verify, "Hash all of the package first, the weights too");
+  app.add_option("--manifest-sha256", o.manifest_sha256,
+                 "What 'ingot verify' printed: run no other package. With --verify it pins all");
   app.add_option("--trace", o.trace, "Write a Chrome trace here");
   app.add_option("--control", o.controls,
                  "NAME[=VALUE], as often as you like: watch or change what generated code calls "
@@ -188,7 +193,9 @@ void run(const Options& o) {
   const double started = process_start_ms(), loading = now_ms();
   const std::vector<int64_t> tokens = prompt(o);
   for (const std::string& setting : o.controls) set_control(setting);
-  const ingot_options options{sizeof options, o.threads, 0, 0, o.copy_weights};
+  const ingot_options options{
+      sizeof options, o.threads,      0,
+      o.verify,       o.copy_weights, o.manifest_sha256 ? o.manifest_sha256->c_str() : nullptr};
   ingot_package* opened = nullptr;
   check(ingot_package_open(o.package.c_str(), &options, &opened));
   const std::unique_ptr<ingot_package, void (*)(ingot_package*)> package(opened,

@@ -31,11 +31,25 @@ std::string no_variant(const std::vector<Variant>& variants, int level) {
                                            : ", this CPU runs " + own;
   return " has code for " + offered + why + "; export it again with --isa " + own;
 }
+
+// What the manifest cannot list, or need not: constant, or the signatures of the manifest itself.
+bool is_unlisted(const std::string& entry) {
+  return entry == "ingot/manifest.json" || entry == "ingot/signature.json" ||
+         entry == "archive_format" || entry == "byteorder";
+}
+// A copy of the manifest, which has the hash that is wanted, if any is.
+std::string pinned(std::string_view manifest, const char* wanted, const std::string& path) {
+  std::string copy(manifest);
+  if (wanted && sha256(copy) != wanted)
+    bad_package(path + " is not the package that was asked for: its manifest's SHA-256 is " +
+                sha256(copy) + ", not " + wanted);
+  return copy;
+}
 }  // namespace
 
 Package::Package(const std::string& path, const ingot_options& options)
     : archive_(path),
-      manifest_json_(archive_.entry("ingot/manifest.json")),
+      manifest_json_(pinned(archive_.entry("ingot/manifest.json"), options.manifest_sha256, path)),
       manifest_(parse_manifest(manifest_json_, path)),
       model_(lasting(manifest_.card)),
       threads_(options.threads) {
@@ -44,20 +58,23 @@ Package::Package(const std::string& path, const ingot_options& options)
   const Variant& variant = choose_variant();
   variant_ = variant.name;
   check_ops();
-  check_entry(variant.entry);
+  if (options.verify_weights) check_all_entries();
   weights_ = archive_.entry("ingot/weights.bin");
-  if (options.verify_weights) check_entry("ingot/weights.bin");
   if (options.copy_weights) {
     copy_ = std::make_unique<WeightsCopy>(weights_);
     weights_ = copy_->view();
   }
-  std::vector<std::string_view> libraries;
+  // Copied, then hashed: what was hashed is what runs, whatever happens to the file meanwhile.
+  const std::string code(archive_.entry(variant.entry));
+  check_entry(variant.entry, code);
+  std::vector<std::string> libraries;
   for (const std::string& entry : manifest_.op_libraries) {
-    check_entry(entry);
-    libraries.push_back(archive_.entry(entry));
+    libraries.emplace_back(archive_.entry(entry));
+    check_entry(entry, libraries.back());
   }
-  graph_ =
-      std::make_unique<Graph>(archive_.entry(variant.entry), libraries, weights_, manifest_, path);
+  graph_ = std::make_unique<Graph>(
+      code, std::vector<std::string_view>(libraries.begin(), libraries.end()), weights_, manifest_,
+      path);
   if (manifest_.kind == Kind::decoder)
     start_engine(options.kv_tokens);
   else
@@ -138,9 +155,14 @@ void Package::check_ops() const {
   }
 }
 
-void Package::check_entry(const std::string& name) const {
+void Package::check_all_entries() const {
+  for (const auto& [name, data] : archive_.entries())
+    if (!is_unlisted(name)) check_entry(name, data);
+  for (const auto& [name, fact] : manifest_.entries) archive_.entry(name);
+}
+
+void Package::check_entry(const std::string& name, std::string_view data) const {
   const auto fact = manifest_.entries.find(name);
-  const std::string_view data = archive_.entry(name);
   if (fact == manifest_.entries.end() || fact->second.bytes != data.size() ||
       fact->second.sha256 != sha256(data))
     bad_package(archive_.path() + " is damaged: " + name +

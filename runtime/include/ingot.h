@@ -46,9 +46,13 @@ typedef struct ingot_options {
   int32_t threads;     /* OpenMP threads of a step; 0: the cores that are free, asked as it works */
   int64_t kv_tokens;   /* KV capacity shared by all sessions, in tokens; 0: eight of the longest
                           sequences. Memory is committed as it is used */
-  int32_t verify_weights; /* non-zero: also hash the weights (code is always hashed) */
+  int32_t verify_weights; /* non-zero: hash every entry, the weights too, and refuse entries that
+                             the manifest does not list. Code is always hashed */
   int32_t copy_weights;   /* non-zero: copy the weights to memory of this process alone, in huge
                              pages: opening takes longer, each step may read faster */
+  const char* manifest_sha256; /* 64 hexadecimal digits that the manifest's SHA-256 must be, or
+                                  NULL. With verify_weights it pins the whole content of the
+                                  package; `ingot verify` prints it (docs/security.md) */
 } ingot_options;
 
 /* Maps the file, checks it, loads its code and binds the weights in place. `options` may be NULL.

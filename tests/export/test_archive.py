@@ -1,6 +1,7 @@
 """The archive is a plain zip whose data are aligned; a failed export leaves nothing behind."""
 
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
@@ -68,3 +69,16 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> Non
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writes_through_no_link(tmp_path: Path) -> None:
+    """Whoever may write to the folder could put one where the partial file will be."""
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    output = tmp_path / "model.pt2"
+    (tmp_path / f".model.pt2.{os.getpid()}.partial").symlink_to(victim)
+    with ArchiveWriter(output) as archive:
+        archive.add("ingot/a", b"a")
+    assert zipfile.is_zipfile(output)
+    assert not output.is_symlink()
+    assert victim.read_text() == "kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -107,7 +108,11 @@ def test_without_charts_no_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.html", "text")
+    victim = tmp_path / "victim"
+    (tmp_path / f".a.html.{os.getpid()}.partial").symlink_to(victim)
+    write_whole(tmp_path / "a.html", "text")
     assert (tmp_path / "a.html").read_text() == "text"
+    assert not victim.exists()
     with pytest.raises(ProfileError, match="cannot write /dev/full: No space left on device"):
         write_whole(Path("/dev/full"), "text")
     assert Path("/dev/full").is_char_device()

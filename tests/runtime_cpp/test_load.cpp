@@ -142,6 +142,42 @@ TEST_F(LoadTest, FindsDamagedWeightsWhenAsked) {
   expect_contains(refusal(source.zip(), true), "ingot/weights.bin");
 }
 
+TEST_F(LoadTest, FindsAnyDamagedEntryWhenAsked) {
+  for (const auto& [name, data] : toy_source().entries) {
+    PackageSource source = toy_source();
+    source.entries[name].back() ^= 1;
+    expect_contains(refusal(source.zip(), true), name);
+  }
+}
+
+TEST_F(LoadTest, RefusesEntriesThatTheManifestDoesNotListWhenAsked) {
+  PackageSource source = toy_source();
+  source.entries["ingot/signature.json"] = "{}";
+  const ingot_options options = {sizeof options, 1, 0, 1, 0, nullptr};
+  ingot_package* package = nullptr;
+  ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
+      << ingot_last_error();
+  ingot_package_close(package);
+  source.entries["ingot/chat_template.jinja"] = "another";
+  expect_contains(refusal(source.zip(), true), "ingot/chat_template.jinja");
+  source = toy_source();
+  source.entries.erase("ingot/tokenizer.json");
+  expect_contains(refusal(source.zip(), true), "ingot/tokenizer.json");
+}
+
+TEST_F(LoadTest, OpensThePinnedPackageOnly) {
+  const PackageSource source = toy_source();
+  const std::string hash = sha256(source.manifest.dump());
+  const ingot_options options = {sizeof options, 1, 0, 0, 0, hash.c_str()};
+  ingot_package* package = nullptr;
+  ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
+      << ingot_last_error();
+  ingot_package_close(package);
+  const std::string other(64, '0');
+  expect_contains(refusal(source.zip(), false, other.c_str()), hash);
+  expect_contains(refusal(source.zip(), false, ""), "is not the package that was asked for");
+}
+
 TEST_F(LoadTest, RefusesTheFileCutShort) {
   const std::string zip = toy_source().zip();
   for (const size_t size : {size_t{1}, size_t{100}, zip.size() / 2, zip.size() - 1}) {
@@ -235,7 +271,7 @@ TEST_F(LoadTest, WeightsCanBeCopied) {
   source.manifest["constants"]["toy.salt"]["offset"] = weights.size() - 64;
   std::memset(weights.data(), 0, 128);
   source.hash_entries();
-  const ingot_options options = {sizeof options, 1, 0, 0, 1};
+  const ingot_options options = {sizeof options, 1, 0, 0, 1, nullptr};
   ingot_package* opened = nullptr;
   ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &opened), INGOT_OK);
   const Package package(opened, ingot_package_close);
@@ -254,9 +290,9 @@ TEST_F(LoadTest, RefusesPathsThatAreNoPackage) {
 TEST_F(LoadTest, RefusesNegativeOptions) {
   const std::string path = write(toy_source().zip());
   ingot_package* package = nullptr;
-  ingot_options options = {sizeof options, -1, 0, 0, 0};
+  ingot_options options = {sizeof options, -1, 0, 0, 0, nullptr};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
-  options = {sizeof options, 0, -1, 0, 0};
+  options = {sizeof options, 0, -1, 0, 0, nullptr};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
 }
 
