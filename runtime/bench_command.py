@@ -64,9 +64,17 @@ def measure(
 
 
 def run(
-    path: Path, *, prompt_tokens: int, new_tokens: int, repeats: int, threads: int, as_json: bool
+    path: Path,
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    repeats: int,
+    threads: int,
+    copy_weights: bool,
+    as_json: bool,
 ) -> None:
-    result = measure(Package(path, threads=threads), prompt_tokens, new_tokens, repeats)
+    package = Package(path, threads=threads, copy_weights=copy_weights)
+    result = measure(package, prompt_tokens, new_tokens, repeats)
     if as_json:
         click.echo(json.dumps(result))
         return

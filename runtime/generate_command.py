@@ -22,6 +22,7 @@ def run(
     prompt: str | None,
     tokens: str | None,
     threads: int,
+    copy_weights: bool,
     trace: Path | None,
     as_json: bool,
     **sampling: Any,
@@ -29,7 +30,10 @@ def run(
     if (prompt is None) == (tokens is None):
         raise BadInput("give either --prompt TEXT or --tokens 1,2,3")
     begun = process.now()
-    package = load(path, threads=threads)
+    if copy_weights and path.suffix == ".onnx":
+        raise BadInput("--copy-weights is for packages; ONNX Runtime has a copy of its own")
+    own: dict[str, Any] = {"copy_weights": True} if copy_weights else {}
+    package = load(path, threads=threads, **own)
     load_ms = (process.now() - begun) * 1e3
     ids = parse_tokens(tokens) if tokens is not None else package.encode(prompt or "")
     if trace:

@@ -96,6 +96,9 @@ def test_this_machine_is_measured(demo_package: Path, monkeypatch: pytest.Monkey
     assert found.kernels.keys() == {"linear.float32", "paged_attention.float32"}
     assert all(speed.gb_s > 0 and speed.gflop_s > 0 for speed in found.kernels.values())
     assert ", 2 threads, x86-64-v" in found.name
+    weights, cache = speeds._buffers(demo_package)
+    assert weights[:2].tobytes() == b"PK"  # the package's own bytes
+    assert (cache == speeds._BYTE).all()
     assert from_dict(json.loads(json.dumps(found.to_dict())), "saved.json") == found
 
 
