@@ -52,7 +52,7 @@ def export_onnx(contract: Contract, output: Path, recorder: Recorder) -> dict[st
         program = graph.capture(signature)
     with recorder.phase("translate"):
         model = graph.translate(program, signature)
-        model.metadata_props["ingot"] = files.manifest(contract, signature)
+        model.metadata_props["ingot"] = files.manifest(contract, signature, model.graph)
     recorder.note("nodes", len(model.graph))
     with recorder.phase("write"):
         files.write(model, contract.files, output)

@@ -11,6 +11,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ class OnnxEngine(FileEngine):
             result = self._steps(package, request, steps)
             start_us = _monotonic_us(package.runtime.get_profiling_start_time_ns())
             recorded = json.loads(Path(package.runtime.end_profiling()).read_text())
-        events = node_events(recorded, start_us, steps.events)
+        code_bytes = package.manifest.get("code_bytes", {})
+        events = node_events(recorded, start_us, steps.events, code_bytes)
         for step in steps.events:
             inside = [event for event in events if event.args["step"] == step.args["step"]]
             events += calls.around(step, inside)
@@ -89,10 +91,15 @@ def _monotonic_us(start_ns: int) -> float:
     return (start_ns - wall_ns if start_ns > wall_ns else start_ns) / 1e3
 
 
-def node_events(recorded: list[dict[str, Any]], start_us: float, steps: list[Event]) -> list[Event]:
+def node_events(
+    recorded: list[dict[str, Any]],
+    start_us: float,
+    steps: list[Event],
+    code_bytes: Mapping[str, int],
+) -> list[Event]:
     """Kernel events of the nodes that ran within these steps, from ONNX Runtime's profile.
 
-    start_us: when the profiler's clock began, on the steps' clock.
+    start_us: when the profiler's clock began, on the steps' clock. code_bytes: the manifest's.
     """
     found = []
     for event in recorded:
@@ -101,21 +108,24 @@ def node_events(recorded: list[dict[str, Any]], start_us: float, steps: list[Eve
             continue
         step = next((s for s in steps if s.start_us <= begun < s.end_us), None)
         if step is not None:
-            found.append(_kernel(event, begun, step))
+            found.append(_kernel(event, begun, step, code_bytes))
     return found
 
 
-def _kernel(event: dict[str, Any], start_us: float, step: Event) -> Event:
-    about = event["args"]
+def _kernel(
+    event: dict[str, Any], start_us: float, step: Event, code_bytes: Mapping[str, int]
+) -> Event:
+    about, module = event["args"], event["name"].partition("/")[0]
     inputs, outputs = _shapes(about["input_type_shape"]), _shapes(about["output_type_shape"])
     args = {
-        "module": event["name"].partition("/")[0],
+        "module": module,
         "step": step.args["step"],
         "phase": step.args["phase"],
         "inputs": inputs,
         "outputs": outputs,
         "flops": _flops(about["op_name"], inputs, outputs, step.args["pairs"]),
-        "read_bytes": int(about["activation_size"]) + _parameter_bytes(about, inputs, outputs),
+        "read_bytes": int(about["activation_size"])
+        + _parameter_bytes(about, inputs, outputs, code_bytes.get(module, 0)),
         "written_bytes": int(about["output_size"]),
     }
     return Event(about["op_name"], "kernel", start_us, event["dur"], event["tid"], args)
@@ -126,16 +136,21 @@ def _shapes(facts: list[dict[str, list[int]]]) -> list[dict[str, Any]]:
 
 
 def _parameter_bytes(
-    about: dict[str, Any], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
+    about: dict[str, Any],
+    inputs: list[dict[str, Any]],
+    outputs: list[dict[str, Any]],
+    code_bytes: int,
 ) -> int:
-    """As the profiler says, but of a Gather the rows alone, and of a Gemm the float32 matrix that
-    ONNX Runtime packed when it loaded: the profiler counts all of the first, nothing of the second.
+    """As the profiler says, but of a Gather the rows alone, of which it counts all; and with what
+    ONNX Runtime packed when it loaded, of which it counts nothing: a Gemm's float32 matrix, and the
+    codes of a MatMulNBits.
     """
     if about["op_name"] == "Gather":
         return int(about["output_size"])
     if about["op_name"] == "Gemm" and about["parameter_size"] == "0":
         return 4 * int(inputs[0]["shape"][-1]) * int(outputs[0]["shape"][-1])
-    return int(about["parameter_size"])
+    codes = code_bytes if about["op_name"] == "MatMulNBits" else 0
+    return int(about["parameter_size"]) + codes
 
 
 def _flops(

@@ -112,6 +112,10 @@ def test_codes_stay_codes(
     assert "MatMulNBits" in operators
     assert "Gemm" not in operators
     assert package.manifest["quantization"] == model.quantization
+    down = model.model.layers[1].mlp.down_proj
+    assert package.manifest["code_bytes"]["model.layers.1.mlp.down_proj"] == (
+        down.rows * -(-down.columns // 32) * 32 * down.bits // 8
+    )
 
 
 def test_an_order_and_scales_of_inputs_go_before_the_codes() -> None:

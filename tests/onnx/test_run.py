@@ -261,9 +261,13 @@ def test_fused_nodes_keep_their_module() -> None:
     name = "model.layers.0.mlp/Mul/QuickGeluFusion/_kernel_time"
     node = {"cat": "Node", "name": name, "ts": 5, "dur": 3, "tid": 1, "args": about}
     step = step_event(0, 100.0, 120.0, sizes(1))
-    (event,) = node_events([node, {**node, "ts": 50}, {**node, "cat": "Session"}], 100.0, [step])
+    nodes = [node, {**node, "ts": 50}, {**node, "cat": "Session"}]
+    (event,) = node_events(nodes, 100.0, [step], {})
     assert (event.name, event.module, event.start_us) == ("QuickGelu", "model.layers.0.mlp", 105.0)
     assert (event.args["read_bytes"], event.args["written_bytes"]) == (32, 32)
+    packed = {**node, "args": {**about, "op_name": "MatMulNBits"}}
+    (event,) = node_events([packed], 100.0, [step], {"model.layers.0.mlp": 100})
+    assert event.args["read_bytes"] == 132
 
 
 def test_the_engine_wants_tokens(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

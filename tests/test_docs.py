@@ -1,0 +1,54 @@
+"""Pages tell the truth as far as can be seen without running anything: their commands are ones that
+the CLI takes, and what they point at is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from ingot.cli import main
+from tests.conftest import ROOT
+
+PAGES = sorted(
+    page for folder in (".", "docs", "benchmarks") for page in ROOT.glob(f"{folder}/*.md")
+)
+_FENCED = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#\s]+)")
+_FILE = re.compile(r"`([\w./-]+/[\w.-]+\.(?:py|md|cpp|h|json))`")
+
+
+def commands(text: str) -> list[str]:
+    """Of lines such as "$ ingot run model.pt2   # a comment", or of a command's examples."""
+    lines = (line.strip().removeprefix("$ ") for line in text.splitlines())
+    return [line for line in lines if line.startswith("ingot ")]
+
+
+def check(line: str) -> None:
+    _, name, *arguments = shlex.split(line, comments=True)
+    try:
+        main.commands[name].make_context(name, arguments)
+    except click.ClickException as error:
+        pytest.fail(f"{line}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page(page: Path) -> None:
+    text = page.read_text()
+    for block in _FENCED.findall(text):
+        for line in commands(block):
+            check(line)
+    for link in _LINK.findall(text):
+        assert "://" in link or (page.parent / link).exists(), link
+    for file in _FILE.findall(text):
+        part = file.partition("/")[0]
+        assert not (ROOT / part).is_dir() or (ROOT / file).exists(), file
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_examples_of_a_command(name: str) -> None:
+    for line in commands(main.commands[name].help or ""):
+        check(line)
