@@ -8,6 +8,7 @@ run: `python -m ingot.runtime.torch_backend PACKAGE DESCRIPTOR`.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import native
-from .errors import BadInput, IngotError
+from .errors import BadInput, BadPackage, IngotError
 from .package import read_manifest
 
 
@@ -93,7 +94,7 @@ class _Runner:
         self.manifest = read_manifest(path)
         with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".so") as code:
             self._open_libraries(archive)
-            code.write(archive.read(f"model/{self.manifest['variants'][0]['entry']}"))
+            code.write(checked(archive, self.manifest, self.manifest["variants"][0]["entry"]))
             code.flush()
             self.runner = torch._C._aoti.AOTIModelContainerRunnerCpu(code.name, 1)
             self.weights = bytearray(archive.read("model/ingot/weights.bin"))
@@ -107,7 +108,7 @@ class _Runner:
         """The user's own ops, before the code that calls them."""
         for entry in self.manifest.get("op_libraries", ()):
             with tempfile.NamedTemporaryFile(suffix=".so") as library:
-                library.write(archive.read(f"model/{entry}"))
+                library.write(checked(archive, self.manifest, entry))
                 library.flush()
                 ctypes.CDLL(library.name, mode=ctypes.RTLD_LOCAL)
 
@@ -153,6 +154,14 @@ class _Runner:
             ]
         )
         return out.numpy()
+
+
+def checked(archive: zipfile.ZipFile, manifest: dict[str, Any], entry: str) -> bytes:
+    """Code, which is loaded only with the hash that the manifest states. Raises BadPackage."""
+    data = archive.read(f"model/{entry}")
+    if hashlib.sha256(data).hexdigest() != manifest["entries"].get(entry, {}).get("sha256"):
+        raise BadPackage(f"{entry} does not have the hash that its manifest states; copy it again")
+    return data
 
 
 def _serve(path: str, pipe: Connection) -> None:
