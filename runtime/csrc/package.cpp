@@ -37,6 +37,7 @@ bool is_unlisted(const std::string& entry) {
   return entry == "ingot/manifest.json" || entry == "ingot/signature.json" ||
          entry == "archive_format" || entry == "byteorder";
 }
+
 // A copy of the manifest, which has the hash that is wanted, if any is.
 std::string pinned(std::string_view manifest, const char* wanted, const std::string& path) {
   std::string copy(manifest);
