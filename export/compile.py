@@ -69,6 +69,7 @@ def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]
         inductor_targets(level) as target,
         _environment(contract.op_library),
         _without_input_checks(),
+        _counted_from_zero(),
     ):
         yield {**inductor_options(contract), **target}
 
@@ -93,7 +94,6 @@ def compile(
         _phases(recorder),
         replaces_inductors(build) as made,
         provenance.scheduled(shapes, load) as schedule,
-        _counted_from_zero(),
         torch.no_grad(),
     ):
         try:
