@@ -73,6 +73,7 @@ def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]
         inductor_targets(level) as target,
         _environment(contract.op_library),
         _without_input_checks(),
+        _counted_from_zero(),
     ):
         yield {**inductor_options(contract), **target}
 

@@ -50,14 +50,14 @@ def _version() -> Version:
     return int(major), int(minor)
 
 
-def _can_target() -> bool:
+def can_target() -> bool:
     """Up to 2.12 Inductor writes -march=native; from 2.13 on `cpp.march` says another CPU."""
     return _version() >= (2, 13)
 
 
 def check_levels(levels: Sequence[IsaLevel], own: IsaLevel) -> None:
     """Raises ExportError for levels that this torch cannot build for."""
-    if not _can_target() and any(level != own for level in levels):
+    if not can_target() and any(level != own for level in levels):
         raise ExportError(
             f"torch {installed()} builds for this machine's level alone, {own.name}; to build for"
             " another take torch 2.13, or leave --isa out"

@@ -29,6 +29,7 @@ RUN_FIELDS = {
     "prompt_tokens",
     "prefill_tok_s",
     "decode_tok_s",
+    "variant",
     "load_ms",
     "first_token_ms",
     "peak_rss_mb",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ingot import native
-from ingot.export import ExportError, export_module
+from ingot.export import ExportError, export_module, torch_versions
 from ingot.export.cache import Compiled
 from ingot.export.isa import LEVELS, machine_level
 from ingot.export.package import Source
@@ -31,6 +31,9 @@ from tests.test_cli import ingot
 OWN = machine_level()
 LOWER = [level.name for level in LEVELS if level < OWN]
 NAMES = [*LOWER[-1:], OWN.name]  # two where the CPU has two, lowest first; more take longer
+pytestmark = pytest.mark.skipif(
+    not torch_versions.can_target(), reason="this torch builds for the machine's level alone"
+)
 Exported = tuple[Path, dict[str, Any], nn.Module]
 
 
