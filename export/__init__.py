@@ -94,6 +94,7 @@ def export_checkpoint(
         from .. import models
         from .. import quant as quantise
         from . import contracts
+        from .spill import Spill
     with recorder.phase("load checkpoint"):
         if quant is None and group_size is not None:
             raise ExportError("--group-size is for a recipe; give --quant too")
@@ -104,14 +105,16 @@ def export_checkpoint(
         plan = make_plan()
         texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
         measured = None if report is None else _report_tokens(plan, recipe, report, calib_length)
-        model = quantise.load(
-            plan,
-            recipe,
-            texts,
-            activation_bits=activation_bits,
-            progress=progress,
-            phase=recorder.phase,
-        )
+        with Spill(output.resolve().parent) as spill:
+            model = quantise.load(
+                plan,
+                recipe,
+                texts,
+                activation_bits=activation_bits,
+                progress=progress,
+                phase=recorder.phase,
+                keep=spill.keep,
+            )
         recorder.note("quantisation", quantise.report(model))
         recorder.note("aliases", model.aliases(plan.on_disk))
     if measured is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,17 +30,17 @@ class WeightStore:
     def plan(cls, tensors: Mapping[str, Tensor], names: Sequence[str]) -> WeightStore:
         """A store of those names. Raises ExportError if `tensors` lacks one."""
         store = cls()
-        places: dict[tuple[object, ...], int] = {}
+        seen = _Seen()
         for name in names:
             if name not in tensors:
                 raise ExportError(f"compiled code wants '{name}', which the module does not hold")
             tensor = tensors[name].detach()
-            content = hashlib.sha256(_bytes(tensor)).hexdigest()
-            identity = (content, tensor.dtype, tuple(tensor.shape))
-            if identity not in places:
-                places[identity] = store._append(tensor)
+            offset = seen.place(tensor)
+            if offset is None:
+                offset = store._append(tensor)
+                seen.note(tensor, offset)
             store.constants[name] = {
-                "offset": places[identity],
+                "offset": offset,
                 "nbytes": tensor.numel() * tensor.element_size(),
                 "dtype": str(tensor.dtype).removeprefix("torch."),
                 "shape": list(tensor.shape),
@@ -65,6 +64,31 @@ class WeightStore:
             data = _bytes(tensor)
             yield data
             position += padding + len(data)
+
+
+class _Seen:
+    """Tensors that have a place. Only those that begin alike are compared whole."""
+
+    def __init__(self) -> None:
+        self._found: dict[object, list[tuple[Tensor, int]]] = {}
+
+    def place(self, tensor: Tensor) -> int | None:
+        """That of an equal tensor."""
+        alike = self._found.get(_beginning(tensor), [])
+        return next((place for other, place in alike if _equal(other, tensor)), None)
+
+    def note(self, tensor: Tensor, place: int) -> None:
+        self._found.setdefault(_beginning(tensor), []).append((tensor, place))
+
+
+def _beginning(tensor: Tensor) -> object:
+    return tensor.dtype, tuple(tensor.shape), bytes(_bytes(tensor.reshape(-1)[:64]))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit, as NaN equals itself."""
+    same, other = (x.contiguous().reshape(-1).view(torch.uint8) for x in (a, b))
+    return a.data_ptr() == b.data_ptr() or torch.equal(same, other)
 
 
 def _row_major(shape: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "Decoder",
+    "Keep",
     "Model",
     "Phase",
     "Plan",
@@ -35,6 +36,7 @@ __all__ = [
     "build",
     "empty",
     "fill_random",
+    "held",
     "load",
     "no_phase",
     "outline",
@@ -43,6 +45,15 @@ __all__ = [
 ]
 
 Phase = Callable[[str], AbstractContextManager[object]]  # brackets a part of the work, by name
+
+
+Keep = Callable[[Tensor], Tensor]
+Owner = tuple[str, str, Stored]  # path of a module, name of a tensor of its own, the module
+
+
+def held(tensor: Tensor) -> Tensor:
+    """For whoever has the memory."""
+    return tensor
 
 
 def no_phase(_: str) -> AbstractContextManager[object]:
@@ -72,24 +83,43 @@ class Plan:
         """The checkpoint's name of a tensor."""
         return self.family.on_disk(name)
 
-    def fill(self, phase: Phase = no_phase) -> Any:
-        """The model with its weights. Raises CheckpointError."""
-        wanted = {
-            (path, name): {self.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
-            for path, name, owner in self.model.owners()
-        }
+    def fill(self, phase: Phase = no_phase, keep: Keep = held, but: Sequence[str] = ()) -> Any:
+        """The model with its weights, but for those of the modules `but`, which `fill_module` reads
+        later. keep: takes each tensor as the model wants it and returns one to hold that is equal.
+        Raises CheckpointError."""
+        wanted = self._pieces(self.model.owners())
         shapes = {name: shape for pieces in wanted.values() for name, shape in pieces.items()}
         missing, extra = shapes.keys() - self.files.keys(), self.files.keys() - shapes.keys()
         _check_names(missing, extra, self.checkpoint)
+        later = tuple(f"{path}." for path in but)
+        owners = [owner for owner in self.model.owners() if not owner[0].startswith(later)]
+        self._fill(owners, phase, keep)
+        self.model.tie()
+        return self.model
+
+    def fill_module(self, path: str, phase: Phase = no_phase) -> None:
+        """The weights of one module. Raises CheckpointError."""
+        inside = f"{path}."
+        self._fill([o for o in self.model.owners() if o[0].startswith(inside)], phase, held)
+
+    def _pieces(self, owners: Sequence[Owner]) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
+        """Of each tensor, the checkpoint's that make it up, with their shapes."""
+        return {
+            (path, name): {self.on_disk(n): shape for n, shape in owner.pieces(path, name).items()}
+            for path, name, owner in owners
+        }
+
+    def _fill(self, owners: Sequence[Owner], phase: Phase, keep: Keep) -> None:
+        wanted = self._pieces(owners)
         with disk.TensorFiles(self.files) as tensors:
-            for path, name, owner in self.model.owners():
+            for path, name, owner in owners:
                 dtype, pieces = owner.piece_dtype(name), wanted[path, name]
                 with phase("read"):
                     read = [tensors.read(n, shape, dtype) for n, shape in pieces.items()]
                 with phase(owner.filling):
-                    _set(owner, name, read)
-        self.model.tie()
-        return self.model
+                    tensor = owner.fill(name, read)
+                with phase("keep"):
+                    setattr(owner, name, filled(keep(tensor)))
 
 
 def plan(
@@ -161,7 +191,8 @@ def fill_random(model: Model, seed: int = 0) -> Any:
             pieces = [torch.ones(shape) for shape in shapes]
         else:
             pieces = [torch.randn(shape, generator=generator) * 0.02 for shape in shapes]
-        _set(owner, name, [piece.to(owner.piece_dtype(name)) for piece in pieces])
+        pieces = [piece.to(owner.piece_dtype(name)) for piece in pieces]
+        setattr(owner, name, filled(owner.fill(name, pieces)))
     model.tie()
     return model
 
@@ -212,8 +243,3 @@ def _check_names(missing: set[str], extra: set[str], checkpoint: Path) -> None:
             f"{checkpoint} {what} ({len(missing)} missing, {len(extra)} too many); its config.json"
             " and tensors are of different models"
         )
-
-
-def _set(owner: Stored, name: str, pieces: list[Tensor]) -> None:
-    """Put a checkpoint's tensors where the module's parameter is."""
-    setattr(owner, name, filled(owner.fill(name, pieces)))

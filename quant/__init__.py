@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..models import CheckpointError, Model, Phase, Plan, no_phase
+from ..models import CheckpointError, Keep, Model, Phase, Plan, held, no_phase
 from ..models.encoder import ImageClassifier
 from ..models.layers import Embedding, Linear
 from . import importers
@@ -58,6 +58,7 @@ def load(
     activation_bits: int | None = None,
     progress: Callable[[str], None] = _silent,
     phase: Phase = no_phase,
+    keep: Keep = held,
 ) -> Model:
     """The checkpoint's model, quantised if there is a recipe: each linear's `quality`, see
     `report`, says how well.
@@ -66,7 +67,7 @@ def load(
     memory. With them the linears in the model's blocks are quantised layer by layer, from weights
     in the plan's dtype; a recipe whose methods need none is then only measured on them. What a
     checkpoint has quantised already stays as it is, and the recipe is for the rest;
-    activation_bits, if given, is for both. `progress` is told of each layer, `phase` brackets the
+    activation_bits, if given, is for both. keep: as for `Plan.fill`. `progress` is told of each layer, `phase` brackets the
     parts of the work. Raises CheckpointError.
     """
     model: Model = plan.model
@@ -79,9 +80,9 @@ def load(
     if importer is not None:
         swap_imported(plan, importer, activation_bits or importer.activation_bits)
     if recipe is None:
-        plan.fill(phase)
+        plan.fill(phase, keep)
     else:
-        _quantise(plan, recipe, calibration, progress, phase)
+        _quantise(plan, recipe, calibration, progress, phase, keep)
     if importer is not None or recipe is not None:
         model.quantization = describe(model, recipe, importer)
     return model
@@ -93,18 +94,20 @@ def _quantise(
     calibration: Calibration | None,
     progress: Callable[[str], None],
     phase: Phase,
+    keep: Keep,
 ) -> None:
     model, found = plan.model, _modules(plan.model)
     recipe.check_modules(found)
     tokens = _tokens(plan, recipe, calibration)
-    blocks = () if tokens is None else tuple(f"{path}." for path in blocks_of(model))
-    later = {path for path, m in found.items() if isinstance(m, Linear) and path.startswith(blocks)}
+    blocks = () if tokens is None else tuple(blocks_of(model))
+    inside = tuple(f"{path}." for path in blocks)
+    later = {path for path, m in found.items() if isinstance(m, Linear) and path.startswith(inside)}
     swap(model, recipe, keep=later)
-    plan.fill(phase)
+    plan.fill(phase, keep, but=blocks)
     if tokens is not None:
         rules = {path: rule for path in found if path in later and (rule := recipe.rule(path))}
         with phase("quantise"):
-            calibrate(model, rules, tokens, progress)
+            calibrate(model, rules, tokens, progress, plan.fill_module, keep)
 
 
 def _tokens(plan: Plan, recipe: Recipe, calibration: Calibration | None) -> Tensor | None:

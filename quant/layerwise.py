@@ -2,7 +2,7 @@
 
 Each block runs with float weights while its linears' inputs are observed; then they become
 quantised ones, and the block's second run gives the next block what it will see in use. At no time
-are there more float weights than the checkpoint's, nor more float32 copies than of one linear.
+are there more float weights than of one block, nor more float32 copies than of one linear.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..custom_ops.linear import unpack_linear
-from ..models import CheckpointError
+from ..models import CheckpointError, Keep, held
 from ..models.layers import Linear, filled
 from . import awq, fold, smooth
 from .modules import Quality, QuantisedLinear, replace
@@ -38,10 +38,17 @@ _SEARCHES: dict[str, Callable[[Tensor, Seen, Rule], Found]] = {
 
 
 def calibrate(
-    model: Any, rules: dict[str, Rule], tokens: Tensor, progress: Callable[[str], None]
+    model: Any,
+    rules: dict[str, Rule],
+    tokens: Tensor,
+    progress: Callable[[str], None],
+    fill: Callable[[str], None] = lambda path: None,
+    keep: Keep = held,
 ) -> None:
     """Quantise the linears of `rules`, paths in the model's blocks, on `tokens` [samples, L].
 
+    `fill` reads the weights of the block at a path; `keep`, as for `Plan.fill`, has what became of
+    them.
     `progress` is told of each block as it begins. Raises CheckpointError for weights or inputs that
     are not finite.
     """
@@ -49,6 +56,7 @@ def calibrate(
     blocks = blocks_of(model)
     for number, (path, block) in enumerate(blocks.items()):
         progress(f"quantise layer {number + 1} of {len(blocks)}")
+        fill(path)
         mine = {
             name: rules[f"{path}.{name}"]
             for name, _ in block.named_modules()
@@ -61,12 +69,14 @@ def calibrate(
             _check_finite(f"{path}.{name}", "inputs on the calibration texts", it.mean)
         _quantise_block(block, mine, seen)
         for call in calls:
-            call.x_TH = block(call.x_TH, *call.rest[number])
+            call.x = block(call.x, *call.rest[number])
+        for parameter in block.parameters():
+            parameter.data = keep(parameter.data)
 
 
 def _run(block: nn.Module, number: int, calls: list[Call]) -> None:
     for call in calls:
-        block(call.x_TH, *call.rest[number])
+        block(call.x, *call.rest[number])
 
 
 def _check_finite(path: str, what: str, values: Any) -> None:

@@ -60,9 +60,9 @@ def arguments(model: Any, tokens: Tensor) -> tuple[Any, ...]:
 
 @dataclass
 class Call:
-    """What goes into the next block: x [T, H] of some samples, and the `rest` for each block."""
+    """What goes into the next block: its x of some samples, and the `rest` for each block."""
 
-    x_TH: Tensor
+    x: Any
     rest: list[tuple[Any, ...]]
 
 
@@ -75,12 +75,12 @@ def first_calls(model: Any, tokens: Tensor) -> list[Call]:
     for first_sample in range(0, len(tokens), samples):
         part = tokens[first_sample : first_sample + samples]
         noted: list[tuple[Any, ...]] = []
-        first: list[Tensor] = []
+        first: list[Any] = []
 
-        def step_aside(x_TH: Tensor, *rest: Any, noted: Any = noted, first: Any = first) -> Tensor:
-            first.append(x_TH)
+        def step_aside(x: Any, *rest: Any, noted: Any = noted, first: Any = first) -> Any:
+            first.append(x)
             noted.append(rest)
-            return x_TH
+            return x
 
         for block in blocks:
             block.forward = step_aside
