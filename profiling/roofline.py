@@ -130,7 +130,7 @@ def read_hardware(name: str) -> Hardware:
         raise ProfileError(f"no hardware '{name}'; name one of {known}, or a .json file")
     try:
         return from_dict(json.loads(path.read_text()), str(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, ProfileError):
             raise
         raise ProfileError(f"{path} cannot be read as hardware ({error})") from error

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 def _template(package: BasePackage) -> tuple[str, dict[str, Any]]:
     """The template and the tokenizer's settings, which hold the special tokens it may use."""
     settings: dict[str, Any] = {}
-    if package.has_entry("ingot/tokenizer_config.json"):
-        settings = json.loads(package.entry("ingot/tokenizer_config.json"))
-    if package.has_entry("ingot/chat_template.jinja"):
-        return package.entry("ingot/chat_template.jinja").decode(), settings
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = next((t["template"] for t in template if t["name"] == "default"), None)
+    try:
+        if package.has_entry("ingot/tokenizer_config.json"):
+            settings = dict(json.loads(package.entry("ingot/tokenizer_config.json")))
+        if package.has_entry("ingot/chat_template.jinja"):
+            return package.entry("ingot/chat_template.jinja").decode(), settings
+        template = settings.get("chat_template")
+        if isinstance(template, list):  # several, by name
+            template = next((t["template"] for t in template if t["name"] == "default"), None)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise BadInput(
+            f"the chat template of {package.path} cannot be read ({error!r}); export it again"
+        ) from error
     if not isinstance(template, str):
         raise BadInput(f"{package.path} has no chat template; give the prompt as plain text")
     return template, settings

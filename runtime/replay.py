@@ -170,6 +170,7 @@ class _Bound:
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     try:
+        _refuse_compressed(path)
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile) or "call.json" not in file:
                 raise BadInput(f"{path} is not a captured call: it has no call.json")
@@ -177,8 +178,8 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             arrays = {name: file[name] for name in file.files if name != "call.json"}
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
-    # NotImplementedError: zipfile's, for an entry compressed in a way that it does not know.
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    # MemoryError: of an array that says it is larger than the file.
+    except (ValueError, EOFError, zipfile.BadZipFile, MemoryError, RecursionError) as error:
         raise BadInput(
             f"{path} is not a captured call, or is damaged ({error}); capture it again"
         ) from error
@@ -190,6 +191,15 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             " capture instead of dump"
         )
     return arrays, call
+
+
+def _refuse_compressed(path: Path) -> None:
+    """The control stores what it writes; compressed, a small file may hold any amount."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise BadInput(f"{path}: {entry.filename} is compressed; capture it again")
 
 
 def _with_strides(array: Array, strides: list[int]) -> Array:

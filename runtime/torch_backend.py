@@ -7,6 +7,7 @@ object was linked against, and answers calls: lists of tokens in, logits out (ch
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import tempfile
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any
 
 from .. import native
 from ..child import Child, serve
-from .errors import BadInput, IngotError
+from .errors import BadInput, BadPackage, IngotError
 from .package import read_manifest
 
 
@@ -70,7 +71,7 @@ class _Runner:
         self.manifest = read_manifest(path)
         with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".so") as code:
             self._open_libraries(archive)
-            code.write(archive.read(f"model/{self.manifest['variants'][0]['entry']}"))
+            code.write(checked(archive, self.manifest, self.manifest["variants"][0]["entry"]))
             code.flush()
             self.runner = torch._C._aoti.AOTIModelContainerRunnerCpu(code.name, 1)
             self.weights = bytearray(archive.read("model/ingot/weights.bin"))
@@ -84,7 +85,7 @@ class _Runner:
         """The user's own ops, before the code that calls them."""
         for entry in self.manifest.get("op_libraries", ()):
             with tempfile.NamedTemporaryFile(suffix=".so") as library:
-                library.write(archive.read(f"model/{entry}"))
+                library.write(checked(archive, self.manifest, entry))
                 library.flush()
                 ctypes.CDLL(library.name, mode=ctypes.RTLD_LOCAL)
 
@@ -130,6 +131,14 @@ class _Runner:
             ]
         )
         return out.numpy()
+
+
+def checked(archive: zipfile.ZipFile, manifest: dict[str, Any], entry: str) -> bytes:
+    """Code, which is loaded only with the hash that the manifest states. Raises BadPackage."""
+    data = archive.read(f"model/{entry}")
+    if hashlib.sha256(data).hexdigest() != manifest["entries"].get(entry, {}).get("sha256"):
+        raise BadPackage(f"{entry} does not have the hash that its manifest states; copy it again")
+    return data
 
 
 if __name__ == "__main__":

@@ -54,9 +54,13 @@ def test_rendered(settings: dict[str, object]) -> None:
         ("{{ messages.append(1) }}", "the chat template fails"),
         ("{{ ''.__class__.__mro__ }}", "the chat template fails"),
         ("{% if %}", "the chat template fails"),
+        ("{{ 1 / 0 }}", "the chat template fails"),
+        ("{{ messages[0].role + 1 }}", "the chat template fails"),
+        ("{{ range(10 ** 9) | list }}", "the chat template fails"),
+        ([{"name": "other"}, {"name": "default"}], "cannot be read"),
     ],
 )
-def test_refused(template: str | None, sentence: str) -> None:
+def test_refused(template: object, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         chat.render(FakePackage(chat_template=template), [{"role": "bad", "content": ""}])
 

@@ -53,8 +53,10 @@ def _entry(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if ENTRY not in archive.namelist():
                 raise ProfileError(f"{path} holds no compile record; export it again")
+            if archive.getinfo(ENTRY).compress_type != zipfile.ZIP_STORED:  # it may be any size
+                raise ProfileError(f"{path} holds a compressed record; export it again")
             return json.loads(archive.read(ENTRY))
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
         if isinstance(error, ProfileError):
             raise
         raise ProfileError(f"{path} cannot be read ({error}); copy the package again") from error
