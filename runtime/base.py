@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadInput
+from .errors import BadInput, IngotError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,8 @@ class BasePackage(ABC):
             _check_text(text)
         self.tokenizer.no_padding()  # the graph is ragged
         self.tokenizer.enable_truncation(self.manifest["embedding"]["max_tokens"])
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        with self._refusing("tokenizer fails on these texts"):
+            return [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
 
     def classify(self, image: Any) -> list[tuple[str, float]]:
         """Labels and their probabilities, likeliest first, of a path or a `PIL.Image`.
@@ -83,7 +85,24 @@ class BasePackage(ABC):
             raise BadInput(f"{self.path} has no tokenizer; give token ids instead of text")
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+        with self._refusing("tokenizer.json cannot be read"):
+            return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """The tokenizer is a stranger's: what its library makes of it becomes a BadInput.
+
+        A pattern that would search for ever ends in a panic of the library's, which Python sees as
+        an exception that is none of `Exception`'s.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            if isinstance(error, IngotError):
+                raise
+            raise BadInput(f"{self.path}: its {what} ({error})") from error
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with the special tokens that the tokenizer adds.
@@ -91,7 +110,9 @@ class BasePackage(ABC):
         Raises BadInput for a text that is no Unicode, as bytes from a command line may not be.
         """
         _check_text(text)
-        ids: list[int] = self.tokenizer.encode(text).ids
+        tokenizer = self.tokenizer
+        with self._refusing("tokenizer fails on this text"):
+            ids: list[int] = tokenizer.encode(text).ids
         return ids
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:

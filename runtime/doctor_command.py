@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +25,15 @@ _LIBRARIES = (
     "torch/libingot_host.so.1",
     "ingot-run",
 )
+# Extra of the distribution: what it is for, and the modules that it brings.
+_EXTRAS = {
+    "export": ("ingot export of packages", ("torch", "safetensors")),
+    "vision": ("ingot classify", ("PIL",)),
+    "report": ("charts in pages (-o page.html)", ("plotly",)),
+    "sign": ("ingot sign, and --key", ("cryptography",)),
+    "onnx": ("--format onnx, and models in ONNX", ("onnx", "onnxscript", "onnxruntime")),
+}
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def _version(distribution: str) -> str | None:
@@ -37,6 +49,19 @@ def _found(name: str) -> str | None:
         return str(native.find(name))
     except FileNotFoundError:
         return None
+
+
+def _missing(modules: tuple[str, ...]) -> list[str]:
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+def _huge_pages() -> str | None:
+    """The kernel's setting: `always`, `madvise` or `never`."""
+    try:
+        chosen = re.search(r"\[(\w+)\]", _HUGE_PAGES.read_text())
+    except OSError:
+        return None
+    return chosen[1] if chosen else None
 
 
 def examine(torch_refused: str | None) -> dict[str, Any]:
@@ -55,6 +80,8 @@ def examine(torch_refused: str | None) -> dict[str, Any]:
         "torch": _version("torch"),
         "torch_refused": torch_refused,
         "safetensors": _version("safetensors"),
+        "missing": {extra: _missing(modules) for extra, (_, modules) in _EXTRAS.items()},
+        "huge_pages": _huge_pages(),
     }
 
 
@@ -83,6 +110,11 @@ def run(as_json: bool, torch_refused: str | None) -> None:
     torch = f"{found['torch']} ({torch_refused or 'tested'})"
     click.echo(f"torch        {torch if found['torch'] else 'not installed (export needs it)'}")
     click.echo(f"compiler     {found['compiler'] or 'none (export needs g++)'}")
+    for extra, (purpose, _) in _EXTRAS.items():
+        lacks = ", ".join(found["missing"][extra])
+        state = f"no {lacks}: pip install 'ingot[{extra}]'" if lacks else "installed"
+        click.echo(f"{extra:<13}{state}  ({purpose})")
+    click.echo(f"huge pages   {found['huge_pages'] or 'unknown'}  (--copy-weights asks for them)")
     click.echo(
         f"can export   {'yes' if can_export else 'no'}; can run packages: "
         f"{'yes' if found['libraries']['libingot.so.1'] else 'no'}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingot import native
+from ingot.runtime import doctor_command
 
 
 def ingot(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -100,6 +101,18 @@ def test_doctor() -> None:
     found = json.loads(ingot("doctor", "--json").stdout)
     assert found["cpu_level"] in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
     assert all(found["libraries"].values())
+    assert set(found["missing"]) == {"export", "vision", "report", "sign", "onnx"}
+    assert not any(found["missing"].values())
+
+
+def test_doctor_says_what_is_missing_for_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    doctor_command.run(as_json=False)
+    shown = capsys.readouterr().out
+    assert "report       no plotly: pip install 'ingot[report]'  (charts in pages" in shown
+    assert "sign         installed" in shown
 
 
 def damaged(package: Path, folder: Path, cut: int) -> Path:

@@ -38,6 +38,8 @@ class Transformers(TorchEngine):
             "dtype": DTYPES[self.source.dtype],
             "attn_implementation": "sdpa",
             "local_files_only": True,
+            "trust_remote_code": False,  # a checkpoint is data: no Python of its, and no pickles
+            "use_safetensors": True,
         }
         kind: Any = transformers.AutoModelForCausalLM
         if self.source.kind == "encoder":
