@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from .. import models, quant
+from ..custom_ops.kv_layout import BLOCK
 from ..models import CheckpointError, Decoder, Model
 from ..models.encoder import ImageClassifier
-from ..profiling.analysis import BLOCK, Sizes, Subject
+from ..profiling.analysis import Sizes, Subject
 from .dry_run import DryRun, dry_run
 
 

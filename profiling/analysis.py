@@ -16,9 +16,9 @@ from typing import Any
 from .calls import Call, Cost, cost
 from .errors import ProfileError
 from .roofline import Bound, Hardware, intensity, kernel_name, predict
+from .steps import BLOCK_SIZE
 
 Sizes = Mapping[str, float]
-BLOCK = 16  # tokens of a block of the cache
 STEP_TOKENS = 256  # of prompts that the runtime puts into one step (kStepTokens in engine.cpp)
 
 
@@ -144,7 +144,7 @@ def _step(sequences: int, past: int, new: int, longest: int) -> Sizes:
     return {
         "T": sequences * new,
         "B": sequences,
-        "P": -(-longest // BLOCK),
+        "P": -(-longest // BLOCK_SIZE),
         "R": sequences,
         "context": sequences * seen,
         "pairs": sequences * new * (past + seen + 1) / 2,
@@ -206,7 +206,7 @@ def _memory(
     """Bytes that weights, the cache of the longest sequences asked for, and one step need."""
     weights, cached = subject.weight_bytes, 0
     if subject.cache is not None:
-        blocks = -(-max(request.prompt, request.context) // BLOCK) * request.batch
+        blocks = -(-max(request.prompt, request.context) // BLOCK_SIZE) * request.batch
         cached = blocks * subject.cache["bytes_per_block"] * subject.cache["num_layers"]
     most = None if None in temporary else max(filter(None, temporary), default=0)
     total, available = weights + cached + (most or 0), hardware.memory_gb * 1e9

@@ -25,15 +25,13 @@ from ..profiling.runs.join import join
 from ..profiling.runs.predicted import predicted
 from ..profiling.runs.summary import summarise
 from ..profiling.trace import Header, Trace, from_chrome, read_json
-from . import analyze_command, capi, ops, speeds, workloads
+from . import analyze_command, ops, speeds, tracing, workloads
 from .errors import BadInput
 from .inspect_command import describe
 from .package import Package
 from .prompts import made_up, parse_tokens
-from .tracing import traced
 from .workloads import Workload
 
-_READ_BYTES = 1 << 28
 _OPTIONS = {"decoder": ("--prompt", "--tokens"), "encoder": ("--tokens", "--text")}
 
 
@@ -89,13 +87,12 @@ def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:
     workload.run()  # warms up
     untraced, runs, ceilings = [], [], []
     for _ in range(options.repeats):
-        ceilings.append((package.measure_read(_READ_BYTES), _flops(options.threads)))
+        ceilings.append(tracing.ceilings(package, options.threads))
         untraced.append(workload.run().times)
-        runs.append(traced(workload.run))
+        runs.append(tracing.traced(workload.run))
     peak_rss_mb = process.peak_rss_mb()
     runs.sort(key=lambda run: run[0].times["total_ms"])
     outcome, trace = runs[(len(runs) - 1) // 2]
-    read, flops = (statistics.median(values) for values in zip(*ceilings, strict=True))
     header = Header(
         engine="ingot",
         name=str(path),
@@ -106,7 +103,7 @@ def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:
         runs=untraced,
         start_up={"load_ms": load_ms},
         memory={"peak_rss_mb": peak_rss_mb},
-        ceilings={"read_gb_s": read, "gflop_s": flops},
+        ceilings={name: statistics.median(c[name] for c in ceilings) for name in ceilings[0]},
         environment={
             "ingot": __version__,
             "level": ops.level(),
@@ -205,7 +202,3 @@ def _with_prediction(trace: Trace, calls: Sequence[Call], path: Path, threads: i
         subject, 1, prompt, context if subject.kind == "decoder" else None, STEP_TOKENS
     )
     return predicted(trace, calls, speeds.measure(subject, asked, threads), subject.kernel)
-
-
-def _flops(threads: int) -> float:
-    return float(capi.library().ingot_measure_flops(threads))

@@ -22,9 +22,10 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ..profiling.analysis import BLOCK, Request, Sizes, Subject, phases
+from ..profiling.analysis import Request, Sizes, Subject, phases
 from ..profiling.calls import Call, cost, evaluate
 from ..profiling.roofline import Hardware, Speed, op_name
+from ..profiling.steps import BLOCK_SIZE
 from . import capi, ops
 from .errors import NoSpace
 
@@ -158,8 +159,8 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffe
     block_bytes = int(call.inputs[3]["shape"][-1])
     whole = buffers.cache[: len(buffers.cache) // block_bytes * block_bytes]
     cache = whole.reshape(-1, block_bytes)
-    blocks = min(-(-length // BLOCK), len(cache) // sequences)
-    length = min(length, blocks * BLOCK)
+    blocks = min(-(-length // BLOCK_SIZE), len(cache) // sequences)
+    length = min(length, blocks * BLOCK_SIZE)
     table = np.arange(sequences * blocks).reshape(sequences, blocks)
     q, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(2))
     k, v = (np.ones((tokens, kv_heads, dim), np.float32) for _ in range(2))
@@ -176,7 +177,7 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffe
         for first in range(0, len(cache) - table.size + 1, table.size)
     ]
     pairs = tokens * (2 * length - new + 1) / 2
-    moved = sequences * length * block_bytes / BLOCK
+    moved = sequences * length * block_bytes / BLOCK_SIZE
     return _Work(moved, 4 * pairs * heads * dim, calls)
 
 

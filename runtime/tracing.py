@@ -1,4 +1,4 @@
-"""Run traces from Python: what a call of the library did, as events."""
+"""Run traces from Python: what a call of the library did, and what it could have reached."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TypeVar
 
 from ..profiling.trace import Trace, from_chrome, read_json
 from . import capi
+from .package import Package
 
 Result = TypeVar("Result")
+_READ_BYTES = 1 << 28  # of the weights: more than caches hold
 
 
 def traced(run: Callable[[], Result]) -> tuple[Result, Trace]:
@@ -26,3 +28,11 @@ def traced(run: Callable[[], Result]) -> tuple[Result, Trace]:
             status = library.ingot_trace_write(os.fsencode(path))
         capi.check(status)
         return result, from_chrome(read_json(path), str(path))
+
+
+def ceilings(package: Package, threads: int) -> dict[str, float]:
+    """A trace header's: how fast the weights can be read, and arithmetic done, at this moment."""
+    return {
+        "read_gb_s": package.measure_read(_READ_BYTES),
+        "gflop_s": float(capi.library().ingot_measure_flops(threads)),
+    }

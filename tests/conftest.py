@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
     output = tmp_path_factory.mktemp("demo") / "demo.pt2"
     export_checkpoint(demo_checkpoint, output)
     return output
+
+
+def tokens(pieces: Iterable[Any]) -> list[int]:
+    """Of a generation, without the piece that ends the text."""
+    return [piece.token for piece in pieces if piece.token >= 0]
 
 
 ExportPackage = Callable[..., Path]

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingot.custom_ops.kv_layout import BLOCK
 from ingot.export.subject import of_checkpoint
 from ingot.profiling.analysis import STEP_TOKENS, Subject, analyze, phases, request_of
 from ingot.profiling.calls import cost
 from ingot.profiling.roofline import from_dict, read_hardware
+from ingot.profiling.steps import BLOCK_SIZE
 from ingot.runtime import IngotError, ops, speeds
 from ingot.runtime.analyze_command import of_package
 from tests.conftest import ROOT, ExportPackage
@@ -52,9 +54,10 @@ def test_windows_agree(export_package: ExportPackage) -> None:
     assert_same(of_package(package), of_checkpoint(package.parent / "checkpoint"))
 
 
-def test_steps_are_as_long_as_the_runtimes() -> None:
+def test_steps_and_blocks_are_as_long_as_the_runtimes() -> None:
     engine = (ROOT / "runtime" / "csrc" / "engine.cpp").read_text()
     assert f"kStepTokens = {STEP_TOKENS};" in engine
+    assert BLOCK_SIZE == BLOCK
 
 
 def test_json_is_complete(demo_package: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+import ingot
 from ingot.cli import main
+from ingot.profiling.record import Facts
 from tests.conftest import ROOT
 
 PAGES = sorted(
@@ -46,6 +48,21 @@ def test_a_page(page: Path) -> None:
     for file in _FILE.findall(text):
         part = file.partition("/")[0]
         assert not (ROOT / part).is_dir() or (ROOT / file).exists(), file
+
+
+def rows(page: str, heading: str) -> set[str]:
+    """What the first column of a section's table names."""
+    section = (ROOT / "docs" / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    first = re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)
+    return {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_every_field_of_a_manifest_is_described(demo_package: Path) -> None:
+    assert ingot.load(demo_package).manifest.keys() <= rows("format.md", "Manifest")
+
+
+def test_every_fact_of_a_record_is_described() -> None:
+    assert rows("report.md", "Facts") == Facts.__annotations__.keys()
 
 
 @pytest.mark.parametrize("name", main.commands)

@@ -14,16 +14,12 @@ import pytest
 import ingot
 from ingot import native
 from ingot.runtime import BadInput, capi
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tokens
 
 
 @pytest.fixture
 def package(demo_package: Path) -> ingot.Package:
     return ingot.load(demo_package)
-
-
-def tokens(pieces: Any) -> list[int]:
-    return [piece.token for piece in pieces if piece.token >= 0]
 
 
 def test_closing_a_session_ends_its_generation(package: ingot.Package) -> None:

@@ -17,7 +17,6 @@ from ..trace import ROOT, Event, Header, Trace
 from . import agreement, tree
 
 FORMAT_VERSION = 1
-ALL = "all"
 
 
 def compare(traces: Sequence[Trace], sources: Sequence[str]) -> dict[str, Any]:

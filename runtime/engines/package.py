@@ -18,11 +18,10 @@ from ...profiling.engine import Request
 from ...profiling.runs.join import join
 from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event
 from ...profiling.trace import Event, Header, Trace
-from .. import capi, tracing
+from .. import tracing
 from ..package import Package
 from .common import FileEngine
 
-_READ_BYTES = 1 << 28
 _LOGIT_ROWS = 16  # at once: a row is as long as the vocabulary
 
 
@@ -46,7 +45,7 @@ class PackageEngine(FileEngine):
         if self.kind == "decoder":
             trace.header.result["logits"] = self._logits(request.tokens)
         if traced:
-            trace.header.ceilings = self._ceilings()
+            trace.header.ceilings = tracing.ceilings(self.package, self.threads)
         return trace
 
     def record(self, request: Request, traced: bool) -> tuple[Trace, list[Event], dict[str, Any]]:
@@ -57,12 +56,6 @@ class PackageEngine(FileEngine):
         (steps, result), recorded = tracing.traced(run)
         calls = calls_of(self.compile_record, self.path, self.package.variant)
         return join(recorded, calls), steps, result
-
-    def _ceilings(self) -> dict[str, float]:
-        return {
-            "read_gb_s": self.package.measure_read(_READ_BYTES),
-            "gflop_s": float(capi.library().ingot_measure_flops(self.threads)),
-        }
 
     def _model(self) -> dict[str, Any]:
         """The card, and how weights and cache are held: outputs are as exact as those allow."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +15,8 @@ from ingot import models
 from ingot.export import export_checkpoint, export_module
 from ingot.export.provenance import as_run
 from ingot.profiling.calls import Call, cost
-from ingot.runtime import capi
+from ingot.profiling.reports.report import read_record
+from ingot.runtime import tracing
 from tests.checkpoints import make_checkpoint, make_encoder
 from tests.conftest import ExportPackage
 from tests.families import FAMILIES
@@ -29,25 +27,21 @@ SIZES = {"T": 7, "B": 4, "P": 3, "R": 5, "context": 90, "pairs": 120}
 
 
 def calls_of(package: Path) -> list[Call]:
-    with zipfile.ZipFile(package) as archive:
-        report = json.loads(archive.read("model/ingot/report.json"))
-    return [Call.from_dict(call) for call in report["facts"]["calls"]]
+    return [Call.from_dict(call) for call in read_record(package).facts["calls"]]
 
 
-def traced(run: Callable[[], object], folder: Path) -> list[str]:
+def traced(run: Callable[[], object]) -> list[str]:
     """Names of the kernel and op events of the last step, in order."""
-    capi.library().ingot_trace_start()
-    run()
-    path = folder / "trace.json"
-    capi.check(capi.library().ingot_trace_write(os.fsencode(path)))
-    events = sorted(json.loads(path.read_text())["traceEvents"], key=lambda e: e.get("ts", 0))
-    begin = max((e["ts"] for e in events if e.get("cat") == "step"), default=0)
-    return [e["name"] for e in events if e.get("cat") in ("kernel", "op") and e["ts"] >= begin]
+    _, trace = tracing.traced(run)
+    begin = max((step.start_us for step in trace.steps()), default=0.0)
+    events = sorted(trace.events, key=lambda event: event.start_us)
+    calls = [e for e in events if e.category in ("kernel", "op") and e.start_us >= begin]
+    return [event.name for event in calls]
 
 
 def check(package: Path, run: Callable[[], object]) -> list[Call]:
     calls = calls_of(package)
-    assert [call.name for call in calls] == traced(run, package.parent)
+    assert [call.name for call in calls] == traced(run)
     assert sum(bool(call.module) for call in calls) >= 0.95 * len(calls)
     assert all(call.nodes and call.sources and call.outputs for call in calls)
     return calls
@@ -137,7 +131,7 @@ def test_a_module(tmp_path: Path) -> None:
     args = (torch.randn(3, 5, 8), torch.ones(3, 5, dtype=torch.bool))
     export_module(Mixed(), args, package, dynamic_shapes=shapes)
     x, mask = np.zeros((2, 7, 8), np.float32), np.ones((2, 7), bool)
-    names = traced(lambda: ingot.load(package).run(x=x, mask=mask), tmp_path)
+    names = traced(lambda: ingot.load(package).run(x=x, mask=mask))
     calls = calls_of(package)
     assert [call.name for call in calls] == names
     assert cost(of_module(calls, "qkv"), {"batch": 2, "length": 7}).flops == 2 * 14 * 8 * 24

@@ -16,6 +16,7 @@ from ingot.export import export_checkpoint
 from ingot.profiling.engine import Request
 from ingot.runtime.engines.onnx import OnnxEngine
 from tests.checkpoints import make_encoder
+from tests.conftest import tokens
 from tests.models.test_parity import forward
 from tests.onnx.conftest import CONFIGS, ExportOnnx
 from tests.test_encoders import expected_embeddings, minilm_checkpoint, sentences  # noqa: F401
@@ -47,10 +48,6 @@ def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
 
 def relative_error(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-
-
-def tokens(pieces: Any) -> list[int]:
-    return [piece.token for piece in pieces if piece.token >= 0]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ingot.runtime import BadInput, BadPackage
 from ingot.runtime.base_session import Sampling
 from ingot.runtime.engines.onnx import OnnxEngine, node_events
 from ingot.runtime.sampling import Sampler
+from tests.conftest import tokens
 from tests.test_cli import RUN_FIELDS
 from tests.test_cli import ingot as command
 
@@ -33,10 +34,6 @@ def demo(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["facts"]["nodes"] > 100
     return path
-
-
-def tokens(pieces: Any) -> list[int]:
-    return [piece.token for piece in pieces if piece.token >= 0]
 
 
 def test_it_says_what_the_package_says(demo: Path, demo_package: Path) -> None:
