@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadInput
+from .errors import BadInput, BadPackage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,12 +77,19 @@ class BasePackage(ABC):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none."""
+        """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none,
+        BadPackage if it is damaged."""
         if not self.manifest["tokenizer"]:
             raise BadInput(f"{self.path} has no tokenizer; give token ids instead of text")
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+        try:
+            return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+        except ValueError as error:
+            raise BadPackage(
+                f"the tokenizer.json of {self.path} cannot be read ({error}); export it again from"
+                " a checkpoint whose tokenizer works"
+            ) from error
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with the special tokens that the tokenizer adds.
