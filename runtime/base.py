@@ -80,7 +80,8 @@ class BasePackage(ABC):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none."""
+        """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none,
+        BadPackage if it is damaged."""
         if not self.manifest["tokenizer"]:
             raise BadInput(f"{self.path} has no tokenizer; give token ids instead of text")
         from tokenizers import Tokenizer

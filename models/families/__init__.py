@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from ..config import Config, Rope
-from ..errors import CheckpointError
-from .family import Family, Fields, shortened
+from ..errors import CheckpointError, shortened
+from .family import Family, Fields
 
 __all__ = ["Family", "Fields", "known_families", "read_config"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..config import Config, Rope
 from ..decoder import Decoder
+from ..errors import shortened
 from ..model import Model
 
 # Of any size or count: a product of two, three times four bytes each, stays within 63 bits.
@@ -93,11 +93,6 @@ _LARGEST_FLOAT = 3.4e38  # of float32, which the graph computes in
 
 def _wrong(name: str, value: object, wanted: str) -> ValueError:
     return ValueError(f"{name} is {shortened(value)}; it must be {wanted}")
-
-
-def shortened(value: object) -> str:
-    """A value of a file, for a sentence."""
-    return reprlib.repr(value)
 
 
 @dataclass(frozen=True)
