@@ -26,16 +26,13 @@ Package::Package(const std::string& path, const ingot_options& options)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
   const Variant& variant = choose_variant();
   check_ops();
-  check_entry(variant.entry);
+  const Code code = checked_code(variant.entry, "the code");
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.verify_weights) check_entry("ingot/weights.bin");
-  std::vector<std::string_view> libraries;
-  for (const std::string& entry : manifest_.op_libraries) {
-    check_entry(entry);
-    libraries.push_back(archive_.entry(entry));
-  }
-  graph_ =
-      std::make_unique<Graph>(archive_.entry(variant.entry), libraries, weights_, manifest_, path);
+  std::vector<Code> libraries;
+  for (const std::string& entry : manifest_.op_libraries)
+    libraries.push_back(checked_code(entry, "an op library"));
+  graph_ = std::make_unique<Graph>(code, libraries, weights_, manifest_, path);
   if (manifest_.kind == Kind::decoder)
     start_engine(options.kv_tokens);
   else
@@ -128,6 +125,11 @@ void Package::check_entry(const std::string& name) const {
       fact->second.sha256 != sha256(data))
     bad_package(archive_.path() + " is damaged: " + name +
                 " does not have the hash that its manifest states; copy or export it again");
+}
+
+Code Package::checked_code(const std::string& name, const char* what) const {
+  check_entry(name);
+  return {archive_.entry(name), manifest_.entries.at(name).sha256, what};
 }
 
 std::string_view Package::token_bytes(int64_t token) const {
