@@ -239,7 +239,10 @@ class _Generation:
     def tokens(self) -> Iterator[int]:
         while (item := self._next()) is not None:
             if isinstance(item, BaseException):
-                raise item
+                try:
+                    raise item
+                finally:
+                    del item  # else it and this frame keep each other, the session and the package
             yield item
             self._wanted.release()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +154,20 @@ def test_sessions_may_be_closed_while_others_call_them(demo_package: Path) -> No
         assert len(endings) == len(works)
         told = ("", "the session is closed", "the session is busy", "stopped by")
         assert all(ending.startswith(told) for ending in endings), endings
+
+
+def test_a_refused_call_keeps_nothing_alive(demo_package: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        package = ingot.load(demo_package)
+        with package.session() as session, pytest.raises(BadInput):
+            list(session.generate([4096]))
+        alive = weakref.ref(package)
+        del session, package
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_in_a_forked_child_all_is_refused_and_may_be_dropped(demo_package: Path) -> None:
