@@ -52,7 +52,7 @@ class Sampling:
 class BaseSession(ABC):
     """Made by `BasePackage.session()`. Serves one call at a time; close it, or use it as a context.
 
-    Closing ends a generation in progress: its iterator gives what was made, then stops.
+    Closing ends a generation in progress: its iterator stops.
     stats: of the last finished generation.
     """
 
@@ -74,8 +74,9 @@ class BaseSession(ABC):
         """Append the prompt and yield what the model writes, as it writes it.
 
         What is not given is as the package's generation defaults say: greedy unless they sample.
-        Closing the iterator stops the generation. Raises BadInput for a token out of range or a
-        prompt too long, NoSpace when the KV cache is full.
+        Closing the iterator stops the generation; the session then holds the prompt and what was
+        taken from the iterator. Raises BadInput for a token out of range or a prompt too long,
+        NoSpace when the KV cache is full, maybe in the middle: then the same holds.
         """
         defaults = self.package.manifest["generation"]
         if temperature is None:

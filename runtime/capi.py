@@ -198,3 +198,10 @@ def check(status: int) -> None:
     if status not in (OK, CANCELLED):
         sentence = library().ingot_last_error().decode(errors="replace")
         raise _ERRORS.get(status, IngotError)(sentence)
+
+
+def finished(status: int) -> None:
+    """The same where a call that was stopped has no result. Raises IngotError."""
+    check(status)
+    if status == CANCELLED:
+        raise IngotError(library().ingot_last_error().decode(errors="replace"))

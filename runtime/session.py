@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import queue
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import capi
@@ -28,6 +30,9 @@ class Session(BaseSession):
         self.package = package
         self.stats = None
         self._running: list[_Generation] = []
+        self._process = os.getpid()
+        self._calls = 0  # of the library, that use `_created`
+        self._changed = threading.Condition()  # guards both
         self._created = ctypes.c_void_p()
         capi.check(capi.library().ingot_session_create(package.handle, ctypes.byref(self._created)))
 
@@ -37,7 +42,7 @@ class Session(BaseSession):
         return self._pieces(capi.int64_array(prompt), capi.Sampling(**fields))
 
     def _pieces(self, tokens: ctypes.Array[Any], sampling: capi.Sampling) -> Iterator[Piece]:
-        generation = _Generation(self._handle, tokens, sampling)
+        generation = _Generation(self, tokens, sampling)
         self._running.append(generation)
         text = Utf8Stream()
         try:
@@ -55,7 +60,8 @@ class Session(BaseSession):
 
         out = np.empty((len(tokens), self.package.manifest["model"]["vocab_size"]), np.float32)
         ids, pointer = capi.int64_array(tokens), ctypes.c_void_p(out.ctypes.data)
-        capi.check(capi.library().ingot_session_logits(self._handle, ids, len(ids), pointer))
+        with self.calling() as handle:
+            capi.finished(capi.library().ingot_session_logits(handle, ids, len(ids), pointer))
         return out
 
     def score(self, tokens: Sequence[int], targets: Sequence[int]) -> np.ndarray[Any, Any]:
@@ -63,36 +69,68 @@ class Session(BaseSession):
 
         out = np.empty(len(targets), np.float64)
         ids, wanted = capi.int64_array(tokens), capi.int64_array(targets)
-        capi.check(
-            capi.library().ingot_session_score(
-                self._handle, ids, len(ids), wanted, len(wanted), ctypes.c_void_p(out.ctypes.data)
+        pointer = ctypes.c_void_p(out.ctypes.data)
+        with self.calling() as handle:
+            capi.finished(
+                capi.library().ingot_session_score(
+                    handle, ids, len(ids), wanted, len(wanted), pointer
+                )
             )
-        )
         return out
 
     @property
     def length(self) -> int:
-        return int(capi.library().ingot_session_length(self._handle))
+        with self.calling() as handle:
+            return int(capi.library().ingot_session_length(handle))
 
     def reset(self) -> None:
-        capi.library().ingot_session_reset(self._handle)
+        """Forget them. A generation or another thread's call in progress is stopped."""
+        with self.calling() as handle:
+            self._ask_to_stop()
+            capi.library().ingot_session_reset(handle)
 
     def close(self) -> None:
-        for generation in self._running:
-            generation.stop()
-        if self._created:
-            capi.library().ingot_session_close(self._created)
-            self._created = ctypes.c_void_p()
+        """End it, also from another thread than those that use it: their calls are stopped."""
+        if os.getpid() != self._process:  # where locks may be held by threads that do not exist
+            return
+        with self._changed:
+            created, self._created = self._created, ctypes.c_void_p()
+        if not created:
+            return
+        self._ask_to_stop()
+        capi.library().ingot_session_reset(created)  # sooner than the next token
+        with self._changed:
+            self._changed.wait_for(lambda: self._calls == 0)
+        capi.library().ingot_session_close(created)
 
-    @property
-    def _handle(self) -> ctypes.c_void_p:
-        if not self._created:
-            raise BadInput("the session is closed; make another one")
-        return self._created
+    def _ask_to_stop(self) -> None:
+        for generation in list(self._running):
+            generation.ask_to_stop()
+
+    @contextmanager
+    def calling(self) -> Iterator[ctypes.c_void_p]:
+        """The library's session, which `close` leaves alone until the call is over."""
+        refuse_in_child(self._process)
+        with self._changed:
+            if not self._created:
+                raise BadInput("the session is closed; make another one")
+            created, self._calls = self._created, self._calls + 1
+        try:
+            yield created
+        finally:
+            with self._changed:
+                self._calls -= 1
+                self._changed.notify_all()
 
     def __del__(self) -> None:
         if hasattr(self, "_created"):
             self.close()
+
+
+def refuse_in_child(process: int) -> None:
+    """Raises BadInput where the threads that did the work of `process` do not exist."""
+    if os.getpid() != process:
+        raise BadInput("this package was opened before fork(); open it again in the child process")
 
 
 _generations: weakref.WeakSet[_Generation] = weakref.WeakSet()
@@ -109,32 +147,45 @@ class _Generation:
     """One call of the library, which blocks, in a thread; its tokens come through a queue."""
 
     def __init__(
-        self, session: ctypes.c_void_p, tokens: ctypes.Array[Any], sampling: capi.Sampling
+        self, session: Session, tokens: ctypes.Array[Any], sampling: capi.Sampling
     ) -> None:
+        self._process = os.getpid()
         self.stats: Stats | None = None  # at its end
         self._made: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-        self._stopped = threading.Event()
+        self._wanted = threading.Semaphore(0)  # released for each token but the first
+        self._stopped = False
         arguments = (session, tokens, sampling)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         _generations.add(self)
         self._thread.start()
 
     def tokens(self) -> Iterator[int]:
-        while (item := self._made.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, BaseException):
-                raise item
+                try:
+                    raise item
+                finally:
+                    del item  # else it and this frame keep each other, the session and the package
             yield item
+            self._wanted.release()
+
+    def _next(self) -> int | BaseException | None:
+        refuse_in_child(self._process)
+        return self._made.get()
+
+    def ask_to_stop(self) -> None:
+        self._stopped = True
+        self._wanted.release()
 
     def stop(self) -> None:
         """Ask the library to stop and wait until it has."""
-        self._stopped.set()
+        self.ask_to_stop()
         self._thread.join()
 
-    def _run(
-        self, session: ctypes.c_void_p, tokens: ctypes.Array[Any], sampling: capi.Sampling
-    ) -> None:
+    def _run(self, session: Session, tokens: ctypes.Array[Any], sampling: capi.Sampling) -> None:
         try:
-            self.stats = self._generate(session, tokens, sampling)
+            with session.calling() as handle:
+                self.stats = self._generate(handle, tokens, sampling)
             self._made.put(None)
         except BaseException as error:
             self._made.put(error)
@@ -144,7 +195,8 @@ class _Generation:
     ) -> Stats:
         def take(token: int, _: Any) -> int:
             self._made.put(token)
-            return self._stopped.is_set()
+            self._wanted.acquire()  # so that a session holds what its reader has seen, no more
+            return self._stopped
 
         stats = capi.Stats()
         capi.check(

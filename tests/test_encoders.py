@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -69,6 +71,50 @@ def test_minilm_embeds_as_transformers_does(minilm: Path, minilm_checkpoint: Pat
         texts, ours, expected_embeddings(minilm_checkpoint, texts), strict=True
     ):
         assert float(torch.from_numpy(mine) @ theirs) >= 0.99999, text[:80]
+
+
+@pytest.fixture(scope="module")
+def opened(minilm: Path) -> ingot.runtime.BasePackage:
+    return ingot.load(minilm)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_any_packing_gives_the_same_embeddings(
+    opened: ingot.Package, lengths: list[int], data: st.DataObject
+) -> None:
+    texts = [[(7 * i * i + 31 * n + 5) % 30000 for i in range(n)] for n in lengths]
+    alone = np.concatenate([opened.embed_tokens([text]) for text in texts])
+    order = data.draw(st.permutations(range(len(texts))))
+    cut = data.draw(st.integers(0, len(texts)))
+    parts = [part for part in (order[:cut], order[cut:]) if part]
+    packed = [opened.embed_tokens([texts[i] for i in part]) for part in parts]
+    np.testing.assert_array_equal(np.concatenate(packed), alone[order])
+
+
+def test_in_a_forked_child_an_encoder_refuses(minilm: Path) -> None:
+    program = f"""
+import os, ingot
+package = ingot.load({str(minilm)!r})
+package.embed_tokens([[101, 102]])
+inputs = dict(tokens=[101], token_type_ids=[0], positions=[0], query_start=[0, 1])
+package.run(**inputs)
+if os.fork() == 0:
+    refused = 0
+    for call in (lambda: package.embed_tokens([[101]]), lambda: package.run(**inputs)):
+        try:
+            call()
+        except ingot.runtime.BadInput as error:
+            refused += "before fork()" in str(error)
+    del package
+    os._exit(refused)
+ended = os.waitstatus_to_exitcode(os.wait()[1])
+assert ended == 2, ended
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_a_text_does_not_depend_on_its_company(minilm: Path) -> None:

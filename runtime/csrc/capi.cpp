@@ -16,12 +16,13 @@
 
 struct ingot_package : ingot::Package {
   using ingot::Package::Package;
+  std::shared_ptr<ingot_package> self;  // the opener's hold; each session has another
 };
 struct ingot_results : ingot::Results {
   explicit ingot_results(ingot::Results&& results) : ingot::Results(std::move(results)) {}
 };
 struct ingot_session {
-  ingot_package* package;
+  std::shared_ptr<ingot_package> package;
   ingot::Sequence sequence;
 };
 
@@ -90,12 +91,13 @@ ingot::Job generate_job(ingot_session* session, const int64_t* tokens, size_t co
 // Appends tokens; `take` gets the logits after the last `rows` of them.
 void run_for_logits(ingot_session* session, const int64_t* tokens, size_t count, size_t rows,
                     std::function<void(const float*, int64_t)> take) {
+  const auto package = session->package;  // the session may be closed meanwhile
   ingot::Job job;
   job.sequence = &session->sequence;
   job.tokens.assign(tokens, tokens + count);
   job.take_logits = std::move(take);
   job.logit_rows = rows;
-  session->package->engine().run(job, [](int64_t) { return true; });
+  package->engine().run(job, [](int64_t) { return true; });
   refuse_cancelled(job);
 }
 
@@ -121,12 +123,15 @@ const char* ingot_last_error(void) { return last_error.c_str(); }
 ingot_status ingot_package_open(const char* path, const ingot_options* options,
                                 ingot_package** package) {
   return guarded([&] {
-    *package =
-        new ingot_package(path, known(options, {sizeof(ingot_options), 0, 0, 0, 0, nullptr}));
+    auto opened = std::make_shared<ingot_package>(
+        path, known(options, {sizeof(ingot_options), 0, 0, 0, 0, nullptr}));
+    *package = opened.get();
+    opened->self = opened;
   });
 }
 void ingot_package_close(ingot_package* package) {
-  if (package && !package->in_child()) delete package;
+  if (!package || package->in_child()) return;
+  const std::shared_ptr<ingot_package> held = std::move(package->self);
 }
 const char* ingot_package_manifest(const ingot_package* package) {
   return package->manifest_json();
@@ -171,7 +176,7 @@ void ingot_free(void* memory) { std::free(memory); }
 ingot_status ingot_session_create(ingot_package* package, ingot_session** session) {
   return guarded([&] {
     package->engine();  // refuses where there is none
-    *session = new ingot_session{package, {}};
+    *session = new ingot_session{package->self, {}};
   });
 }
 void ingot_session_close(ingot_session* session) {
@@ -192,11 +197,12 @@ ingot_status ingot_session_generate(ingot_session* session, const int64_t* token
                                     const ingot_sampling* sampling, ingot_token_callback callback,
                                     void* user, ingot_stats* stats) {
   return guarded([&] {
+    const auto package = session->package;  // the session may be closed meanwhile
     ingot::Job job =
         generate_job(session, tokens, count,
                      known(sampling, {sizeof(ingot_sampling), 256, 0, 0, 1, 0, 0, nullptr, 0}));
-    session->package->engine().run(
-        job, [&](int64_t token) { return !callback || callback(token, user) == 0; });
+    package->engine().run(job,
+                          [&](int64_t token) { return !callback || callback(token, user) == 0; });
     report(job, count, stats);
     refuse_cancelled(job);
   });

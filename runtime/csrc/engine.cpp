@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
+#include <new>
+#include <span>
 
 #include "clock.h"
 #include "team.h"
@@ -15,6 +18,21 @@ constexpr int32_t kInt64 = 4, kFloat32 = 6;  // c10::ScalarType
 
 double now() { return static_cast<double>(now_ns()) * 1e-9; }
 int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
+
+// What `body` throws: nothing may leave the step thread, where it would end the process.
+template <class Body>
+std::optional<Error> failure_of(Body body) {
+  try {
+    body();
+    return {};
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return Error(INGOT_NO_SPACE, "out of memory");
+  } catch (const std::exception& error) {
+    return Error(INGOT_FAILED, std::string("the step failed: ") + error.what());
+  }
+}
 }  // namespace
 
 Engine::Engine(Graph& graph, KvPool& pool, const EngineLimits& limits)
@@ -65,11 +83,15 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
   check(job);
   job.start_length = sequence.length;
   job.prompt_count = static_cast<int64_t>(job.tokens.size());
+  job.had_pending = sequence.pending.has_value();
+  // The whole prompt's at once: one that does not fit is refused before it costs others anything.
+  if (!reserve(sequence, job.prompt_count)) throw no_blocks();
   sequence.pending.reset();
   sequence.job = &job;
   job.submitted = now();
   jobs_.push_back(&job);
   work_.notify_all();
+  std::exception_ptr thrown;  // by `take`: the step thread must be done with the job all the same
   for (;;) {
     progress_.wait(lock, [&] { return !job.made.empty() || job.finished; });
     if (job.made.empty()) break;
@@ -78,15 +100,21 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
     if (job.cancelled) continue;
     job.taken++;
     lock.unlock();
-    const bool go_on = take(token);
+    bool go_on = false;
+    try {
+      go_on = take(token);
+    } catch (...) {
+      thrown = std::current_exception();
+    }
     lock.lock();
     if (!go_on) job.cancelled = true;
   }
-  if (job.cancelled && job.taken) rewind(job);
+  if (job.cancelled) rewind(job, job.taken);
   trace(job);
   sequence.job = nullptr;  // from here it may be gone: release() waits for this
   progress_.notify_all();
-  if (job.error) throw *job.error;
+  if (thrown) std::rethrow_exception(thrown);
+  if (job.error && !job.cancelled) throw *job.error;  // else it came after what was wanted
 }
 
 int64_t Engine::length(const Sequence& sequence) {
@@ -108,26 +136,23 @@ void Engine::loop() {
   for (;;) {
     work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
     if (closing_) return;
-    Batch batch = assemble();
-    if (!batch.shares.empty()) {
+    Batch batch;
+    if (const auto error = failure_of([&] { batch = assemble(); })) {
+      for (Job* job : jobs_) fail(*job, *error);
+    } else if (!batch.shares.empty()) {
       lock.unlock();
       if (batch.ended) wake_callers();
-      std::optional<Error> error;
       std::optional<Results> results;
-      try {
+      const auto failed = failure_of([&] {
         {
           const HostTrace choosing("choose threads");
           team.assemble();
         }
         results.emplace(execute(batch));
-      } catch (const Error& caught) {
-        error = caught;
-      } catch (const std::exception& caught) {
-        error = Error(INGOT_FAILED, std::string("the step failed: ") + caught.what());
-      }
+      });
       lock.lock();
-      if (error)
-        for (const Share& share : batch.shares) fail(*share.job, *error);
+      if (failed)
+        settle_failure(batch, *failed);
       else
         settle(batch, static_cast<const float*>(results->array(0).data));
     }
@@ -154,6 +179,7 @@ Engine::Batch Engine::assemble() {
   Batch batch;
   int64_t budget = kStepTokens;
   for (Job* job : jobs_) {
+    if (alone_ > 0 && !batch.shares.empty()) break;
     if (job->cancelled) {
       finish(*job);
       continue;
@@ -166,29 +192,40 @@ Engine::Batch Engine::assemble() {
       count = std::min(count, without + kStepLogitRows);
     }
     if (!reserve(*job->sequence, count)) {
-      fail(*job, Error(INGOT_NO_SPACE,
-                       "the KV cache is full; close a session, or open the package with a larger "
-                       "kv_tokens"));
+      fail(*job, no_blocks());
       continue;
     }
     budget -= count;
     add(batch, *job, count);
   }
   batch.ended = drop_finished();
+  if (alone_ > 0) alone_--;
   std::rotate(jobs_.begin(), jobs_.begin() + (jobs_.empty() ? 0 : 1), jobs_.end());
   if (!batch.shares.empty() && batch.rows.empty()) batch.rows.push_back(0);  // R is at least 1
   if (tracing()) describe(batch);
   return batch;
 }
 
+int64_t Engine::blocks_of(int64_t length) const {
+  return (length + limits_.block_size - 1) / limits_.block_size;
+}
+
+// All blocks or none.
 bool Engine::reserve(Sequence& sequence, int64_t count) {
-  const int64_t needed = (sequence.length + count + limits_.block_size - 1) / limits_.block_size;
-  while (static_cast<int64_t>(sequence.blocks.size()) < needed) {
-    const int64_t block = pool_.take();
-    if (block < 0) return false;
-    sequence.blocks.push_back(block);
-  }
+  const int64_t missing =
+      blocks_of(sequence.length + count) - static_cast<int64_t>(sequence.blocks.size());
+  if (missing > pool_.total() - pool_.used()) return false;
+  sequence.blocks.reserve(blocks_of(sequence.length + count));
+  for (int64_t i = 0; i < missing; i++) sequence.blocks.push_back(pool_.take());
   return true;
+}
+
+Error Engine::no_blocks() const {
+  return Error(INGOT_NO_SPACE,
+               "the KV cache is full: of its " +
+                   std::to_string(pool_.total() * limits_.block_size) + " tokens, " +
+                   std::to_string(pool_.used() * limits_.block_size) +
+                   " are taken; close a session, or open the package with a larger kv_tokens");
 }
 
 void Engine::add(Batch& batch, Job& job, int64_t count) {
@@ -209,7 +246,7 @@ void Engine::add(Batch& batch, Job& job, int64_t count) {
   batch.query_start.push_back(start + count);
   batch.seq_lens.push_back(sequence.length + count);
   batch.context_lens.push_back(job.start_length + total);
-  batch.table_width = std::max<int64_t>(batch.table_width, sequence.blocks.size());
+  batch.table_width = std::max(batch.table_width, blocks_of(sequence.length + count));
   batch.shares.push_back(share);
 }
 
@@ -234,7 +271,8 @@ Results Engine::execute(Batch& batch) {
   batch.block_table.assign(sequences * batch.table_width, 0);
   for (int64_t s = 0; s < sequences; s++) {
     const std::vector<int64_t>& blocks = batch.shares[s].job->sequence->blocks;
-    std::copy(blocks.begin(), blocks.end(), batch.block_table.begin() + s * batch.table_width);
+    std::copy_n(blocks.begin(), blocks_of(batch.seq_lens[s]),
+                batch.block_table.begin() + s * batch.table_width);
   }
   std::vector<Array> inputs = {
       {batch.tokens.data(), kInt64, {tokens}},
@@ -259,18 +297,30 @@ Results Engine::execute(Batch& batch) {
 }
 
 void Engine::settle(const Batch& batch, const float* logits) {
-  for (const Share& share : batch.shares) {
-    Job& job = *share.job;
-    job.sequence->length += share.count;
-    job.fed += share.count;
-    const float* rows = logits + share.first_row * limits_.vocab_size;
-    if (job.take_logits) {
-      const HostTrace taking("take logits");
-      if (share.rows) job.take_logits(rows, share.rows);
-      if (job.fed == job.tokens.size()) finish(job);
-    } else if (share.rows) {
-      settle_generated(job, rows);
-    }
+  for (const Share& share : batch.shares)
+    if (const auto error =
+            failure_of([&] { settle(share, logits + share.first_row * limits_.vocab_size); }))
+      fail(*share.job, *error);
+}
+
+// Of several jobs, whose fault is it? None has advanced: each is tried again, alone.
+void Engine::settle_failure(const Batch& batch, const Error& error) {
+  if (batch.shares.size() == 1)
+    fail(*batch.shares[0].job, error);
+  else
+    alone_ = static_cast<int64_t>(batch.shares.size());
+}
+
+void Engine::settle(const Share& share, const float* rows) {
+  Job& job = *share.job;
+  job.sequence->length += share.count;
+  job.fed += share.count;
+  if (job.take_logits) {
+    const HostTrace taking("take logits");
+    if (share.rows) job.take_logits(rows, share.rows);
+    if (job.fed == job.tokens.size()) finish(job);
+  } else if (share.rows) {
+    settle_generated(job, rows);
   }
 }
 
@@ -293,12 +343,21 @@ void Engine::finish(Job& job) {
   job.finished = true;
 }
 
-// The step thread runs ahead of a slow caller. What a caller that stopped has not seen is
-// forgotten; the last token that it saw waits outside the cache, as after any generation.
-void Engine::rewind(Job& job) {
-  const int64_t last = job.prompt_count + job.taken - 1;
-  job.sequence->length = job.start_length + last;
-  job.sequence->pending = job.tokens[last];
+// Of a call that ends early its session keeps what the caller saw: the prompt and `seen` tokens,
+// the last of which waits outside the cache, as after any generation; without any, what it held
+// before. The step thread runs ahead of a slow caller: the rest is forgotten.
+void Engine::rewind(Job& job, int64_t seen) {
+  Sequence& sequence = *job.sequence;
+  const int64_t last = job.prompt_count + seen - 1;
+  sequence.length = job.start_length + (seen ? last : 0);
+  sequence.pending.reset();
+  if (seen)
+    sequence.pending = job.tokens[last];
+  else if (job.had_pending)
+    sequence.pending = job.tokens[0];
+  const auto kept = sequence.blocks.begin() + blocks_of(sequence.length);
+  pool_.give_back(std::span(kept, sequence.blocks.end()));
+  sequence.blocks.erase(kept, sequence.blocks.end());
 }
 
 void Engine::trace(const Job& job) {
@@ -308,7 +367,9 @@ void Engine::trace(const Job& job) {
                 {job.prompt_count, job.made_count, nanoseconds(first)});
 }
 
+// Its blocks go back at once, so that others need not fail for want of them.
 void Engine::fail(Job& job, const Error& error) {
+  rewind(job, job.made_count);
   job.error = error;
   job.finished = true;
 }

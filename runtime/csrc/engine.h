@@ -46,6 +46,7 @@ struct Job {
 
   // the engine's
   int64_t start_length = 0, prompt_count = 0;  // tokens cached before, tokens to append
+  bool had_pending = false;                    // of these the first was the sequence's
   size_t fed = 0;
   int64_t taken = 0;  // made, and handed to the caller
   int64_t made_count = 0;
@@ -70,7 +71,8 @@ class Engine {
 
   // Runs a job to its end; each token made is handed to `take`, on the calling thread, which
   // returns false to stop. `job.cancelled` tells whether it was stopped. Throws Error, also when
-  // the sequence has a job already.
+  // the sequence has a job already, and what `take` throws. The sequence then holds what `take` was
+  // given, or, where that is nothing, what it held before.
   void run(Job& job, const std::function<bool(int64_t)>& take);
   int64_t length(const Sequence& sequence);
   // Empties a sequence. A job that it has is stopped first.
@@ -99,15 +101,19 @@ class Engine {
   void check(const Job& job);
   void loop();
   Batch assemble();
+  int64_t blocks_of(int64_t length) const;
   bool reserve(Sequence& sequence, int64_t count);
+  Error no_blocks() const;
   void add(Batch& batch, Job& job, int64_t count);
   void describe(Batch& batch) const;
   Results execute(Batch& batch);
   void settle(const Batch& batch, const float* logits);
+  void settle(const Share& share, const float* rows);
+  void settle_failure(const Batch& batch, const Error& error);
   void settle_generated(Job& job, const float* logits);
   void finish(Job& job);
   void fail(Job& job, const Error& error);
-  void rewind(Job& job);
+  void rewind(Job& job, int64_t seen);
   static void trace(const Job& job);
   bool drop_finished();
   void wake_callers();
@@ -119,6 +125,7 @@ class Engine {
   std::mutex mutex_;
   std::condition_variable work_, progress_;
   std::vector<Job*> jobs_;
+  int64_t alone_ = 0;  // steps to come that take one job each, since one of several failed
   bool closing_ = false;
   std::thread thread_;
 };

@@ -31,7 +31,7 @@ int64_t KvPool::take() {
   return block;
 }
 
-void KvPool::give_back(const std::vector<int64_t>& blocks) {
+void KvPool::give_back(std::span<const int64_t> blocks) {
   free_.insert(free_.end(), blocks.rbegin(), blocks.rend());
 }
 }  // namespace ingot

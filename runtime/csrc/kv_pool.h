@@ -2,6 +2,7 @@
 // package.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "graph.h"
@@ -17,7 +18,7 @@ class KvPool {
 
   // Block 0 is never given out: it is the padding of block tables. Returns -1 when none is left.
   int64_t take();
-  void give_back(const std::vector<int64_t>& blocks);
+  void give_back(std::span<const int64_t> blocks);
   // Blocks that can be given out, and those that are.
   int64_t total() const { return total_; }
   int64_t used() const { return total_ - static_cast<int64_t>(free_.size()); }

@@ -40,6 +40,7 @@ class Package {
   void check_ops() const;
   void check_all_entries() const;
   void check_entry(const std::string& name, std::string_view data) const;
+  Code checked_code(const std::string& name, const char* what) const;
 
   Archive archive_;
   std::string manifest_json_;

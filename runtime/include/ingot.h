@@ -59,7 +59,8 @@ typedef struct ingot_options {
  */
 INGOT_API ingot_status ingot_package_open(const char* path, const ingot_options* options,
                                           ingot_package** package);
-/* Ends the step thread. Sessions of the package must be closed first. NULL is ignored. */
+/* What sessions of the package need stays until the last of them is closed; the handle is gone at
+ * once, so other calls with it must have ended. NULL is ignored. */
 INGOT_API void ingot_package_close(ingot_package* package);
 
 /* The manifest as JSON text, owned by the package. */
@@ -103,12 +104,13 @@ typedef struct ingot_stats {
   double decode_seconds;  /* from the first token to the last */
 } ingot_stats;
 
-/* Called from the calling thread, once per token as it is made; non-zero stops. */
+/* Called from the calling thread, once per token as it is made; non-zero stops. It may call what it
+ * likes, but not close or reset its own session. */
 typedef int32_t (*ingot_token_callback)(int64_t token, void* user);
 
 INGOT_API ingot_status ingot_session_create(ingot_package* package, ingot_session** session);
-/* Close and reset stop a call that another thread has in progress, and wait for its end. Not to be
- * called from a token callback of the same session. NULL is ignored by close. */
+/* Close and reset stop a call that another thread has in progress, and wait for its end. NULL is
+ * ignored by close. */
 INGOT_API void ingot_session_close(ingot_session* session);
 /* Forget the cached tokens; the KV blocks go back to the package. */
 INGOT_API void ingot_session_reset(ingot_session* session);
@@ -116,7 +118,10 @@ INGOT_API void ingot_session_reset(ingot_session* session);
 INGOT_API int64_t ingot_session_length(const ingot_session* session);
 
 /* Appends `tokens` to the session and generates. A stop token is neither passed to the callback nor
- * counted. `callback` and `stats` may be NULL. INGOT_CANCELLED when the callback stopped it. */
+ * counted. `callback` and `stats` may be NULL. INGOT_CANCELLED when the callback stopped it.
+ * INGOT_NO_SPACE when the KV cache is full: other sessions go on. Stopped or failed, the session
+ * holds the prompt and the tokens that the callback was given, or, if there were none, what it held
+ * before the call. */
 INGOT_API ingot_status ingot_session_generate(ingot_session* session, const int64_t* tokens,
                                               size_t count, const ingot_sampling* sampling,
                                               ingot_token_callback callback, void* user,

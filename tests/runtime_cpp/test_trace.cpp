@@ -129,6 +129,35 @@ TEST_F(TraceTest, NamesTheModelAndCountsItsCache) {
   EXPECT_EQ(threads, (std::vector<json>{"caller", "step thread"}));
 }
 
+// Long prompts come in chunks, and who decodes has a token in every step beside them.
+TEST_F(TraceTest, LongPromptsLeaveRoomForOthers) {
+  const Package package = open();
+  std::atomic<bool> decoding = false, done = false;
+  std::thread decoder([&] {
+    const auto go_on = [&](int64_t) { return decoding = true, !done; };
+    generate(new_session(package), {1}, greedy_sampling(600), go_on);
+  });
+  while (!decoding) std::this_thread::yield();
+  ingot_trace_start();
+  std::vector<std::thread> callers;
+  for (int64_t caller = 0; caller < 3; caller++)
+    callers.emplace_back([&package, caller] {
+      const std::vector<int64_t> prompt = prompt_of(600, caller);
+      EXPECT_EQ(generate(new_session(package), prompt, greedy_sampling(1)).tokens,
+                greedy(prompt, 1));
+    });
+  for (std::thread& caller : callers) caller.join();
+  const std::vector<json> events = written();
+  done = true;
+  decoder.join();
+  for (const json& step : named(events, "step")) {
+    const json& facts = step.at("args");
+    EXPECT_LE(facts.at("tokens"), 256 + 3) << "a prompt for which no room is left still takes one";
+    EXPECT_GE(facts.at("rows"), 1);  // the decoder's, since no row is of a prompt's middle
+    EXPECT_TRUE(facts.at("tokens") == 1 || facts.at("sequences") >= 2) << facts;
+  }
+}
+
 TEST_F(TraceTest, StartsAndStopsWhileSessionsRun) {
   const Package package = open();
   std::atomic<bool> done = false;
