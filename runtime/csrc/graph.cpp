@@ -1,9 +1,12 @@
 #include "graph.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -16,6 +19,7 @@ namespace {
 bool write_all(int file, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t written = write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return false;
     bytes.remove_prefix(static_cast<size_t>(written));
   }
@@ -28,22 +32,20 @@ size_t element_bytes(int32_t scalar_type) {
   return scalar_type == 11 ? 1 : 2;  // bool, bfloat16
 }
 
-// Whether every element that shape and stride reach lies inside the constant's bytes.
+// Whether every element that shape and stride reach lies inside the constant's bytes. Of an empty
+// one too, the sizes must have a product and a reach, which others compute without asking.
 bool fits(const Constant& c) {
-  const uint64_t elements = c.bytes / element_bytes(c.scalar_type);
-  uint64_t last = 0;
+  const auto elements = static_cast<int64_t>(c.bytes / element_bytes(c.scalar_type));
+  int64_t last = 0, count = 1;
   bool empty = false;
   for (size_t d = 0; d < c.shape.size(); d++) {
-    const int64_t size = c.shape[d], stride = c.stride[d];
-    if (size < 0 || stride < 0) return false;
-    if (size == 0) {
-      empty = true;
-      continue;
-    }
-    uint64_t reach = 0;
-    if (__builtin_mul_overflow(uint64_t(size - 1), uint64_t(stride), &reach) ||
-        __builtin_add_overflow(last, reach, &last))
+    const int64_t size = std::max<int64_t>(c.shape[d], 1), stride = c.stride[d];
+    int64_t reach = 0;
+    if (c.shape[d] < 0 || stride < 0 || __builtin_mul_overflow(count, size, &count) ||
+        __builtin_mul_overflow(size - 1, stride, &reach) ||
+        __builtin_add_overflow(last, reach, &last) || last > INT64_MAX / 8)
       return false;
+    empty |= c.shape[d] == 0;
   }
   return empty || last < elements;
 }
@@ -74,13 +76,15 @@ std::vector<char> contiguous(const Array& array, const int64_t* strides) {
 // Generated code states its constants' sizes rounded up to 64 bytes.
 constexpr size_t kPadding = 63;
 
-// From memory. The descriptor is never closed: the loader knows libraries by path, and the next one
-// under the same /proc/self/fd number would be answered with this one.
+// From memory that nothing can change any more. The descriptor is never closed: the loader knows
+// libraries by path, and the next one under the same /proc/self/fd number would be answered with
+// this one.
 void* open_from_memory(std::string_view code) {
-  const int file = memfd_create("ingot-package", MFD_CLOEXEC);
+  const int file = memfd_create("ingot-package", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return nullptr;
   void* library = nullptr;
-  if (write_all(file, code)) {
+  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+  if (write_all(file, code) && fcntl(file, F_ADD_SEALS, kSeals) == 0) {
     const std::string path = "/proc/self/fd/" + std::to_string(file);
     library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   }
@@ -92,7 +96,7 @@ void* open_from_memory(std::string_view code) {
 void* open_from_file(std::string_view code) {
   const char* folder = std::getenv("TMPDIR");
   std::string path = std::string(folder && *folder ? folder : "/tmp") + "/ingot-XXXXXX";
-  const int file = mkstemp(path.data());
+  const int file = mkostemp(path.data(), O_CLOEXEC);
   if (file < 0) return nullptr;
   void* library = write_all(file, code) ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
   unlink(path.c_str());

@@ -35,7 +35,7 @@ class Package {
   const Variant& choose_variant() const;
   StepFacts describe(const std::vector<Array>& inputs) const;
   void check_ops() const;
-  void check_entry(const std::string& name) const;
+  void check_entry(const std::string& name, std::string_view data) const;
 
   Archive archive_;
   std::string manifest_json_;
