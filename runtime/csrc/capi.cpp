@@ -138,7 +138,7 @@ const char* ingot_last_error(void) { return last_error.c_str(); }
 ingot_status ingot_package_open(const char* path, const ingot_options* options,
                                 ingot_package** package) {
   return guarded([&] {
-    *package = new ingot_package(path, known(options, {sizeof(ingot_options), 0, 0, 0}));
+    *package = new ingot_package(path, known(options, {sizeof(ingot_options), 0, 0, 0, 0}));
   });
 }
 void ingot_package_close(ingot_package* package) {

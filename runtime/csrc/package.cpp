@@ -32,6 +32,10 @@ Package::Package(const std::string& path, const ingot_options& options)
   check_ops();
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.verify_weights) check_entry("ingot/weights.bin", weights_);
+  if (options.copy_weights) {
+    copy_ = std::make_unique<WeightsCopy>(weights_);
+    weights_ = copy_->view();
+  }
   // Copied, then hashed: what was hashed is what runs, whatever happens to the file meanwhile.
   const std::string code(archive_.entry(variant.entry));
   check_entry(variant.entry, code);
