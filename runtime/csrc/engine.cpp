@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <new>
 
 #include "clock.h"
 #include "team.h"
@@ -16,21 +15,6 @@ constexpr int32_t kInt64 = 4, kFloat32 = 6;  // c10::ScalarType
 
 double now() { return static_cast<double>(now_ns()) * 1e-9; }
 int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
-
-// What the step thread does for its jobs: what is thrown there is theirs, and ends no process.
-template <class Body>
-std::optional<Error> attempt(Body body) {
-  try {
-    body();
-    return std::nullopt;
-  } catch (const Error& error) {
-    return error;
-  } catch (const std::bad_alloc&) {
-    return Error(INGOT_NO_SPACE, "out of memory");
-  } catch (const std::exception& error) {
-    return Error(INGOT_FAILED, std::string("the step failed: ") + error.what());
-  }
-}
 }  // namespace
 
 Engine::Engine(Graph& graph, KvPool& pool, const EngineLimits& limits)
@@ -124,26 +108,28 @@ void Engine::loop() {
   for (;;) {
     work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
     if (closing_) return;
-    Batch batch;
-    if (const auto error = attempt([&] { batch = assemble(); }))
-      for (Job* job : jobs_) fail(*job, *error);
-    else if (!batch.shares.empty()) {
+    Batch batch = assemble();
+    if (!batch.shares.empty()) {
       lock.unlock();
       if (batch.ended) wake_callers();
+      std::optional<Error> error;
       std::optional<Results> results;
-      auto failed = attempt([&] {
+      try {
         {
           const HostTrace choosing("choose threads");
           team.assemble();
         }
         results.emplace(execute(batch));
-      });
+      } catch (const Error& caught) {
+        error = caught;
+      } catch (const std::exception& caught) {
+        error = Error(INGOT_FAILED, std::string("the step failed: ") + caught.what());
+      }
       lock.lock();
-      if (!failed)
-        failed = attempt([&] { settle(batch, static_cast<const float*>(results->array(0).data)); });
-      if (failed)
-        for (const Share& share : batch.shares)
-          if (!share.job->finished) fail(*share.job, *failed);
+      if (error)
+        for (const Share& share : batch.shares) fail(*share.job, *error);
+      else
+        settle(batch, static_cast<const float*>(results->array(0).data));
     }
     drop_finished();
     lock.unlock();
