@@ -1,13 +1,8 @@
 #include "graph.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "error.h"
@@ -16,16 +11,6 @@
 
 namespace ingot {
 namespace {
-bool write_all(int file, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(file, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return false;
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
-  return true;
-}
-
 size_t element_bytes(int32_t scalar_type) {
   constexpr size_t kBytes[] = {1, 1, 2, 4, 8, 2, 4, 8};  // c10::ScalarType 0 to 7
   if (scalar_type < 8) return kBytes[scalar_type];
@@ -75,50 +60,14 @@ std::vector<char> contiguous(const Array& array, const int64_t* strides) {
 
 // Generated code states its constants' sizes rounded up to 64 bytes.
 constexpr size_t kPadding = 63;
-
-// From memory that nothing can change any more. The descriptor is never closed: the loader knows
-// libraries by path, and the next one under the same /proc/self/fd number would be answered with
-// this one.
-void* open_from_memory(std::string_view code) {
-  const int file = memfd_create("ingot-package", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (file < 0) return nullptr;
-  void* library = nullptr;
-  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
-  if (write_all(file, code) && fcntl(file, F_ADD_SEALS, kSeals) == 0) {
-    const std::string path = "/proc/self/fd/" + std::to_string(file);
-    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  }
-  if (!library) close(file);
-  return library;
-}
-
-// Where memory may not be executed: a private file, gone as soon as it is open.
-void* open_from_file(std::string_view code) {
-  const char* folder = std::getenv("TMPDIR");
-  std::string path = std::string(folder && *folder ? folder : "/tmp") + "/ingot-XXXXXX";
-  const int file = mkostemp(path.data(), O_CLOEXEC);
-  if (file < 0) return nullptr;
-  void* library = write_all(file, code) ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
-  unlink(path.c_str());
-  close(file);
-  return library;
-}
-void* open_code(std::string_view code, const char* what, const std::string& path) {
-  void* library = open_from_memory(code);
-  if (!library) library = open_from_file(code);
-  if (library) return library;
-  const char* reason = dlerror();
-  bad_package(std::string(what) + " of " + path + " cannot be loaded (" +
-              (reason ? reason : "no reason") + "); export it again with this version of Ingot");
-}
 }  // namespace
 
-Graph::Graph(std::string_view code, const std::vector<std::string_view>& libraries,
-             std::string_view weights, const Manifest& manifest, const std::string& path)
+Graph::Graph(const Code& code, const std::vector<Code>& libraries, std::string_view weights,
+             const Manifest& manifest, const std::string& path)
     : Graph() {  // from here the destructor runs, whatever is thrown
   host();        // must be open before code that needs it
-  for (std::string_view library : libraries) open_code(library, "an op library", path);
-  library_ = open_code(code, "the code", path);
+  for (const Code& library : libraries) open_code(library, path);
+  library_ = open_code(code, path);
   find_entry_points(path);
   check(create_(&container_, 1, "cpu", nullptr), "could not be started");
   check_signature(manifest, path);

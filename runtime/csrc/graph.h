@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "code.h"
 #include "manifest.h"
 #include "signature.h"
 
@@ -29,10 +30,9 @@ class Results {
 
 class Graph {
  public:
-  // `code` is a shared object, `libraries` those with the user's own ops, `weights` the mapped
-  // store. Throws Error. The code stays loaded for ever: generated code cannot be unloaded.
-  Graph(std::string_view code, const std::vector<std::string_view>& libraries,
-        std::string_view weights, const Manifest& manifest, const std::string& path);
+  // `libraries` are those with the user's own ops, `weights` the mapped store. Throws Error.
+  Graph(const Code& code, const std::vector<Code>& libraries, std::string_view weights,
+        const Manifest& manifest, const std::string& path);
   ~Graph();
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;

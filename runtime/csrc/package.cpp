@@ -36,17 +36,11 @@ Package::Package(const std::string& path, const ingot_options& options)
     copy_ = std::make_unique<WeightsCopy>(weights_);
     weights_ = copy_->view();
   }
-  // Copied, then hashed: what was hashed is what runs, whatever happens to the file meanwhile.
-  const std::string code(archive_.entry(variant.entry));
-  check_entry(variant.entry, code);
-  std::vector<std::string> libraries;
-  for (const std::string& entry : manifest_.op_libraries) {
-    libraries.emplace_back(archive_.entry(entry));
-    check_entry(entry, libraries.back());
-  }
-  graph_ = std::make_unique<Graph>(
-      code, std::vector<std::string_view>(libraries.begin(), libraries.end()), weights_, manifest_,
-      path);
+  const Code code = checked_code(variant.entry, "the code");
+  std::vector<Code> libraries;
+  for (const std::string& entry : manifest_.op_libraries)
+    libraries.push_back(checked_code(entry, "an op library"));
+  graph_ = std::make_unique<Graph>(code, libraries, weights_, manifest_, path);
   if (manifest_.kind == Kind::decoder)
     start_engine(options.kv_tokens);
   else
@@ -138,6 +132,12 @@ void Package::check_entry(const std::string& name, std::string_view data) const 
       fact->second.sha256 != sha256(data))
     bad_package(archive_.path() + " is damaged: " + name +
                 " does not have the hash that its manifest states; copy or export it again");
+}
+
+Code Package::checked_code(const std::string& name, const char* what) const {
+  std::string bytes(archive_.entry(name));
+  check_entry(name, bytes);
+  return {std::move(bytes), manifest_.entries.at(name).sha256, what};
 }
 
 std::string_view Package::token_bytes(int64_t token) const {

@@ -37,6 +37,7 @@ class Package {
   StepFacts describe(const std::vector<Array>& inputs) const;
   void check_ops() const;
   void check_entry(const std::string& name, std::string_view data) const;
+  Code checked_code(const std::string& name, const char* what) const;
 
   Archive archive_;
   std::string manifest_json_;

@@ -36,10 +36,11 @@ int64_t resident_kb() {
   return pages * page_kb;
 }
 
+std::atomic<int64_t> memory_noted{0};  // when; 0: not in this trace
+
 void note_memory(int64_t now) {
-  static std::atomic<int64_t> last{0};
-  int64_t before = last.load(std::memory_order_relaxed);
-  if (now - before < kMemoryInterval || !last.compare_exchange_strong(before, now)) return;
+  int64_t before = memory_noted.load(std::memory_order_relaxed);
+  if (now - before < kMemoryInterval || !memory_noted.compare_exchange_strong(before, now)) return;
   TraceEvents::add(MemoryEvent{now, resident_kb()});
 }
 }  // namespace
@@ -54,6 +55,7 @@ void trace_start() {
   host().trace_collect([](const ingot_host_event*, void*) {}, nullptr);
   host().trace_enable(1);
   began_ns = now_ns();
+  memory_noted = 0;
   current.store(++count, std::memory_order_release);
 }
 

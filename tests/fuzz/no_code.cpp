@@ -10,10 +10,10 @@
 #include "team.h"
 
 namespace ingot {
-Graph::Graph(std::string_view code, const std::vector<std::string_view>& libraries,
-             std::string_view weights, const Manifest&, const std::string&) {
-  fuzz::read_all(code);
-  for (std::string_view library : libraries) fuzz::read_all(library);
+Graph::Graph(const Code& code, const std::vector<Code>& libraries, std::string_view weights,
+             const Manifest&, const std::string&) {
+  fuzz::read_all(code.bytes);
+  for (const Code& library : libraries) fuzz::read_all(library.bytes);
   fuzz::read_all(weights);
 }
 Graph::~Graph() = default;

@@ -214,6 +214,37 @@ TEST_F(LoadTest, RefusesPathsThatAreNoPackage) {
   EXPECT_NE(refusal(""), "");
 }
 
+size_t entries_of(const char* folder) {
+  using Entries = std::filesystem::directory_iterator;
+  return static_cast<size_t>(std::distance(Entries(folder), Entries()));
+}
+
+// Code stays loaded for ever, but once: mappings, descriptors and threads are as after one opening.
+TEST_F(LoadTest, OpeningAgainTakesNothingMore) {
+  const std::string path = write(toy_source().zip());
+  const auto open_and_close = [&] {
+    ingot_package* package = nullptr;
+    ASSERT_EQ(ingot_package_open(path.c_str(), nullptr, &package), INGOT_OK) << ingot_last_error();
+    const Package owned(package, ingot_package_close);
+    const Package another = open();
+    EXPECT_EQ(generate(new_session(owned), {1}, greedy_sampling(2)).tokens, greedy({1}, 2));
+    EXPECT_EQ(generate(new_session(another), {2}, greedy_sampling(2)).tokens, greedy({2}, 2));
+  };
+  const auto code_mappings = [] {
+    const std::string maps = read_file("/proc/self/maps");
+    size_t count = 0;
+    for (size_t at = 0; (at = maps.find("r-xp", at)) != std::string::npos; at++) count++;
+    return count;
+  };
+  open_and_close();
+  const size_t files = entries_of("/proc/self/fd"), threads = entries_of("/proc/self/task");
+  const size_t code = code_mappings();
+  for (int round = 0; round < 10; round++) open_and_close();
+  EXPECT_EQ(entries_of("/proc/self/fd"), files);
+  EXPECT_EQ(entries_of("/proc/self/task"), threads);
+  EXPECT_EQ(code_mappings(), code);
+}
+
 TEST_F(LoadTest, RefusesNegativeOptions) {
   const std::string path = write(toy_source().zip());
   ingot_package* package = nullptr;

@@ -1,0 +1,16 @@
+// Shared objects, opened from the memory that holds them.
+#pragma once
+#include <string>
+
+namespace ingot {
+struct Code {
+  std::string bytes;   // a copy: what was hashed is what runs, whatever happens to the file
+  std::string sha256;  // of these bytes, checked
+  const char* what;    // as messages name it
+};
+
+// The library of dlopen (RTLD_LOCAL). It stays loaded for ever, since generated code cannot be
+// unloaded; so the same code is loaded once in a process, however often packages with it are
+// opened. Throws Error with `path`, the package's.
+void* open_code(const Code& code, const std::string& path);
+}  // namespace ingot
