@@ -3,6 +3,7 @@
 // stranger: each read is checked against the bytes there are.
 #include "archive.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -46,10 +47,11 @@ class Reader {
 };
 
 struct Directory {
-  uint64_t offset, count;
+  uint64_t offset, count, end;
 };
 
-// The end record may be followed by a comment of up to 65535 bytes.
+// The end record may be followed by a comment of up to 65535 bytes. Nothing else may lie behind the
+// directory: readers differ in what they make of it, and might find another one there.
 Directory find_directory(const Reader& reader) {
   if (reader.size() < kEndBytes || reader.at<uint32_t>(0) != kLocalHeader) reader.foreign();
   const uint64_t last = reader.size() - kEndBytes;
@@ -58,14 +60,15 @@ Directory find_directory(const Reader& reader) {
     if (end == 0 || last - end == 0xffff) reader.damaged("its directory is missing");
     end--;
   }
-  Directory found{reader.at<uint32_t>(end + 16), reader.at<uint16_t>(end + 10)};
+  if (reader.at<uint16_t>(end + 20) != last - end) reader.damaged("bytes follow its end");
+  Directory found{reader.at<uint32_t>(end + 16), reader.at<uint16_t>(end + 10), end};
   if (found.offset != 0xffffffff && found.count != 0xffff) return found;
   if (end < kLocatorBytes || reader.at<uint32_t>(end - kLocatorBytes) != kEndLocator64)
     reader.damaged("its zip64 directory is missing");
   const uint64_t end64 = reader.at<uint64_t>(end - kLocatorBytes + 8);
-  reader.range(end64, kEnd64Bytes);
-  if (reader.at<uint32_t>(end64) != kEndRecord64) reader.damaged("its zip64 directory is missing");
-  return {reader.at<uint64_t>(end64 + 48), reader.at<uint64_t>(end64 + 32)};
+  if (end64 != end - kLocatorBytes - kEnd64Bytes || reader.at<uint32_t>(end64) != kEndRecord64)
+    reader.damaged("its zip64 directory is missing");
+  return {reader.at<uint64_t>(end64 + 48), reader.at<uint64_t>(end64 + 32), end64};
 }
 
 struct Entry {
@@ -90,10 +93,25 @@ void read_zip64(const Reader& reader, uint64_t field, uint64_t end, Entry& entry
   }
 }
 
-std::string_view data_of(const Reader& reader, const Entry& entry, const std::string& name) {
+// Entries become no files here, but a tool that unpacks the archive makes files of them, and
+// sentences name them.
+bool is_plain_path(std::string_view name) {
+  for (const char c : name)
+    if (c < ' ' || c > '~' || c == '\\' || c == ':') return false;
+  while (!name.empty()) {
+    const std::string_view part = name.substr(0, name.find('/'));
+    if (part.empty() || part == "." || part == "..") return false;
+    name.remove_prefix(std::min(part.size() + 1, name.size()));
+  }
+  return true;
+}
+
+std::string_view data_of(const Reader& reader, const Entry& entry, std::string_view name) {
   reader.range(entry.local, kLocalBytes);
-  if (reader.at<uint32_t>(entry.local) != kLocalHeader)
-    reader.damaged("the header of " + name + " is missing");
+  const bool is_there =
+      reader.at<uint32_t>(entry.local) == kLocalHeader &&
+      reader.range(entry.local + kLocalBytes, reader.at<uint16_t>(entry.local + 26)) == name;
+  if (!is_there) reader.damaged("the header of " + std::string(name) + " is missing");
   const uint64_t start = entry.local + kLocalBytes + reader.at<uint16_t>(entry.local + 26) +
                          reader.at<uint16_t>(entry.local + 28);
   return reader.range(start, entry.size);
@@ -114,18 +132,20 @@ std::map<std::string, std::string_view> read_directory(std::string_view bytes,
     const uint16_t extra = reader.at<uint16_t>(at + 30), comment = reader.at<uint16_t>(at + 32);
     Entry entry{reader.at<uint32_t>(at + 24), reader.at<uint32_t>(at + 20),
                 reader.at<uint32_t>(at + 42)};
-    const std::string full(reader.range(at + kCentralBytes, name_bytes));
+    const std::string_view full = reader.range(at + kCentralBytes, name_bytes);
+    if (!is_plain_path(full)) reader.damaged("an entry's name is no plain path");
     const uint64_t extra_start = at + kCentralBytes + name_bytes;
     reader.range(extra_start, extra);
     read_zip64(reader, extra_start, extra_start + extra, entry);
     const size_t slash = full.find('/');
-    if (slash == std::string::npos) reader.foreign();
-    const std::string name = full.substr(slash + 1);
+    if (slash == std::string_view::npos) reader.foreign();
+    const std::string name(full.substr(slash + 1));
     if (method != 0 || entry.size != entry.stored) reader.damaged(name + " is compressed");
-    if (!entries.emplace(name, data_of(reader, entry, name)).second)
+    if (!entries.emplace(name, data_of(reader, entry, full)).second)
       reader.damaged(name + " is there twice");
     at = extra_start + extra + comment;
   }
+  if (at != directory.end) reader.damaged("its directory is broken");
   return entries;
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <string_view>
 
 #include "engine.h"
 #include "error.h"
@@ -29,19 +30,35 @@ struct ingot_session {
 namespace {
 thread_local std::string last_error;
 
+// One line that a terminal can show, for a sentence may quote what a stranger wrote.
+void remember(std::string_view sentence) noexcept {
+  constexpr size_t kMost = 2000;
+  try {
+    last_error = sentence.substr(0, kMost);
+    for (char& c : last_error)
+      if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
+    if (sentence.size() > kMost) last_error += " ...";
+  } catch (const std::bad_alloc&) {
+    last_error.clear();
+  }
+}
+
 template <class Body>
 ingot_status guarded(Body body) {
   try {
     body();
     return INGOT_OK;
   } catch (const ingot::Error& error) {
-    last_error = error.what();
+    remember(error.what());
     return error.status;
   } catch (const std::bad_alloc&) {
-    last_error = "out of memory";
+    remember("out of memory");
     return INGOT_NO_SPACE;
   } catch (const std::exception& error) {
-    last_error = error.what();
+    remember(error.what());
+    return INGOT_FAILED;
+  } catch (...) {  // of generated code, or of the caller's callback
+    remember("something was thrown that is no exception");
     return INGOT_FAILED;
   }
 }
@@ -57,12 +74,12 @@ T known(const T* given, T defaults) {
   return defaults;
 }
 
+// As much of it as the caller knows.
 void report(const ingot::Job& job, size_t prompt, ingot_stats* stats) {
   if (!stats) return;
-  stats->prompt_tokens = static_cast<int64_t>(prompt);
-  stats->new_tokens = job.made_count;
-  stats->prefill_seconds = job.first_token - job.submitted;
-  stats->decode_seconds = job.last_token - job.first_token;
+  const ingot_stats all{stats->struct_bytes, static_cast<int64_t>(prompt), job.made_count,
+                        job.first_token - job.submitted, job.last_token - job.first_token};
+  std::memcpy(stats, &all, stats->struct_bytes);
 }
 
 void refuse_cancelled(const ingot::Job& job) {
@@ -197,6 +214,7 @@ ingot_status ingot_session_generate(ingot_session* session, const int64_t* token
                                     const ingot_sampling* sampling, ingot_token_callback callback,
                                     void* user, ingot_stats* stats) {
   return guarded([&] {
+    known<ingot_stats>(stats, {});          // refuses before anything runs
     const auto package = session->package;  // the session may be closed meanwhile
     ingot::Job job =
         generate_job(session, tokens, count,

@@ -1,12 +1,15 @@
 #include "code.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <string_view>
 
 #include "error.h"
 
@@ -15,19 +18,22 @@ namespace {
 bool write_all(int file, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t written = write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return false;
     bytes.remove_prefix(static_cast<size_t>(written));
   }
   return true;
 }
 
-// The descriptor is never closed: the loader knows libraries by path, and the next one under the
-// same /proc/self/fd number would be answered with this one.
+// From memory that nothing can change any more. The descriptor is never closed: the loader knows
+// libraries by path, and the next one under the same /proc/self/fd number would be answered with
+// this one.
 void* open_from_memory(std::string_view code) {
-  const int file = memfd_create("ingot-package", MFD_CLOEXEC);
+  const int file = memfd_create("ingot-package", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return nullptr;
   void* library = nullptr;
-  if (write_all(file, code)) {
+  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+  if (write_all(file, code) && fcntl(file, F_ADD_SEALS, kSeals) == 0) {
     const std::string path = "/proc/self/fd/" + std::to_string(file);
     library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   }
@@ -39,7 +45,7 @@ void* open_from_memory(std::string_view code) {
 void* open_from_file(std::string_view code) {
   const char* folder = std::getenv("TMPDIR");
   std::string path = std::string(folder && *folder ? folder : "/tmp") + "/ingot-XXXXXX";
-  const int file = mkstemp(path.data());
+  const int file = mkostemp(path.data(), O_CLOEXEC);
   if (file < 0) return nullptr;
   void* library = write_all(file, code) ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
   unlink(path.c_str());

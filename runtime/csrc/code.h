@@ -4,7 +4,7 @@
 
 namespace ingot {
 struct Code {
-  std::string bytes;
+  std::string bytes;   // a copy: what was hashed is what runs, whatever happens to the file
   std::string sha256;  // of these bytes, checked
   const char* what;    // as messages name it
 };

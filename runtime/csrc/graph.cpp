@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "error.h"
@@ -16,22 +17,20 @@ size_t element_bytes(int32_t scalar_type) {
   return scalar_type == 11 ? 1 : 2;  // bool, bfloat16
 }
 
-// Whether every element that shape and stride reach lies inside the constant's bytes.
+// Whether every element that shape and stride reach lies inside the constant's bytes. Of an empty
+// one too, the sizes must have a product and a reach, which others compute without asking.
 bool fits(const Constant& c) {
-  const uint64_t elements = c.bytes / element_bytes(c.scalar_type);
-  uint64_t last = 0;
+  const auto elements = static_cast<int64_t>(c.bytes / element_bytes(c.scalar_type));
+  int64_t last = 0, count = 1;
   bool empty = false;
   for (size_t d = 0; d < c.shape.size(); d++) {
-    const int64_t size = c.shape[d], stride = c.stride[d];
-    if (size < 0 || stride < 0) return false;
-    if (size == 0) {
-      empty = true;
-      continue;
-    }
-    uint64_t reach = 0;
-    if (__builtin_mul_overflow(uint64_t(size - 1), uint64_t(stride), &reach) ||
-        __builtin_add_overflow(last, reach, &last))
+    const int64_t size = std::max<int64_t>(c.shape[d], 1), stride = c.stride[d];
+    int64_t reach = 0;
+    if (c.shape[d] < 0 || stride < 0 || __builtin_mul_overflow(count, size, &count) ||
+        __builtin_mul_overflow(size - 1, stride, &reach) ||
+        __builtin_add_overflow(last, reach, &last) || last > INT64_MAX / 8)
       return false;
+    empty |= c.shape[d] == 0;
   }
   return empty || last < elements;
 }

@@ -19,13 +19,12 @@ KvPool::KvPool(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block)
   memory_ = static_cast<char*>(memory);
   for (int64_t i = 0; i < num_layers; i++)
     layers_.push_back({memory_ + i * layer, 0, {num_blocks, bytes_per_block}});
-  for (int64_t block = num_blocks - 1; block > 0; block--) free_.push_back(block);
 }
 
 KvPool::~KvPool() { munmap(memory_, bytes_); }
 
 int64_t KvPool::take() {
-  if (free_.empty()) return -1;
+  if (free_.empty()) return next_ <= total_ ? next_++ : -1;
   const int64_t block = free_.back();
   free_.pop_back();
   return block;

@@ -21,7 +21,7 @@ class KvPool {
   void give_back(std::span<const int64_t> blocks);
   // Blocks that can be given out, and those that are.
   int64_t total() const { return total_; }
-  int64_t used() const { return total_ - static_cast<int64_t>(free_.size()); }
+  int64_t used() const { return next_ - 1 - static_cast<int64_t>(free_.size()); }
   // The graph's kv_cache inputs, one a layer.
   const std::vector<Array>& layers() const { return layers_; }
 
@@ -29,7 +29,8 @@ class KvPool {
   char* memory_ = nullptr;
   size_t bytes_;
   int64_t total_;
+  int64_t next_ = 1;  // the first block that was never given out: a list of all would be memory
   std::vector<Array> layers_;
-  std::vector<int64_t> free_;
+  std::vector<int64_t> free_;  // those that came back
 };
 }  // namespace ingot

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -113,7 +114,8 @@ std::vector<int64_t> prompt(const Options& o) {
     return o.tokens;
   }
   std::ifstream file(o.tokens_file);
-  if (!file) throw Failure{INGOT_BAD_INPUT, "cannot read " + o.tokens_file};
+  if (!file || std::filesystem::is_directory(o.tokens_file))
+    throw Failure{INGOT_BAD_INPUT, "cannot read " + o.tokens_file};
   std::string text((std::istreambuf_iterator<char>(file)), {});
   for (char& c : text)
     if (c == ',') c = ' ';

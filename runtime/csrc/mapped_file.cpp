@@ -12,7 +12,8 @@
 
 namespace ingot {
 MappedFile::MappedFile(const std::string& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a pipe is refused below, and not waited for.
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) bad_input("cannot open " + path + ": " + std::strerror(errno));
   struct stat info;
   const bool regular = fstat(file, &info) == 0 && S_ISREG(info.st_mode);

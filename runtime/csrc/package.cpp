@@ -1,7 +1,6 @@
 #include "package.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "cpu.h"
@@ -10,10 +9,13 @@
 #include "host.h"
 #include "measure.h"
 #include "sha256.h"
+#include "token_table.h"
 
 namespace ingot {
 namespace {
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
+constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it gets fewer
+constexpr int64_t kMostTokens = int64_t{1} << 40;  // products stay in range
 
 // Why none of the variants runs, after the package's name. The CPU is asked by feature: where it
 // has all of them, it is INGOT_ISA that does not allow more.
@@ -54,8 +56,10 @@ Package::Package(const std::string& path, const ingot_options& options)
       manifest_(parse_manifest(manifest_json_, path)),
       model_(lasting(manifest_.card)),
       threads_(options.threads) {
-  if (options.threads < 0 || options.kv_tokens < 0)
-    bad_input("threads and kv_tokens must not be negative; 0 means the default");
+  if (options.threads < 0 || options.threads > kMostThreads)
+    bad_input("threads must be 0 to " + std::to_string(kMostThreads) + "; 0 means the default");
+  if (options.kv_tokens < 0 || options.kv_tokens > kMostTokens)
+    bad_input("kv_tokens must be 0 to " + std::to_string(kMostTokens) + "; 0 means the default");
   const Variant& variant = choose_variant();
   variant_ = variant.name;
   check_ops();
@@ -164,7 +168,6 @@ void Package::check_entry(const std::string& name, std::string_view data) const 
                 " does not have the hash that its manifest states; copy or export it again");
 }
 
-// Copied, then hashed: what was hashed is what runs, whatever happens to the file meanwhile.
 Code Package::checked_code(const std::string& name, const char* what) const {
   std::string bytes(archive_.entry(name));
   check_entry(name, bytes);
@@ -174,21 +177,7 @@ Code Package::checked_code(const std::string& name, const char* what) const {
 std::string_view Package::token_bytes(int64_t token) const {
   if (!archive_.has("ingot/token_bytes.bin"))
     bad_input(archive_.path() + " has no tokenizer; use token ids");
-  const std::string_view table = archive_.entry("ingot/token_bytes.bin");
-  const auto word = [&](uint64_t index) {
-    uint32_t value = 0;
-    if ((index + 1) * 4 > table.size()) bad_package(archive_.path() + ": token table is cut short");
-    std::memcpy(&value, table.data() + index * 4, 4);
-    return uint64_t{value};
-  };
-  const uint64_t count = word(0);
-  if (token < 0 || static_cast<uint64_t>(token) >= count)
-    bad_input("token id " + std::to_string(token) + " is out of range; the table has " +
-              std::to_string(count));
-  const uint64_t text = (count + 2) * 4, begin = word(1 + token), end = word(2 + token);
-  if (begin > end || text > table.size() || end > table.size() - text)
-    bad_package(archive_.path() + ": the token table is damaged; export it again");
-  return table.substr(text + begin, end - begin);
+  return ingot::token_bytes(archive_.entry("ingot/token_bytes.bin"), token, archive_.path());
 }
 
 double Package::measure_read(size_t bytes) const {

@@ -40,6 +40,14 @@ std::string shape_text(const Array& array) {
             shape_text(array) + why);
 }
 
+// -1 where it has no 64 bits.
+int64_t size_of(const Dim& dim, int64_t value) {
+  int64_t size = 0;
+  const bool is_large = __builtin_mul_overflow(dim.multiple, value, &size) ||
+                        __builtin_add_overflow(size, dim.offset, &size);
+  return is_large ? -1 : size;
+}
+
 // Sizes that symbols were found to stand for.
 class Sizes {
  public:
@@ -49,7 +57,7 @@ class Sizes {
     if (size < 0 || size > kLargest) return false;
     if (dim.symbol.empty()) return size == dim.offset;
     const auto known = found_.find(dim.symbol);
-    if (known != found_.end()) return known->second * dim.multiple + dim.offset == size;
+    if (known != found_.end()) return size_of(dim, known->second) == size;
     const int64_t rest = size - dim.offset, value = rest / dim.multiple;
     if (value * dim.multiple != rest) return false;
     found_.emplace(dim.symbol, value);

@@ -28,7 +28,8 @@ class File {
     struct stat found;
     const bool is_special = stat(path.c_str(), &found) == 0 && !S_ISREG(found.st_mode);
     if (!is_special) target_ = path + "." + std::to_string(getpid()) + ".partial";
-    file_ = std::fopen(target_.c_str(), "we");
+    if (!is_special) std::remove(target_.c_str());
+    file_ = std::fopen(target_.c_str(), is_special ? "we" : "wex");  // x: never through a link
   }
   ~File() {
     if (file_) std::fclose(file_);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -45,7 +46,10 @@ void copy_by_threads(std::string_view from, char* to) {
   const size_t helpers =
       std::min<size_t>({parts, kMostThreads, std::max(1u, std::thread::hardware_concurrency())});
   std::vector<std::thread> threads;
-  for (size_t i = 1; i < helpers; i++) threads.emplace_back(work);
+  try {
+    for (size_t i = 1; i < helpers; i++) threads.emplace_back(work);
+  } catch (const std::system_error&) {  // there are no more: those that there are do it
+  }
   work();
   for (std::thread& thread : threads) thread.join();
 }

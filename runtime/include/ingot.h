@@ -56,7 +56,9 @@ typedef struct ingot_options {
 } ingot_options;
 
 /* Maps the file, checks it, loads its code and binds the weights in place. `options` may be NULL.
- */
+ * The file is to stay as it is while the package is open: put another in its place by renaming,
+ * never by writing into it. One that is cut short ends the process (SIGBUS) where its weights are
+ * read. */
 INGOT_API ingot_status ingot_package_open(const char* path, const ingot_options* options,
                                           ingot_package** package);
 /* What sessions of the package need stays until the last of them is closed; the handle is gone at

@@ -1,4 +1,6 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <memory>
@@ -99,6 +101,36 @@ TEST(Archive, ReadsAFileWithACommentAfterItsDirectory) {
   const std::string comment = "made by hand";
   zip[zip.size() - 2] = static_cast<char>(comment.size());
   EXPECT_EQ(read_directory(zip + comment, "a.pt2").size(), kEntries.size());
+}
+
+// Another reader might find another directory in them.
+TEST(Archive, RefusesBytesAfterItsEnd) {
+  const std::string zip = write_zip(kEntries);
+  EXPECT_NE(refusal(zip + "x").find("bytes follow its end"), std::string::npos);
+  EXPECT_NE(refusal(zip + zip.substr(zip.size() - 22)), "");
+}
+
+TEST(Archive, RefusesNamesThatAreNoPlainPaths) {
+  for (const char* name :
+       {"/etc/passwd", "model/../../x", "model/./x", "model//x", "../model/x", "model/a\\b",
+        "C:/model/x", "model/a\nb", "model/\x1b[2J", "model/\xc3\xa9"})
+    EXPECT_NE(refusal(write_zip({{name, "1"}})).find("no plain path"), std::string::npos) << name;
+  EXPECT_NE(refusal(write_zip({{std::string("model/a\0b", 9), "1"}})), "");
+}
+
+// Readers that go by the headers, and not by the directory, would see other names.
+TEST(Archive, RefusesAnEntryThatItsHeaderNamesOtherwise) {
+  std::string zip = write_zip({{"model/one", "1"}});
+  zip.replace(zip.find("model/one"), 9, "model/two");
+  EXPECT_NE(refusal(zip).find("the header of model/one"), std::string::npos) << refusal(zip);
+}
+
+// Opening a pipe waits for who writes to it.
+TEST(Archive, RefusesAPipe) {
+  const std::string path = testing::TempDir() + "ingot-pipe-" + std::to_string(getpid());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THROW(Archive{path}, Error);
+  unlink(path.c_str());
 }
 
 TEST(Archive, RefusesWhatIsNotAZipFile) {

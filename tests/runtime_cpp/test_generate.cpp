@@ -185,9 +185,26 @@ TEST_F(GenerateTest, RefusesAnAnswerThatCannotFit) {
   const Session session = new_session(package);
   EXPECT_EQ(generate(session, prompt_of(kMaxSeqLen - 10), greedy_sampling(11)).status,
             INGOT_BAD_INPUT);
+  EXPECT_EQ(generate(session, {1, 2}, greedy_sampling(INT64_MAX)).status, INGOT_BAD_INPUT);
   EXPECT_EQ(ingot_session_length(session.get()), 0);
   const std::vector<int64_t> prompt = prompt_of(kMaxSeqLen - 10);
   EXPECT_EQ(generate(session, prompt, greedy_sampling(10)).tokens, greedy(prompt, 10));
+}
+
+// A caller of another version has a smaller or larger struct.
+TEST_F(GenerateTest, WritesNoMoreStatsThanTheCallerHas) {
+  const Package package = open();
+  const Session session = new_session(package);
+  const ingot_sampling sampling = greedy_sampling(2);
+  const int64_t token = 1;
+  ingot_stats stats = {offsetof(ingot_stats, new_tokens), 0, -7, -7, -7};
+  EXPECT_EQ(ingot_session_generate(session.get(), &token, 1, &sampling, nullptr, nullptr, &stats),
+            INGOT_OK);
+  EXPECT_EQ(stats.prompt_tokens, 1);
+  EXPECT_EQ(stats.new_tokens, -7);
+  stats.struct_bytes = sizeof stats + 1;
+  EXPECT_EQ(ingot_session_generate(session.get(), &token, 1, &sampling, nullptr, nullptr, &stats),
+            INGOT_BAD_INPUT);
 }
 
 TEST_F(GenerateTest, AFailureInsideTheModelIsReported) {

@@ -51,6 +51,12 @@ TEST(KvPool, TakesMemoryOnlyAsItIsWritten) {
   static_cast<char*>(pool.layers()[0].data)[pool.take() << 20] = 1;
 }
 
+TEST(KvPool, TakesNoMemoryForABlockThatNobodyTook) {
+  KvPool pool(1, int64_t{1} << 40, 1);
+  EXPECT_EQ(pool.take(), 1);
+  EXPECT_EQ(pool.used(), 1);
+}
+
 TEST(KvPool, RefusesSizesThatDoNotFitAnAddress) {
   const int64_t large = int64_t{1} << 40;
   for (const int64_t layers : {int64_t{1}, large}) {

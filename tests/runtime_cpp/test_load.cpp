@@ -241,6 +241,13 @@ TEST_F(ConstantTest, AStrideThatLeavesItsBytes) {
   EXPECT_NE(refusal_of({{"shape", {2}}, {"nbytes", 8}, {"stride", {-100}}}), "");
 }
 
+// Empty, but with sizes whose product no 64 bits hold.
+TEST_F(ConstantTest, AnEmptyOneOfEndlessSizes) {
+  const int64_t large = int64_t{1} << 40;
+  const json sizes = {0, large, large, large};
+  EXPECT_NE(refusal_of({{"shape", sizes}, {"stride", sizes}}), "");
+}
+
 TEST_F(ConstantTest, NegativeSizes) { EXPECT_NE(refusal_of({{"shape", {-1}}}), ""); }
 
 TEST_F(ConstantTest, AnotherDtypeThanTheCodesOwn) {
@@ -325,6 +332,34 @@ TEST_F(LoadTest, RefusesNegativeOptions) {
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
   options = {sizeof options, 0, -1, 0, 0, nullptr};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
+}
+
+TEST_F(LoadTest, RefusesOptionsThatNoMachineHas) {
+  const std::string path = write(toy_source().zip());
+  ingot_package* package = nullptr;
+  ingot_options options = {sizeof options, INT32_MAX, 0, 0};
+  EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
+  options = {sizeof options, 0, INT64_MAX, 0};
+  EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
+}
+
+// What a stranger wrote cannot steer the terminal.
+TEST_F(LoadTest, ASentenceIsOneLineOfSomeLength) {
+  PackageSource source = toy_source();
+  source.manifest["variants"][0]["isa"] = "v9\n\x1b[2J" + std::string(5000, 'v');
+  const std::string sentence = refusal(source.zip());
+  expect_contains(sentence, "v9  [2Jvvv");
+  EXPECT_LT(sentence.size(), 2100u);
+}
+
+// A package that is open keeps its file, whatever has its name.
+TEST_F(LoadTest, AnOpenPackageOutlivesAFileThatReplacesIt) {
+  const std::string path = write(toy_source().zip());
+  ingot_package* opened = nullptr;
+  ASSERT_EQ(ingot_package_open(path.c_str(), nullptr, &opened), INGOT_OK) << ingot_last_error();
+  const Package package(opened, ingot_package_close);
+  std::filesystem::rename(write("nothing"), path);
+  EXPECT_EQ(generate(new_session(package), {1, 2}, greedy_sampling(5)).tokens, greedy({1, 2}, 5));
 }
 
 }  // namespace

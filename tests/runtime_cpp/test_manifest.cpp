@@ -144,6 +144,79 @@ TEST(Manifest, RefusesTheTextCutAtEveryByte) {
 
 TEST(Manifest, RefusesDeepNestingWithoutOverflowingTheStack) {
   EXPECT_NE(refusal(std::string(1 << 20, '[')), "");
+  const std::string deep = std::string(1 << 20, '[') + std::string(1 << 20, ']');
+  std::string text = good().dump();
+  text.insert(text.find("\"kind\""), "\"deep\": " + deep + ", ");  // in what is written again
+  EXPECT_NE(refusal(text).find("nested too deeply"), std::string::npos);
+}
+
+TEST(Manifest, RefusesMoreTextThanItReads) {
+  json m = good();
+  m["model"]["name"] = std::string(17 << 20, 'n');
+  EXPECT_NE(refusal(m.dump()).find("bytes, of which this library reads"), std::string::npos);
+}
+
+TEST(Manifest, ReadsManyConstants) {
+  json m = good();
+  for (int i = 0; i < 20000; i++) m["constants"]["w" + std::to_string(i)] = m["constants"]["w"];
+  EXPECT_EQ(parse_manifest(m.dump(), "a.pt2").constants.size(), 20001u);
+}
+
+TEST(Manifest, RefusesNumbersThatAreNoWholeNumbersOf64Bits) {
+  for (const char* wrong : {"1e300", "0.5", "-1e300", "18446744073709551615", "-1", "true", "null",
+                            "[64]", "1e999", "NaN"}) {
+    for (const char* field : {"\"offset\":64", "\"nbytes\":24", "\"bytes\":88", "\"shape\":[2",
+                              "\"stride\":[3", "\"bytes_per_block\":4096", "\"max_seq_len\":64"}) {
+      std::string text = good().dump();
+      const size_t at = text.find(field), number = text.find_first_of("0123456789", at);
+      ASSERT_NE(at, std::string::npos) << field;
+      text.replace(number, text.find_first_not_of("0123456789", number) - number, wrong);
+      EXPECT_NE(refusal(text), "") << field << " = " << wrong;
+    }
+  }
+}
+
+TEST(Manifest, RefusesDefaultsOfAnotherType) {
+  const std::vector<std::pair<const char*, json>> wrongs = {{"temperature", "hot"},
+                                                            {"top_p", true},
+                                                            {"do_sample", 1},
+                                                            {"top_k", 0.5},
+                                                            {"top_k", int64_t{1} << 40}};
+  for (const auto& [name, wrong] : wrongs) {
+    json m = good();
+    m["generation"][name] = wrong;
+    EXPECT_NE(refusal(m.dump()).find(name), std::string::npos) << name;
+  }
+}
+
+// As in Python's reader: the two never differ about a manifest.
+TEST(Manifest, OfAKeyThatIsThereTwiceTheLastCounts) {
+  std::string text = good().dump();
+  text.insert(text.find("\"vocab_size\""), "\"vocab_size\": 7, ");
+  EXPECT_EQ(parse_manifest(text, "a.pt2").decoder.vocab_size, 100);
+}
+
+TEST(Manifest, RefusesAThousandOpLibraries) {
+  json m = good();
+  m["op_libraries"] = std::vector<std::string>(1000, "ingot/libraries/a.so");
+  EXPECT_NE(refusal(m.dump()).find("too many op_libraries"), std::string::npos);
+}
+
+TEST(Manifest, RefusesAConstantThatIsNotAligned) {
+  json m = good();
+  m["constants"]["w"]["offset"] = 4;
+  EXPECT_NE(refusal(m.dump()).find("no multiple of 64"), std::string::npos);
+}
+
+TEST(Manifest, AGraphOfItsKindTakesInputsOfItsTypes) {
+  for (const size_t input : {size_t{0}, size_t{6}, size_t{8}}) {
+    json m = good();
+    m["graph"]["inputs"][input]["dtype"] = "int32";
+    EXPECT_NE(refusal(m.dump()).find("is not what a graph of this kind takes"), std::string::npos);
+    m = good();
+    m["graph"]["inputs"][input]["shape"] = json::array();
+    EXPECT_NE(refusal(m.dump()).find("is not what a graph of this kind takes"), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -76,6 +76,14 @@ TEST_F(CheckInputs, EachMistakeNamesItsInput) {
     EXPECT_NE(refusal(shapes).find(sentence), std::string::npos) << refusal(shapes);
 }
 
+TEST(CheckInputsOf, AMultipleThatHasNo64Bits) {
+  const Signature signature = {
+      {{"x", kFloat32, {{"T", 1, 0}}}, {"y", kFloat32, {{"T", 999'999'999'999, 0}}}}, {}};
+  float data = 0;
+  const std::vector<Array> arrays = {{&data, kFloat32, {int64_t{1} << 40}}, {&data, kFloat32, {1}}};
+  EXPECT_THROW(check_inputs(signature, arrays), Error);
+}
+
 TEST_F(CheckInputs, AnotherDtypeOrNoData) {
   float* data = &data_;
   EXPECT_NE(refusal({{data, kInt64, {1, 8}}, {data, kInt64, {2}}, {data, kFloat32, {2}}})

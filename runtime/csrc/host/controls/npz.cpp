@@ -62,8 +62,9 @@ std::string npy_head(const DLTensor& tensor) {
 }
 }  // namespace
 
-NpzWriter::NpzWriter(std::string path)
-    : path_(std::move(path)), partial_(path_ + ".part"), file_(std::fopen(partial_.c_str(), "wb")) {
+NpzWriter::NpzWriter(std::string path) : path_(std::move(path)), partial_(path_ + ".part") {
+  std::remove(partial_.c_str());
+  file_ = std::fopen(partial_.c_str(), "wbx");  // x: never through a link
   if (!file_) fail(std::strerror(errno));
 }
 
