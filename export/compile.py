@@ -72,6 +72,7 @@ def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]
         inductor_targets(level) as target,
         _environment(contract.op_library),
         _without_input_checks(),
+        _without_attention_patterns(),
     ):
         yield {**inductor_options(contract), **target}
 
@@ -265,6 +266,21 @@ def _without_input_checks() -> Iterator[None]:
         yield
     finally:
         CppWrapperCpu.generate_input_output_runtime_checks = theirs  # type: ignore[method-assign]
+
+
+@contextmanager
+def _without_attention_patterns() -> Iterator[None]:
+    """Inductor looks for no attention to replace by a kernel of libtorch's, which the host has not;
+    to prepare the patterns takes it half a second."""
+    from torch._inductor.fx_passes import fuse_attention, joint_graph
+
+    theirs = fuse_attention._sfdp_init
+    fuse_attention._sfdp_init = lambda *_: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        fuse_attention._sfdp_init = theirs
+        joint_graph.lazy_init.cache_clear()  # whoever compiles next in this process has them
 
 
 @contextmanager
