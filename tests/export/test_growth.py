@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ def test_each_kind_of_layer_is_compiled_once(
 
 
 def anonymous_bytes() -> int:
+    """Memory that lies in no file, without what the allocator keeps for later (malloc_trim(3))."""
+    ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
 
@@ -98,7 +101,7 @@ def test_loaded_weights_lie_in_a_file(tmp_path: Path, recipe: str | None) -> Non
     with spill.Spill(tmp_path) as kept:
         model = quant.load(plan, recipe and quant.find(recipe), keep=kept.keep)
     weights = sum(t.nbytes for t in model.parameters())
-    assert anonymous_bytes() - before < weights / 2  # what the allocator keeps
+    assert anonymous_bytes() - before < weights / 8
     assert not list(tmp_path.glob("*tmp*"))
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         assert one.dtype == other.dtype
