@@ -74,6 +74,7 @@ def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]
         _environment(contract.op_library),
         _without_input_checks(),
         _counted_from_zero(),
+        _without_attention_patterns(),
     ):
         yield {**inductor_options(contract), **target}
 
@@ -94,19 +95,18 @@ def compile(
     if blocks is not None:
         options = {**options, _SHIMS: {**options[_SHIMS], blocks.op: [blocks.shim]}}
     shapes = [fact["shape"] for fact in contract.inputs]
-    with _counted_from_zero():
-        model = _generate(program, shapes, contract, options, recorder)
-        build.add_model(model.code, unrecorded=SHIM)
-        kinds: dict[str, Graph] = {}
-        if blocks is not None:
-            letters = _letters(program, contract)
-            for kind in blocks.kinds:
-                with recorder.phase("capture"):
-                    block = blocks.capture(kind, program)
-                shapes = [_shape(node, letters) for node in blocks.arguments(kind, program)]
-                kinds[kind.name] = _generate(block, shapes, contract, options, recorder)
-            code = {name: graph.code for name, graph in kinds.items()}
-            build.add_functions(NAME, code, blocks.source())
+    model = _generate(program, shapes, contract, options, recorder)
+    build.add_model(model.code, unrecorded=SHIM)
+    kinds: dict[str, Graph] = {}
+    if blocks is not None:
+        letters = _letters(program, contract)
+        for kind in blocks.kinds:
+            with recorder.phase("capture"):
+                block = blocks.capture(kind, program)
+            shapes = [_shape(node, letters) for node in blocks.arguments(kind, program)]
+            kinds[kind.name] = _generate(block, shapes, contract, options, recorder)
+        code = {name: graph.code for name, graph in kinds.items()}
+        build.add_functions(NAME, code, blocks.source())
     with recorder.phase("C++ compile and link"):
         shared_object = build.link()
     with recorder.phase("publish"):
@@ -285,6 +285,21 @@ def _counted_from_zero() -> Iterator[None]:
         yield
     finally:
         compile_fx._graph_counter = theirs
+
+
+@contextmanager
+def _without_attention_patterns() -> Iterator[None]:
+    """Inductor looks for no attention to replace by a kernel of libtorch's, which the host has not;
+    to prepare the patterns takes it half a second."""
+    from torch._inductor.fx_passes import fuse_attention, joint_graph
+
+    theirs = fuse_attention._sfdp_init
+    fuse_attention._sfdp_init = lambda *_: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        fuse_attention._sfdp_init = theirs
+        joint_graph.lazy_init.cache_clear()  # whoever compiles next in this process has them
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .. import native
@@ -45,10 +46,10 @@ def missing(shared_object: Path, *others: Path) -> list[str]:
     define."""
     undefined = _nm(["--undefined-only"], str(shared_object))
     weak = _nm_weak(shared_object)
-    libraries = (str(native.find("libingot_host.so.1")), *map(_library_path, _SYSTEM))
-    for library in (*libraries, *map(str, others)):
-        undefined -= _nm(["--defined-only"], library)
-    return sorted(undefined - weak)
+    with ThreadPoolExecutor() as pool:  # each waits for a process of its own
+        system = pool.map(lambda soname: _nm(["--defined-only"], _library_path(soname)), _SYSTEM)
+        offered = set().union(*system, *map(defined, (native.find("libingot_host.so.1"), *others)))
+    return sorted(undefined - weak - offered)
 
 
 def _nm_weak(shared_object: Path) -> set[str]:

@@ -67,8 +67,8 @@ def load(
     memory. With them the linears in the model's blocks are quantised layer by layer, from weights
     in the plan's dtype; a recipe whose methods need none is then only measured on them. What a
     checkpoint has quantised already stays as it is, and the recipe is for the rest;
-    activation_bits, if given, is for both. keep: as for `Plan.fill`. `progress` is told of each
-    layer, `phase` brackets the parts of the work. Raises CheckpointError.
+    activation_bits, if given, is for both. `progress` is told of each layer, `phase` brackets the
+    parts of the work; keep: as for `Plan.fill`. Raises CheckpointError.
     """
     model: Model = plan.model
     importer = importers.find(plan.config, plan.checkpoint, plan.files.keys())

@@ -63,32 +63,36 @@ def round_to_nearest(
     Scales are float16 where that holds them, else float32. Raises ValueError for a weight that is
     not finite.
     """
-    if not torch.isfinite(weight).all():
-        raise ValueError("the weight holds NaN or infinity")
     rows, columns = weight.shape
     groups = -(-columns // group_size)
-    grouped = F.pad(weight.float(), (0, groups * group_size - columns))
-    grouped = grouped.view(rows, groups, group_size)
-    largest = 2**bits - 1
-    if symmetric:
-        middle = 2 ** (bits - 1)
-        scales = as_stored(grouped.abs().amax(-1) * clip / (middle - 1))
-        zeros = None
-        offset: Tensor | int = middle
-    else:
-        low = grouped.amin(-1).clamp(max=0) * clip
-        high = grouped.amax(-1).clamp(min=0) * clip
-        scales = as_stored((high - low) / largest)
-        zeros = (-low / _divisor(scales)).round().clamp(0, largest)
-        offset = zeros.unsqueeze(-1)
-    codes = (grouped / _divisor(scales).unsqueeze(-1)).round().add(offset).clamp(0, largest)
-    return QuantisedWeight(
-        bits,
-        group_size,
-        codes.to(torch.uint8).view(rows, -1)[:, :columns].contiguous(),
-        scales,
-        None if zeros is None else zeros.to(torch.uint8),
-    )
+    clips = torch.as_tensor(clip).expand(rows, groups)
+    middle, largest = 2 ** (bits - 1), 2**bits - 1
+
+    def grouped(which: slice) -> Tensor:
+        padded = F.pad(weight[which].float(), (0, groups * group_size - columns))
+        return padded.view(-1, groups, group_size)
+
+    spans, lows = torch.empty(rows, groups), torch.zeros(rows, groups)
+    for which in row_slices(weight):
+        part = grouped(which)
+        if not torch.isfinite(part).all():
+            raise ValueError("the weight holds NaN or infinity")
+        if symmetric:
+            spans[which] = part.abs().amax(-1) * clips[which] / (middle - 1)
+        else:
+            lows[which] = part.amin(-1).clamp(max=0) * clips[which]
+            highs = part.amax(-1).clamp(min=0) * clips[which]
+            spans[which] = (highs - lows[which]) / largest
+    scales = as_stored(spans)
+    divisor = _divisor(scales)
+    zeros = None if symmetric else (-lows / divisor).round().clamp(0, largest)
+    codes = torch.empty(rows, columns, dtype=torch.uint8)
+    for which in row_slices(weight):
+        offset = middle if zeros is None else zeros[which].unsqueeze(-1)
+        part = (grouped(which) / divisor[which].unsqueeze(-1)).round().add(offset)
+        codes[which] = part.clamp(0, largest).flatten(1)[:, :columns]
+    zeros = None if zeros is None else zeros.to(torch.uint8)
+    return QuantisedWeight(bits, group_size, codes, scales, zeros)
 
 
 def row_slices(matrix: Tensor) -> list[slice]:

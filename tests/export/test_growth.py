@@ -1,0 +1,115 @@
+"""What a layer more costs an export: lines of C++, no kernel and no function; and what memory."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ingot import models, quant
+from ingot.export import ExportError, contracts, repeated, spill
+from ingot.export.build import Generated, _with_table
+from ingot.export.compile import compile, inductor_for
+from ingot.export.isa import find_level
+from ingot.profiling.record import Recorder
+from tests.checkpoints import make_checkpoint
+
+
+class Texts:
+    """In place of the build: keeps what would be compiled."""
+
+    cached: dict[str, bool] = {}
+
+    def __init__(self, folder: Path) -> None:
+        self._object = folder / "model.so"
+
+    def add_model(self, graph: Generated, unrecorded: str) -> None:
+        self.model = graph
+
+    def add_functions(self, name: str, graphs: dict[str, Generated], caller: str) -> None:
+        self.functions, self.caller = graphs, caller
+
+    def link(self) -> Path:
+        self._object.write_bytes(b"")
+        return self._object
+
+    def sources(self) -> list[Path]:
+        return []
+
+
+def generated(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, **config: Any) -> Any:
+    """The C++ of a model, and its calls as the record states them."""
+    monkeypatch.setenv("INGOT_CACHE_DIR", str(folder / "cache"))
+    checkpoint = make_checkpoint(folder / "checkpoint", kind, **config)
+    contract = contracts.of_checkpoint(models.load(checkpoint), checkpoint)
+    texts: Any = Texts(folder)
+    with inductor_for(contract, find_level(None)) as options, repeated.library() as library:
+        with repeated.stepping_aside(contract.blocks, library) as watch:
+            program = contracts.capture(contract)
+        recorder = Recorder("compile")
+        made = compile(program, watch.blocks, contract, "key", options, texts, recorder)
+    return texts, made.facts["calls"]
+
+
+def test_a_layer_more_is_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few, few_calls = generated(tmp_path / "2", monkeypatch, "Llama", num_hidden_layers=2)
+    many, many_calls = generated(tmp_path / "6", monkeypatch, "Llama", num_hidden_layers=6)
+    assert few.functions.keys() == many.functions.keys() == {"blocks_0"}
+    for one, other in (
+        (few.functions["blocks_0"], many.functions["blocks_0"]),
+        (few.model, many.model),
+    ):
+        assert one.kernels.count('extern "C"') == other.kernels.count('extern "C"')
+    assert many.caller.count("\n") - few.caller.count("\n") == 4
+    lines = [_with_table(texts.model.wrapper).count("\n") for texts in (few, many)]
+    assert lines[1] - lines[0] <= 4 * 20
+    added = {call["module"] for call in many_calls} - {call["module"] for call in few_calls}
+    assert added >= {f"model.layers.{i}.mlp.down_proj" for i in range(2, 6)}
+    assert len(many_calls) - len(few_calls) == 4 * 8  # five ops and three kernels
+
+
+def test_each_kind_of_layer_is_compiled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = {"sliding_window": 10, "sliding_window_pattern": 2, "num_hidden_layers": 4}
+    texts, _ = generated(tmp_path, monkeypatch, "Gemma3", head_dim=32, **windows)
+    assert texts.functions.keys() == {"blocks_0", "blocks_1"}
+    order = [
+        line.split("(")[1].split(",")[0]
+        for line in texts.caller.splitlines()
+        if "run(blocks" in line
+    ]
+    assert order == ["blocks_0", "blocks_1"] * 2
+
+
+def anonymous_bytes() -> int:
+    """Memory that lies in no file, without what the allocator keeps for later (malloc_trim(3))."""
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+
+@pytest.mark.parametrize("recipe", [None, "int8"])
+def test_loaded_weights_lie_in_a_file(tmp_path: Path, recipe: str | None) -> None:
+    config = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12}
+    plan = models.plan(make_checkpoint(tmp_path / "model", **config))
+    plain = quant.load(models.plan(tmp_path / "model"), recipe and quant.find(recipe))
+    before = anonymous_bytes()
+    with spill.Spill(tmp_path) as kept:
+        model = quant.load(plan, recipe and quant.find(recipe), keep=kept.keep)
+    weights = sum(t.nbytes for t in model.parameters())
+    assert anonymous_bytes() - before < weights / 8
+    assert not list(tmp_path.glob("*tmp*"))
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def test_a_full_disk_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with spill.Spill(tmp_path) as kept, open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(kept, "_file", full)
+        with pytest.raises(ExportError, match="No space left on device; an export needs room"):
+            kept.keep(torch.zeros(1 << 16))
