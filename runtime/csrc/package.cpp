@@ -116,8 +116,12 @@ StepFacts Package::describe(const std::vector<Array>& inputs) const {
   const auto* start = static_cast<const int64_t*>(query_start.data);
   facts.tokens = facts.context = inputs[0].shape[0];
   facts.sequences = query_start.shape[0] - 1;
-  for (int64_t b = 0; b < facts.sequences; b++)
-    facts.pairs += (start[b + 1] - start[b]) * (start[b + 1] - start[b]);
+  uint64_t pairs = 0;  // may wrap: the op that refuses such starts comes later
+  for (int64_t b = 0; b < facts.sequences; b++) {
+    const uint64_t length = static_cast<uint64_t>(start[b + 1]) - static_cast<uint64_t>(start[b]);
+    pairs += length * length;
+  }
+  facts.pairs = static_cast<int64_t>(pairs);
   return facts;
 }
 
