@@ -41,12 +41,12 @@ Package::Package(const std::string& path, const ingot_options& options)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
   const Variant& variant = choose_variant();
   check_ops();
-  if (options.verify_weights) check_all_entries();
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.copy_weights) {
     copy_ = std::make_unique<WeightsCopy>(weights_);
     weights_ = copy_->view();
   }
+  if (options.verify_weights) check_all_entries();
   // Copied, then hashed: what was hashed is what runs, whatever happens to the file meanwhile.
   const std::string code(archive_.entry(variant.entry));
   check_entry(variant.entry, code);
@@ -145,7 +145,7 @@ void Package::check_ops() const {
 
 void Package::check_all_entries() const {
   for (const auto& [name, data] : archive_.entries())
-    if (!is_unlisted(name)) check_entry(name, data);
+    if (!is_unlisted(name)) check_entry(name, name == "ingot/weights.bin" ? weights_ : data);
   for (const auto& [name, fact] : manifest_.entries) archive_.entry(name);
 }
 
