@@ -54,7 +54,8 @@ def run(
             text += piece.text
             if not as_json:
                 shown = piece.text if package.manifest["tokenizer"] else f"{piece.token} "
-                click.echo(printable(shown) if on_terminal else shown, nl=False)
+                # color: else click would drop parts of the text where stdout is no terminal.
+                click.echo(printable(shown) if on_terminal else shown, nl=False, color=True)
         stats = session.stats
     if trace:
         capi.check(capi.library().ingot_trace_write(os.fsencode(trace)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -13,10 +16,14 @@ from typing import Any
 
 import pytest
 
+from ingot import native
 from ingot.export.archive import ArchiveWriter
+from ingot.export.tokenizer import pack_token_bytes
 from tests.browser import CHROMIUM, visit
 
 HOSTILE = '\x1b]0;owned\x07\u202e[red]</script><script>console.error("ran")</script><img src=x>'
+
+TOKEN = b"\x1b[31m\xc2\x9b1m\xc2"  # of which the last byte begins the next character
 
 
 def renamed(value: Any, names: re.Pattern[str]) -> Any:
@@ -41,6 +48,9 @@ def hostile(demo_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             if name == "ingot/report.json":
                 any_text = re.compile("name|module|stream|op|source|torch|.*_at")
                 data = json.dumps(renamed(json.loads(data), any_text)).encode()
+            if name == "ingot/token_bytes.bin":
+                (count,) = struct.unpack_from("<I", data)
+                data = pack_token_bytes([TOKEN] * count)
             target.add(name, data)
         manifest["entries"] = target.entries
         manifest["model"] = renamed(manifest["model"], re.compile("name|architecture"))
@@ -75,3 +85,22 @@ def test_in_a_page(hostile: Path, tmp_path: Path) -> None:
     assert seen.messages == []
     assert seen.requests == []
     assert seen.values == [0, True]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [[sys.executable, "-m", "ingot", "run"], [str(native.find("ingot-run"))]],
+    ids=["python", "cpp"],
+)
+def test_what_a_model_writes(hostile: Path, program: list[str]) -> None:
+    command = [*program, str(hostile), "--tokens", "1,2", "--max-new-tokens", "3", "--ignore-eos"]
+    piped = subprocess.run(command, capture_output=True, timeout=60)
+    assert piped.stdout.count(b"\x1b[31m") == 3
+    ours, theirs = pty.openpty()
+    subprocess.run(command, stdout=theirs, timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 4096)
+    os.close(ours)
+    assert shown.count(b"\\x1b[31m\\x9b1m") == 3
+    assert b"\x1b" not in shown
+    assert "\x9b" not in shown.decode(errors="replace")

@@ -155,12 +155,43 @@ struct Output {
   double first_token_ms = 0;
   std::string text;
   std::vector<int64_t> tokens;
+  size_t printed = 0;  // bytes of `text`
 };
+
+// Control characters as \xNN, but for newlines and tabs: a terminal would obey them.
+std::string printable(std::string_view text) {
+  std::string shown;
+  for (size_t i = 0; i < text.size(); i++) {
+    auto c = static_cast<unsigned char>(text[i]);
+    const unsigned char next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
+    const bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;  // U+0080 to U+009F in UTF-8
+    if (c1) c = next, i++;
+    if (c1 || c == 0x7f || (c < 0x20 && c != '\n' && c != '\t')) {
+      char escape[5];
+      std::snprintf(escape, sizeof escape, "\\x%02x", c);
+      shown += escape;
+    } else {
+      shown += text[i];
+    }
+  }
+  return shown;
+}
+
+// What is new in the text. On a terminal, the first half of what may be a control waits.
+void print(Output& out, bool all) {
+  static const bool on_terminal = isatty(STDOUT_FILENO);
+  size_t end = out.text.size();
+  if (on_terminal && !all && end > out.printed && out.text[end - 1] == '\xc2') end--;
+  const std::string_view fresh = std::string_view(out.text).substr(out.printed, end - out.printed);
+  const std::string shown = on_terminal ? printable(fresh) : std::string(fresh);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  std::fflush(stdout);
+  out.printed = end;
+}
 
 int32_t take_token(int64_t token, void* user) {
   Output& out = *static_cast<Output*>(user);
   if (out.tokens.empty()) out.first_token_ms = now_ms();
-  const size_t before = out.text.size();
   const char* data = nullptr;
   size_t bytes = 0;
   if (out.has_text && ingot_package_token_bytes(out.package, token, &data, &bytes) == INGOT_OK)
@@ -168,10 +199,7 @@ int32_t take_token(int64_t token, void* user) {
   else if (!out.has_text)
     out.text += (out.tokens.empty() ? "" : ",") + std::to_string(token);
   out.tokens.push_back(token);
-  if (out.stream) {
-    std::fwrite(out.text.data() + before, 1, out.text.size() - before, stdout);
-    std::fflush(stdout);
-  }
+  if (out.stream) print(out, false);
   return 0;
 }
 
@@ -216,10 +244,12 @@ void run(const Options& o) {
   check(ingot_session_generate(created, tokens.data(), tokens.size(), &settings, take_token, &out,
                                &stats));
   if (!o.trace.empty()) check(ingot_trace_write(o.trace.c_str()));
-  if (o.as_json)
+  if (o.as_json) {
     print_json(out, stats, load_ms, started);
-  else
+  } else {
+    print(out, true);
     std::printf("\n");
+  }
 }
 }  // namespace
 
@@ -229,7 +259,7 @@ int main(int argc, char** argv) {
     check(ingot_controls_report());
     return 0;
   } catch (const Failure& failure) {
-    std::fprintf(stderr, "ingot: %s\n", failure.sentence.c_str());
+    std::fprintf(stderr, "ingot: %s\n", printable(failure.sentence).c_str());
     return failure.status == INGOT_FAILED ? 1 : 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ingot: unexpected: %s\n", error.what());

@@ -63,13 +63,13 @@ Package::Package(const std::string& path, const ingot_options& options)
   const Variant& variant = choose_variant();
   variant_ = variant.name;
   check_ops();
-  if (options.verify_weights) check_all_entries();
-  const Code code = checked_code(variant.entry, "the code");
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.copy_weights) {
     copy_ = std::make_unique<WeightsCopy>(weights_);
     weights_ = copy_->view();
   }
+  if (options.verify_weights) check_all_entries();
+  const Code code = checked_code(variant.entry, "the code");
   std::vector<Code> libraries;
   for (const std::string& entry : manifest_.op_libraries)
     libraries.push_back(checked_code(entry, "an op library"));
@@ -160,7 +160,7 @@ void Package::check_ops() const {
 
 void Package::check_all_entries() const {
   for (const auto& [name, data] : archive_.entries())
-    if (!is_unlisted(name)) check_entry(name, data);
+    if (!is_unlisted(name)) check_entry(name, name == "ingot/weights.bin" ? weights_ : data);
   for (const auto& [name, fact] : manifest_.entries) archive_.entry(name);
 }
 
