@@ -13,8 +13,9 @@
 
 namespace ingot {
 namespace {
+constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it cannot have them
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
-}
+}  // namespace
 
 Package::Package(const std::string& path, const ingot_options& options)
     : archive_(path),
@@ -24,6 +25,9 @@ Package::Package(const std::string& path, const ingot_options& options)
       threads_(options.threads) {
   if (options.threads < 0 || options.kv_tokens < 0)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
+  if (options.threads > kMostThreads)
+    bad_input("threads = " + std::to_string(options.threads) + " are more than " +
+              std::to_string(kMostThreads) + "; 0 means the cores that are free");
   const Variant& variant = choose_variant();
   check_ops();
   check_entry(variant.entry);
