@@ -71,6 +71,10 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else ctx.command_path
+            click.echo(f"ingot: {error.format_message()} See {where} --help", err=True)
+            ctx.exit(2)
         except Exception as error:
             if not _is_for_the_user(error):
                 raise

@@ -13,8 +13,8 @@
 
 namespace ingot {
 namespace {
+constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it cannot have them
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
-constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it gets fewer
 constexpr int64_t kMostTokens = int64_t{1} << 40;  // products stay in range
 
 // Why none of the variants runs, after the package's name. The CPU is asked by feature: where it
