@@ -8,13 +8,9 @@ class Borrowed {
  public:
   Borrowed(AtenTensorHandle handle) : handle_(handle) {}
 
-  operator AtenTensorHandle() const {
-    return handle_;
-  }
+  operator AtenTensorHandle() const { return handle_; }
 
-  AtenTensorHandle get() const {
-    return handle_;
-  }
+  AtenTensorHandle get() const { return handle_; }
 
   void reset() const {}
 
@@ -43,9 +39,7 @@ class Borrowed {
 struct BorrowedHandles {
   AtenTensorHandle* handles;
 
-  Borrowed operator[](size_t place) const {
-    return handles[place];
-  }
+  Borrowed operator[](size_t place) const { return handles[place]; }
 
   void clear() const {}
 };
@@ -54,23 +48,18 @@ struct BorrowedHandles {
 template <size_t n>
 class Blocks {
  public:
-  Blocks(
-      std::array<AtenTensorHandle, n> first,
-      const AtenTensorHandle* read,
-      int64_t reads,
-      const AtenTensorHandle* written)
+  Blocks(std::array<AtenTensorHandle, n> first, const AtenTensorHandle* read, int64_t reads,
+         const AtenTensorHandle* written)
       : given_(first), read_(read), reads_(reads), written_(written) {}
 
   // tensors: which of those that are read, then of those that are written, `block` is given.
-  void operator()(
-      void (*block)(AtenTensorHandle*, AtenTensorHandle*),
-      std::initializer_list<int> tensors) {
+  void operator()(void (*block)(AtenTensorHandle*, AtenTensorHandle*),
+                  std::initializer_list<int> tensors) {
     inputs_.assign(given_.begin(), given_.end());
     for (int place : tensors)
       inputs_.push_back(place < reads_ ? read_[place] : written_[place - reads_]);
     block(inputs_.data(), given_.data());
-    for (size_t i = 0; i < n; ++i)
-      x[i] = RAIIAtenTensorHandle(given_[i]);
+    for (size_t i = 0; i < n; ++i) x[i] = RAIIAtenTensorHandle(given_[i]);
   }
 
   std::array<RAIIAtenTensorHandle, n> x;
