@@ -299,7 +299,8 @@ def _without_attention_patterns() -> Iterator[None]:
         yield
     finally:
         fuse_attention._sfdp_init = theirs
-        joint_graph.lazy_init.cache_clear()  # whoever compiles next in this process has them
+        # Whoever compiles next in this process has them.
+        joint_graph.lazy_init.cache_clear()  # type: ignore[attr-defined]
 
 
 @contextmanager

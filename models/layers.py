@@ -103,7 +103,8 @@ class Linear(Stored):
 
     def matrix(self, pieces: list[Tensor]) -> Tensor:
         """W [outputs, inputs] from a checkpoint's tensors."""
-        return torch.cat([w.t() if self.transposed else w for w in pieces])
+        parts = [w.t() if self.transposed else w for w in pieces]
+        return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
 
     def extra_repr(self) -> str:
         return f"{self.inputs}, {self.parts or self.outputs}, bias={self.bias is not None}"

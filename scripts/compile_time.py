@@ -1,13 +1,12 @@
 """What an export takes: seconds by phase and by layer, and memory, for random weights.
 
-    python scripts/compile_time.py [--layers 2,12,22] [--variants float32,bfloat16,int8,int4]
-    python scripts/compile_time.py --checkpoint FOLDER [--quant RECIPE] [--calib FILE]
+    python scripts/compile_time.py [--layers 2,22] [--variants bfloat16,int4]
 
-Each export is a process of its own on a machine that has exported, but not this model: what is made
-once a machine is in the cache, the model's code is not. Checkpoints have the TinyLlama-1.1B shape
-and lie in a temporary folder, with bfloat16 weights; 22 layers take 2.2 GB and their package as much
-again or twice. `anonymous` is the most memory of the process and its compilers at once that is no
-mapping of a file, sampled every 20 ms; what is mapped the kernel takes back when memory is short.
+Each export is a process of its own on a machine that has exported, but not this model: what is
+made once a machine is in the cache, the model's code is not. Checkpoints of bfloat16 weights, and
+packages, lie in a temporary folder, which needs room for three times the weights. `anonymous` is
+the most memory of the process and its compilers at once that lies in no file, sampled every 20 ms;
+what is mapped from a file the kernel takes back when memory is short. Times want an idle machine.
 """
 
 from __future__ import annotations
@@ -15,18 +14,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ingot.profiling.record import UNATTRIBUTED, Record, unattributed
+from ingot.profiling.record import Record, unattributed
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
@@ -83,24 +80,89 @@ def anonymous_mb(process: int) -> float:
     return found
 
 
-def export(checkpoint: Path, output: Path, options: list[str], cache: Path) -> dict[str, Any]:
-    """The record of one export, and its most anonymous memory, with compilers and without."""
+@dataclass(frozen=True)
+class Run:
+    """One export's record, and its peaks in MiB: of anonymous memory, and of all that was resident,
+    files too (proc(5): VmHWM), without compilers."""
+
+    record: Record
+    anonymous_mb: float
+
+    @property
+    def resident_mb(self) -> float:
+        return max(event.counters.get("peak_rss_mb", 0) for event in self.record.events)
+
+    def seconds(self, *, weights: bool) -> float:
+        return sum(e.duration_s for e in self.record.events if (e.name in WEIGHTS) == weights)
+
+
+def export(checkpoint: Path, output: Path, options: list[str], cache: Path) -> Run:
     shutil.rmtree(cache / "compiled", ignore_errors=True)
     command = [sys.executable, "-m", "ingot", "export", str(checkpoint), "-o", str(output)]
     environment = {**os.environ, "INGOT_CACHE_DIR": str(cache)}
-    with (
-        tempfile.TemporaryFile("w+") as out,
-        subprocess.Popen([*command, *options, "--json"], stdout=out, env=environment) as child,
-    ):
-        alone = tree = 0.0
-        while child.poll() is None:
-            tree = max(tree, anonymous_mb(child.pid))
-            time.sleep(0.02)
+    with tempfile.TemporaryFile("w+") as out:
+        with subprocess.Popen(
+            [*command, *options, "--json"], stdout=out, stderr=subprocess.DEVNULL, env=environment
+        ) as child:
+            most = 0.0
+            while child.poll() is None:
+                most = max(most, anonymous_mb(child.pid))
+                time.sleep(0.02)
         if child.returncode:
-            raise SystemExit(child.returncode)
+            raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
         out.seek(0)
-        return {"record": Record.from_dict(json.load(out)), "anonymous_mb": tree}
+        return Run(Record.from_dict(json.load(out)), most)
 
 
-def seconds(record: Record, *, weights: bool) -> float:
-    return sum(e.duration_s for e in record.events if (e.name in WEIGHTS) == weights)
+def table(runs: dict[tuple[str, int], Run]) -> list[str]:
+    rows = [
+        "| | layers | whole, s | graph, s | weights, s | unattributed | anonymous, MiB"
+        " | resident, MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (variant, layers), run in runs.items():
+        wall = run.record.wall_s
+        parts = (
+            f"{wall:.1f} | {run.seconds(weights=False):.1f} | {run.seconds(weights=True):.1f}",
+            f"{unattributed(run.record) / wall:.1%}",
+            f"{run.anonymous_mb:.0f} | {run.resident_mb:.0f}",
+        )
+        rows.append(f"| {variant} | {layers} | {' | '.join(parts)} |")
+    return rows
+
+
+def by_layer(runs: dict[tuple[str, int], Run], variant: str) -> str:
+    """Seconds that a layer more takes, from the fewest layers to the most."""
+    found = {layers: run for (name, layers), run in runs.items() if name == variant}
+    few, many = min(found), max(found)
+    graph, weights = (
+        (found[many].seconds(weights=w) - found[few].seconds(weights=w)) / (many - few)
+        for w in (False, True)
+    )
+    return f"{variant}, a layer more: {graph:.2f} s of the graph, {weights:.2f} s of its weights"
+
+
+@click.command()
+@click.option("--layers", default="2,22", show_default=True)
+@click.option("--variants", default="bfloat16,int4", show_default=True)
+@click.option("--shape", default="tinyllama-1.1b", show_default=True)
+def main(layers: str, variants: str, shape: str) -> None:
+    counts = [int(part) for part in layers.split(",")]
+    runs: dict[tuple[str, int], Run] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cache, output = folder / "cache", folder / "model.pt2"
+        export(ROOT / "demo" / "checkpoint", output, [], cache)
+        for count in counts:
+            checkpoint = write_checkpoint(folder / str(count), count, shape)
+            for variant in variants.split(","):
+                runs[variant, count] = export(checkpoint, output, VARIANTS[variant], cache)
+                click.echo(table({(variant, count): runs[variant, count]})[-1], err=True)
+            shutil.rmtree(checkpoint)
+    click.echo("\n".join(table(runs)))
+    if len(counts) > 1:
+        click.echo("\n".join(by_layer(runs, variant) for variant in variants.split(",")))
+
+
+if __name__ == "__main__":
+    main()
