@@ -10,6 +10,7 @@ import functools
 import gc
 import importlib.util
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,18 +71,26 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else ctx.command_path
+            click.echo(f"ingot: {error.format_message()} See {where} --help", err=True)
+            ctx.exit(2)
         except Exception as error:
             if not _is_for_the_user(error):
                 raise
             click.echo(f"ingot: {_printable(error)}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, process.Stopped) else signal.SIGINT
+            click.echo("ingot: stopped", err=True)
+            ctx.exit(128 + number)  # as shells count
 
 
 def _printable(error: Exception) -> str:
-    """The sentence. It may hold names out of a stranger's file."""
+    """The sentence, in one line. It may hold names out of a stranger's file."""
     from .profiling.terminal import printable
 
-    return printable(str(error))
+    return printable(" ".join(str(error).split()))
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -163,10 +172,12 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     _need("torch", "safetensors")
     from .export.source import export_source
 
-    with _progress() as progress:
-        since = process.start_time()
-        record = export_source(source, output, progress=progress, since=since, **options)
-    gc.freeze()  # the process ends here; to look through all that tracing made takes two seconds
+    try:
+        with process.stoppable(), _progress() as progress:
+            since = process.start_time()
+            record = export_source(source, output, progress=progress, since=since, **options)
+    finally:
+        gc.freeze()  # the process ends; to look through all that tracing made takes two seconds
     if as_json:
         click.echo(json.dumps(record))
     else:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -218,10 +219,16 @@ def export_module(
 
 
 def _check_output(output: Path) -> None:
-    if not output.resolve().parent.is_dir():
-        raise ExportError(
-            f"no folder {output.resolve().parent} to write {output.name} to; make it first"
-        )
+    """Raises ExportError where no file can be put, before hours of work are lost on it."""
+    folder = output.resolve().parent
+    if output.is_dir():
+        raise ExportError(f"{output} is a folder; give the path of a file in it")
+    if output.exists() and not output.is_file():
+        raise ExportError(f"{output} is a device or a pipe; a package is a file of its own")
+    if not folder.is_dir():
+        raise ExportError(f"no folder {folder} to write {output.name} to; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ExportError(f"folder {folder} cannot be written to; choose another")
 
 
 def _export(

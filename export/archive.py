@@ -7,9 +7,11 @@ what is inside.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
+import threading
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,21 +28,28 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # no clock in the file: the same input gives the
 class ArchiveWriter:
     """Writes beside `path` and puts the file there only when all went well.
 
+    A link stays one: what it points to is replaced.
+
     Entries may be streamed, so a weight store never has to fit in memory. `entries` maps each name
     to its size and SHA-256, for the manifest.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.resolve()
         self.entries: dict[str, dict[str, object]] = {}
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        unique = f"{os.getpid()}-{threading.get_ident()}"  # several may write to one path at once
+        self._partial = self.path.with_name(f".{path.name}.{unique}.partial")
 
     def __enter__(self) -> ArchiveWriter:
-        self._partial.unlink(missing_ok=True)  # of a process that was killed
-        # "x": through no link that someone else put there.
-        self._zip = zipfile.ZipFile(self._partial, "x", zipfile.ZIP_STORED, allowZip64=True)
-        self._add("archive_format", [b"pt2"])
-        self._add("byteorder", [b"little"])
+        try:
+            self._partial.unlink(missing_ok=True)  # of a process that was killed
+            # "x": through no link that someone else put there.
+            self._zip = zipfile.ZipFile(self._partial, "x", zipfile.ZIP_STORED, allowZip64=True)
+            self._add("archive_format", [b"pt2"])
+            self._add("byteorder", [b"little"])
+        except BaseException:
+            self._partial.unlink(missing_ok=True)
+            raise
         return self
 
     def __exit__(
@@ -50,11 +59,19 @@ class ArchiveWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._zip.close()
             if kind is None:
+                self._zip.close()
                 self._partial.replace(self.path)
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._discard()
+
+    def _discard(self) -> None:
+        """Of a file that failed nothing more is written, which might fail again."""
+        file, self._zip.fp = self._zip.fp, None
+        self._partial.unlink(missing_ok=True)
+        if file is not None:
+            with contextlib.suppress(OSError):  # what is still in its buffer
+                file.close()
 
     def add(self, name: str, chunks: Iterable[bytes | memoryview] | bytes) -> None:
         """Write one entry and note its size and hash."""

@@ -13,12 +13,13 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class CppBuild:
         self.cached: dict[str, bool] = {}  # whether what is made once a machine was there
         self._folder = Path(tempfile.mkdtemp(prefix="ingot-build-"))
         self._pool = ThreadPoolExecutor(max_workers=4)
+        self._children: set[subprocess.Popen[str]] = set()
+        self._ended = False
         self._headers = {
             header: self._pool.submit(self._precompile, header, small)
             for header, small in ((_MODEL_HEADER, True), (_KERNEL_HEADER, False))
@@ -79,6 +82,10 @@ class CppBuild:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended = True
+        for child in list(self._children):  # of a build that was stopped
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
         self._pool.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -154,21 +161,28 @@ class CppBuild:
         self.cached[name] = folder.is_dir()
         if not self.cached[name]:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=folder.parent))
-            make(staging)
-            try:
-                staging.rename(folder)
-            except OSError:  # another export made it first
-                shutil.rmtree(staging)
+            with cache.staging(folder) as staging:
+                make(staging)
         return folder
 
     def _run(self, command: list[str], what: str, folder: Path | None = None) -> None:
         begun = time.perf_counter()
+        # The compiler's driver has children, which end with their session.
         with subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=folder
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(self._folder)},
+            start_new_session=True,
         ) as child:
             assert child.stderr is not None
+            self._children.add(child)
+            if self._ended:
+                os.killpg(child.pid, signal.SIGKILL)
             complaints = child.stderr.read()
+            self._children.discard(child)
             _, status, used = os.wait4(child.pid, 0)  # with the CPU time of this child alone
             child.returncode = os.waitstatus_to_exitcode(status)
         self._recorder.beside(what, begun, used.ru_utime + used.ru_stime)

@@ -13,6 +13,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,6 +102,16 @@ def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) ->
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+@contextmanager
+def staging(entry: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `entry` by one rename: no half entry is seen, nor left."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry.parent, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+        with suppress(OSError):  # another export made it first
+            Path(name).rename(entry)
+
+
 def find(key: str) -> Compiled | None:
     """None, too, for an entry that is damaged, which is removed."""
     entry = folder() / "compiled" / key
@@ -116,24 +128,18 @@ def find(key: str) -> Compiled | None:
 
 
 def publish(key: str, made: Compiled, sources: list[Path]) -> Compiled:
-    """Keep a compiled graph, and its C++ for the reader. One rename, so no half entry is seen."""
-    entry = folder() / "compiled" / key
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=entry.parent))
-    shutil.copy(made.shared_object, staging / "model.so")
-    for source in sources:
-        shutil.copy(source, staging)
-    described = {
-        "constants": made.constants,
-        "ops": made.ops,
-        "facts": made.facts,
-        "sha256": _sha256(made.shared_object),
-    }
-    (staging / "entry.json").write_text(json.dumps(described))
-    try:
-        staging.rename(entry)
-    except OSError:  # another export published the same entry first
-        shutil.rmtree(staging)
+    """Keep a compiled graph, and its C++ for the reader."""
+    with staging(folder() / "compiled" / key) as entry:
+        shutil.copy(made.shared_object, entry / "model.so")
+        for source in sources:
+            shutil.copy(source, entry)
+        described = {
+            "constants": made.constants,
+            "ops": made.ops,
+            "facts": made.facts,
+            "sha256": _sha256(made.shared_object),
+        }
+        (entry / "entry.json").write_text(json.dumps(described))
     found = find(key)
     assert found is not None
     return found

@@ -8,11 +8,14 @@ space and `<0x0A>` for a byte.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..models.errors import shortened
 from .errors import ExportError
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
@@ -45,22 +48,25 @@ def _decoder_kinds(decoder: dict[str, Any] | None) -> set[str]:
 def token_bytes(tokenizer_json: bytes, vocab_size: int) -> list[bytes]:
     """The bytes each id stands for; special and unused ids stand for none. Raises ExportError."""
     try:
-        spec = json.loads(tokenizer_json)
-        vocab = spec["model"]["vocab"]
-        byte_level = "ByteLevel" in _decoder_kinds(spec.get("decoder"))
-        added = {t["id"]: t for t in spec.get("added_tokens", [])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"tokenizer.json cannot be read ({error}); save it again") from error
+        return _token_bytes(json.loads(tokenizer_json), vocab_size)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ExportError(f"tokenizer.json cannot be read ({error!r}); save it again") from error
+
+
+def _token_bytes(spec: Any, vocab_size: int) -> list[bytes]:
+    vocab = spec["model"]["vocab"]
+    byte_level = "ByteLevel" in _decoder_kinds(spec.get("decoder"))
+    added = {t["id"]: t for t in spec.get("added_tokens", [])}
     pieces = list(vocab.items()) if isinstance(vocab, dict) else []
     if not isinstance(vocab, dict):  # Unigram: a list of [piece, score]
         pieces = [(piece, index) for index, (piece, _) in enumerate(vocab)]
     table = [b""] * vocab_size
     alphabet = _alphabet()
     for piece, index in pieces:
-        if index < vocab_size:
+        if 0 <= index < vocab_size:
             table[index] = _piece_bytes(piece, alphabet if byte_level else None)
     for index, token in added.items():
-        if index < vocab_size:
+        if 0 <= index < vocab_size:
             table[index] = b"" if token.get("special") else token["content"].encode()
     return table
 
@@ -106,15 +112,23 @@ def embedding_facts(checkpoint: Path, positions: int) -> dict[str, object]:
     """
     facts: dict[str, object] = {"pooling": "mean", "normalize": False}
     for module in read_json(checkpoint / "modules.json", []):
-        kind = str(module.get("type", "")).rpartition(".")[2]
+        stated = module if isinstance(module, dict) else {}
+        kind, path = str(stated.get("type")).rpartition(".")[2], str(stated.get("path"))
         if kind == "Normalize":
             facts["normalize"] = True
-        elif kind == "Pooling":
-            facts["pooling"] = _pooling(checkpoint / module["path"] / "config.json")
+        elif kind == "Pooling" and Path(path).name == path:
+            facts["pooling"] = _pooling(checkpoint / path / "config.json")
         elif kind != "Transformer":
-            raise ExportError(f"{checkpoint}/modules.json has a {kind}, which is not supported")
+            raise ExportError(
+                f"{checkpoint}/modules.json has {shortened(module)}, which is not supported"
+            )
     limit = read_json(checkpoint / "sentence_bert_config.json", {}).get("max_seq_length")
     limit = limit or read_json(checkpoint / "tokenizer_config.json", {}).get("model_max_length")
+    if limit is not None and not (_is_number(limit) and limit >= 1):
+        raise ExportError(
+            f"{checkpoint}: a text's most tokens are {shortened(limit)} by its"
+            " sentence_bert_config.json or tokenizer_config.json; it must be a positive integer"
+        )
     facts["max_tokens"] = min(int(limit or positions), positions)
     return facts
 
@@ -133,13 +147,18 @@ def _pooling(path: Path) -> str:
 
 
 def read_json(path: Path, default: Any) -> Any:
-    """What a file of the checkpoint says; `default` if there is none. Raises ExportError."""
+    """What a file of the checkpoint says, of the kind that `default` is, which it is if there is no
+    file. Raises ExportError."""
     if not path.is_file():
         return default
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"{path} is not JSON ({error}); save it again") from error
+    if type(found) is not type(default):
+        kind = "an object" if isinstance(default, dict) else "a list"
+        raise ExportError(f"{path} is not {kind}; take the original file")
+    return found
 
 
 def generation_defaults(checkpoint: Path) -> dict[str, object]:
@@ -149,11 +168,37 @@ def generation_defaults(checkpoint: Path) -> dict[str, object]:
         given = read_json(checkpoint / name, {})
         found |= {k: v for k, v in given.items() if v is not None}
     stops = found.get("eos_token_id", [])
-    return {
+    sampling: dict[str, object] = {
         "bos_token_id": found.get("bos_token_id"),
         "eos_token_ids": stops if isinstance(stops, list) else [stops],
-        "do_sample": bool(found.get("do_sample", False)),
-        "temperature": float(found.get("temperature", 1.0)),
-        "top_k": int(found.get("top_k", 0)),
-        "top_p": float(found.get("top_p", 1.0)),
+        "do_sample": found.get("do_sample", False),
+        "temperature": found.get("temperature", 1.0),
+        "top_k": found.get("top_k", 0),
+        "top_p": found.get("top_p", 1.0),
     }
+    for name, value in sampling.items():
+        allows, what = _GENERATION[name]
+        if not allows(value):
+            raise ExportError(
+                f"{checkpoint}: {name.removesuffix('s')} of its generation_config.json or"
+                f" config.json is {shortened(value)}; it must be {what}"
+            )
+    return sampling
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and -1 <= value < 1 << 31  # old files have -1 for none
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+_GENERATION: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bos_token_id": (lambda v: v is None or _is_id(v), "a token id"),
+    "eos_token_ids": (lambda v: all(map(_is_id, v)), "a token id, or a list of them"),
+    "do_sample": (lambda v: isinstance(v, bool), "true or false"),
+    "temperature": (lambda v: _is_number(v) and v >= 0, "a number from 0"),
+    "top_k": (lambda v: _is_id(v) and v >= 0, "an integer from 0"),
+    "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1"),
+}

@@ -115,8 +115,13 @@ def outline(
     image_size: int | None = None,
 ) -> tuple[dict[str, Any], Family, Any]:
     """What config.json alone says: its fields, the family, and the model on the meta device."""
+    if checkpoint.exists() and not checkpoint.is_dir():
+        raise CheckpointError(f"{checkpoint} is a file; give the folder that holds config.json")
     if not checkpoint.is_dir():
-        raise CheckpointError(f"no checkpoint folder {checkpoint}; give a folder with config.json")
+        raise CheckpointError(
+            f"no checkpoint folder {checkpoint}; give a folder with config.json (a model's name on"
+            " a hub is no folder: download it first)"
+        )
     where = checkpoint / "config.json"
     values = disk.read_json(where)
     config, family = read_config(values, str(where))

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shortened
 
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is missing; give a checkpoint folder in the Hugging Face layout"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take the original file") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a JSON object; take the original file")
@@ -42,7 +42,13 @@ def tensor_files(checkpoint: Path) -> dict[str, Path]:
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict):
             raise CheckpointError(f"{index} has no weight_map; take the original file")
-        listed = {name: checkpoint / Path(str(file)).name for name, file in shards.items()}
+        for file in shards.values():
+            if not isinstance(file, str) or len(file) > 255 or Path(file).name != file:
+                raise CheckpointError(
+                    f"{index} names {shortened(file)}, which is no file beside it; take the"
+                    " original file"
+                )
+        listed = {name: checkpoint / file for name, file in shards.items()}
         held = {path: set(_names(path)) for path in sorted(set(listed.values()))}
         for name, path in listed.items():
             if name not in held[path]:
@@ -52,10 +58,27 @@ def tensor_files(checkpoint: Path) -> dict[str, Path]:
     return dict.fromkeys(_names(path), path)
 
 
+# What checkpoints also come as, and what to do then.
+_OTHER_FORMATS = {
+    "*.safetensors": "the folder holds {}: copy the whole checkpoint, with its index",
+    "*.bin": "{} is a pickle, which may run any code when it is read: take the checkpoint's"
+    " safetensors, or convert it with transformers' save_pretrained",
+    "*.gguf": "{} is of another layout: take the checkpoint that it was made from",
+}
+
+
+def _missing(path: Path) -> CheckpointError:
+    for pattern, advice in _OTHER_FORMATS.items():
+        found = [other.name for other in sorted(path.parent.glob(pattern)) if other.is_file()]
+        if found:
+            return CheckpointError(f"{path} is missing; {advice.format(found[0])}")
+    return CheckpointError(f"{path} is missing; copy the whole checkpoint")
+
+
 def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; copy the whole checkpoint")
     try:
+        if not path.is_file():
+            raise _missing(path)
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except (SafetensorError, OSError) as error:

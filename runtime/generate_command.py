@@ -33,6 +33,8 @@ def run(
 ) -> None:
     if (prompt is None) == (tokens is None):
         raise BadInput("give either --prompt TEXT or --tokens 1,2,3")
+    if prompt == "":
+        raise BadInput("the prompt is empty; give some text, or the first token's id with --tokens")
     begun = process.now()
     if copy_weights and path.suffix == ".onnx":
         raise BadInput("--copy-weights is for packages; ONNX Runtime has a copy of its own")

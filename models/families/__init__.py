@@ -13,8 +13,8 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from ..config import Config
-from ..errors import CheckpointError
+from ..config import Config, Rope
+from ..errors import CheckpointError, shortened
 from .family import Family, Fields
 
 __all__ = ["Family", "Fields", "known_families", "read_config"]
@@ -46,24 +46,36 @@ def read_config(values: dict[str, Any], where: str) -> tuple[Any, Family]:
 
     Raises CheckpointError, naming what it cannot use.
     """
-    name = (values.get("architectures") or [None])[0]
+    name = _architecture(values, where)
     family = known_families().get(name)
     if family is None:
         known = ", ".join(sorted(known_families()))
-        raise CheckpointError(f"{where}: architecture '{name}' is not known; known are {known}")
+        raise CheckpointError(
+            f"{where}: architecture {shortened(name)} is not known; known are {known}"
+        )
     fields = Fields(values)
     try:
         config = family.read(fields)
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{where}: {error}") from error
     for field, value in fields.unread():
         if field not in _INERT and value not in (None, False, 0, [], {}):
             raise CheckpointError(
-                f"{where}: field '{field}' = {value!r} is not understood for {name}, and may"
-                " change its results; remove it if it does not"
+                f"{where}: field {shortened(field)} = {shortened(value)} is not understood for"
+                f" {name}, and may change its results; remove it if it does not"
             )
     _check(config, where)
     return config, family
+
+
+def _architecture(values: dict[str, Any], where: str) -> str:
+    names = values.get("architectures")
+    if not (isinstance(names, list) and names and isinstance(names[0], str)):
+        raise CheckpointError(
+            f"{where}: architectures is {shortened(names)}; it must be a list with the name of the"
+            " model's class"
+        )
+    return names[0]
 
 
 def _check(config: Any, where: str) -> None:
@@ -73,8 +85,8 @@ def _check(config: Any, where: str) -> None:
         if field.name.startswith("num_") or field.name.endswith(("_size", "_dim", "_len"))
     }
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise CheckpointError(f"{where}: {name} is {value!r}; it must be a positive integer")
+        if value < 1:  # one that was computed: those that were read are checked
+            raise CheckpointError(f"{where}: {name} is {value}; it must be a positive integer")
     if isinstance(config, Config):
         _check_decoder(config, where)
     elif config.hidden_size % config.num_heads or config.head_dim > 256:
@@ -90,13 +102,21 @@ def _check_decoder(config: Config, where: str) -> None:
             f"{where}: {config.num_heads} attention heads cannot share {config.num_kv_heads}"
             " key-value heads; one must divide the other"
         )
-    rotary = config.rope.rotary_dim(config.head_dim) if config.rope else 0
-    if rotary % 2 or config.head_dim > 256:
+    if config.head_dim > 256:
+        raise CheckpointError(f"{where}: head_dim is {config.head_dim}; heads of 256 at most work")
+    for rope in filter(None, (config.rope, config.local_rope)):
+        _check_rope(rope, config.head_dim, where)
+
+
+def _check_rope(rope: Rope, head_dim: int, where: str) -> None:
+    rotary = rope.rotary_dim(head_dim)
+    if rotary % 2 or not 2 <= rotary <= head_dim:
         raise CheckpointError(
-            f"{where}: head_dim {config.head_dim}, of which {rotary} rotate: at most 256, and those"
-            " that rotate must be even"
+            f"{where}: of head_dim {head_dim}, {rotary} would rotate; it must be an even number"
         )
-    if config.windows and len(config.windows) != config.num_layers:
-        raise CheckpointError(
-            f"{where}: layer_types has {len(config.windows)} entries for {config.num_layers} layers"
-        )
+    for name in ("short_factor", "long_factor") if rope.kind == "longrope" else ():
+        factors = getattr(rope, name)
+        if len(factors) != rotary // 2:
+            raise CheckpointError(
+                f"{where}: {name} has {len(factors)} numbers for the {rotary // 2} waves of a head"
+            )

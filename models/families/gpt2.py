@@ -13,16 +13,16 @@ _INERT += " summary_first_dropout task_specific_params gradient_checkpointing"
 def read_gpt2(fields: Fields) -> Config:
     for name in _INERT.split():
         fields.get(name)
-    if not fields.get("scale_attn_weights", True):
+    if not fields.flag("scale_attn_weights", True):
         raise ValueError("scale_attn_weights false is not supported")
-    hidden, heads = fields["n_embd"], fields["n_head"]
-    positions = fields.get("n_positions", 1024)
+    hidden, heads = fields.size("n_embd"), fields.size("n_head")
+    positions = fields.size("n_positions", 1024)
     return Config(
         architecture=fields["architectures"][0],
-        vocab_size=fields["vocab_size"],
+        vocab_size=fields.size("vocab_size"),
         hidden_size=hidden,
-        intermediate_size=fields.get("n_inner", 4 * hidden),
-        num_layers=fields["n_layer"],
+        intermediate_size=fields.size("n_inner", 4 * hidden),
+        num_layers=fields.layers("n_layer"),
         num_heads=heads,
         num_kv_heads=heads,
         head_dim=hidden // heads,
@@ -30,13 +30,13 @@ def read_gpt2(fields: Fields) -> Config:
         learned_positions=positions,
         rope=None,
         norm="layer",
-        norm_eps=fields.get("layer_norm_epsilon", 1e-5),
+        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
         activation=read_activation(fields, "activation_function", "gelu_new"),
         gated_mlp=False,
         qkv_bias=True,
         output_bias=True,
         mlp_bias=True,
-        tied_head=bool(fields.get("tie_word_embeddings", True)),
+        tied_head=fields.flag("tie_word_embeddings", True),
         fused_projections=True,
         transposed=True,
     )

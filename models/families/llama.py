@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from ..config import Config
-from .family import Family, Fields, read_decoder, read_windows
+from .family import Family, Fields, read_decoder, read_window, read_windows
 
 
 def read_llama(fields: Fields) -> Config:
-    bias = bool(fields.get("attention_bias"))
-    mlp_bias = bool(fields.get("mlp_bias"))
+    bias = fields.flag("attention_bias")
+    mlp_bias = fields.flag("mlp_bias")
     return read_decoder(fields, qkv_bias=bias, output_bias=bias, mlp_bias=mlp_bias)
 
 
 def read_mistral(fields: Fields) -> Config:
-    windows = read_windows(fields, fields.get("sliding_window"), lambda layer: True)
+    windows = read_windows(fields, read_window(fields), lambda layer: True)
     return read_decoder(fields, windows=windows)
 
 

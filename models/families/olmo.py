@@ -7,14 +7,14 @@ from .family import Family, Fields, read_decoder
 
 
 def read_olmo2(fields: Fields) -> Config:
-    bias = bool(fields.get("attention_bias"))
+    bias = fields.flag("attention_bias")
     return read_decoder(
         fields,
         qkv_bias=bias,
         output_bias=bias,
         norms="after",
         query_key_norm="full",
-        norm_eps=fields.get("rms_norm_eps", 1e-5),
+        norm_eps=fields.number("rms_norm_eps", 1e-5),
     )
 
 

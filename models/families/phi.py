@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ..config import Config
-from .family import Family, Fields, read_decoder, read_windows
+from .family import Family, Fields, read_decoder, read_window, read_windows
 
 
 def read_phi3(fields: Fields) -> Config:
-    bias = bool(fields.get("attention_bias"))
+    bias = fields.flag("attention_bias")
     return read_decoder(
         fields,
-        norm_eps=fields.get("rms_norm_eps", 1e-5),
-        windows=read_windows(fields, fields.get("sliding_window"), lambda layer: True),
+        norm_eps=fields.number("rms_norm_eps", 1e-5),
+        windows=read_windows(fields, read_window(fields), lambda layer: True),
         qkv_bias=bias,
         output_bias=bias,
         fused_projections=True,

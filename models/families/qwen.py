@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..config import Config
-from .family import Family, Fields, read_decoder, read_windows
+from .family import Family, Fields, read_decoder, read_window, read_windows
 
 
 def _windows(fields: Fields) -> tuple[int | None, ...]:
     """The layers from max_window_layers on slide, if sliding is on at all."""
-    window, first = fields.get("sliding_window"), fields.get("max_window_layers", 28)
-    used = window if fields.get("use_sliding_window") else None
-    return read_windows(fields, used, lambda layer: layer >= first)
+    first, slides = fields.get("max_window_layers", 28), fields.flag("use_sliding_window")
+    window = read_window(fields)
+    return read_windows(fields, window if slides else None, lambda layer: layer >= first)
 
 
 def read_qwen2(fields: Fields) -> Config:
@@ -18,14 +18,14 @@ def read_qwen2(fields: Fields) -> Config:
 
 
 def read_qwen3(fields: Fields) -> Config:
-    bias = bool(fields.get("attention_bias"))
+    bias = fields.flag("attention_bias")
     return read_decoder(
         fields,
         qkv_bias=bias,
         output_bias=bias,
         windows=_windows(fields),
         query_key_norm="head",
-        head_dim=fields.get("head_dim", 128),
+        head_dim=fields.size("head_dim", 128),
     )
 
 

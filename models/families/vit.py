@@ -15,23 +15,22 @@ def _reader(*, distilled: bool = False, two_heads: bool = False) -> Callable[[Fi
     def read(fields: Fields) -> ImageConfig:
         for name in _INERT.split():
             fields.get(name)
-        names = fields.get("id2label", {str(i): f"LABEL_{i}" for i in range(2)})
-        labels = tuple(str(names[key]) for key in sorted(names, key=int))
-        size = fields.get("image_size", 224)
+        labels = _labels(fields)
+        size = fields.size("image_size", 224)
         return ImageConfig(
             architecture=fields["architectures"][0],
-            hidden_size=fields["hidden_size"],
-            intermediate_size=fields["intermediate_size"],
-            num_layers=fields["num_hidden_layers"],
-            num_heads=fields["num_attention_heads"],
-            norm_eps=fields.get("layer_norm_eps", 1e-12),
+            hidden_size=fields.size("hidden_size"),
+            intermediate_size=fields.size("intermediate_size"),
+            num_layers=fields.layers("num_hidden_layers"),
+            num_heads=fields.size("num_attention_heads"),
+            norm_eps=fields.number("layer_norm_eps", 1e-12),
             norms="before",
             activation=read_activation(fields, default="gelu"),
-            qkv_bias=bool(fields.get("qkv_bias", True)),
-            num_channels=fields.get("num_channels", 3),
+            qkv_bias=fields.flag("qkv_bias", True),
+            num_channels=fields.size("num_channels", 3),
             image_size=size,
             trained_image_size=size,
-            patch_size=fields.get("patch_size", 16),
+            patch_size=fields.size("patch_size", 16),
             num_labels=len(labels),
             labels=labels,
             distilled=distilled,
@@ -39,6 +38,14 @@ def _reader(*, distilled: bool = False, two_heads: bool = False) -> Callable[[Fi
         )
 
     return read
+
+
+def _labels(fields: Fields) -> tuple[str, ...]:
+    names = fields.section("id2label") or {str(i): f"LABEL_{i}" for i in range(2)}
+    try:
+        return tuple(str(names[str(i)]) for i in range(len(names)))
+    except KeyError as error:
+        raise ValueError(f"id2label lacks the number {error}; take the original file") from error
 
 
 def _names(prefix: str) -> tuple[tuple[str, str], ...]:

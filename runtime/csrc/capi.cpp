@@ -45,6 +45,21 @@ ingot_status guarded(Body body) {
   }
 }
 
+void need(const void* pointer, const char* argument) {
+  if (!pointer) ingot::bad_input(std::string(argument) + " is NULL");
+}
+
+// Of tokens that are refused none is read: their count may be a negative number that was converted.
+void check_tokens(const ingot_session* session, const int64_t* tokens, size_t count) {
+  need(session, "session");
+  if (count) need(tokens, "tokens");
+  const auto longest = static_cast<size_t>(session->package->manifest().decoder.max_seq_len);
+  if (count > longest)
+    ingot::bad_input("the prompt is too long: " + std::to_string(count) + " tokens, where the " +
+                     "package takes " + std::to_string(longest) +
+                     " in all; shorten it, or export with a larger --max-seq-len");
+}
+
 // The caller's struct, as much of it as the caller knows, over our defaults.
 template <class T>
 T known(const T* given, T defaults) {
@@ -71,6 +86,8 @@ void refuse_cancelled(const ingot::Job& job) {
 
 ingot::Job generate_job(ingot_session* session, const int64_t* tokens, size_t count,
                         const ingot_sampling& sampling) {
+  check_tokens(session, tokens, count);
+  if (sampling.stop_count) need(sampling.stop_tokens, "stop_tokens");
   if (sampling.max_new_tokens < 1) ingot::bad_input("max_new_tokens must be at least 1");
   if (!(sampling.temperature >= 0)) ingot::bad_input("temperature must not be negative");
   if (sampling.top_k < 0) ingot::bad_input("top_k must not be negative; 0 turns it off");
@@ -121,6 +138,8 @@ const char* ingot_last_error(void) { return last_error.c_str(); }
 ingot_status ingot_package_open(const char* path, const ingot_options* options,
                                 ingot_package** package) {
   return guarded([&] {
+    need(path, "path");
+    need(package, "package");
     *package =
         new ingot_package(path, known(options, {sizeof(ingot_options), 0, 0, 0, 0, nullptr}));
   });
@@ -129,12 +148,16 @@ void ingot_package_close(ingot_package* package) {
   if (package && !package->in_child()) delete package;
 }
 const char* ingot_package_manifest(const ingot_package* package) {
-  return package->manifest_json();
+  return package ? package->manifest_json() : nullptr;
 }
 
 ingot_status ingot_package_entry(const ingot_package* package, const char* name, const void** data,
                                  size_t* bytes) {
   return guarded([&] {
+    need(package, "package");
+    need(name, "name");
+    need(data, "data");
+    need(bytes, "bytes");
     if (!package->archive().has(name))
       ingot::bad_input(std::string("the package has no entry ") + name);
     const std::string_view entry = package->archive().entry(name);
@@ -146,6 +169,9 @@ ingot_status ingot_package_entry(const ingot_package* package, const char* name,
 ingot_status ingot_package_token_bytes(const ingot_package* package, int64_t token,
                                        const char** data, size_t* bytes) {
   return guarded([&] {
+    need(package, "package");
+    need(data, "data");
+    need(bytes, "bytes");
     const std::string_view piece = package->token_bytes(token);
     *data = piece.data();
     *bytes = piece.size();
@@ -154,6 +180,8 @@ ingot_status ingot_package_token_bytes(const ingot_package* package, int64_t tok
 
 ingot_status ingot_read_manifest(const char* path, char** json) {
   return guarded([&] {
+    need(path, "path");
+    need(json, "json");
     const ingot::Archive archive(path);
     const std::string_view manifest = archive.entry("ingot/manifest.json");
     ingot::parse_manifest(manifest, path);
@@ -167,6 +195,8 @@ void ingot_free(void* memory) { std::free(memory); }
 
 ingot_status ingot_session_create(ingot_package* package, ingot_session** session) {
   return guarded([&] {
+    need(package, "package");
+    need(session, "session");
     package->engine();  // refuses where there is none
     *session = new ingot_session{package, {}};
   });
@@ -177,10 +207,11 @@ void ingot_session_close(ingot_session* session) {
   delete session;
 }
 void ingot_session_reset(ingot_session* session) {
-  if (session->package->engine().in_child()) return;
+  if (!session || session->package->engine().in_child()) return;
   session->package->engine().release(session->sequence);
 }
 int64_t ingot_session_length(const ingot_session* session) {
+  if (!session) return 0;
   ingot::Engine& engine = session->package->engine();
   return engine.in_child() ? 0 : engine.length(session->sequence);
 }
@@ -202,6 +233,8 @@ ingot_status ingot_session_generate(ingot_session* session, const int64_t* token
 ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens, size_t count,
                                   float* logits) {
   return guarded([&] {
+    check_tokens(session, tokens, count);
+    if (count) need(logits, "logits");
     const int64_t vocab_size = session->package->manifest().decoder.vocab_size;
     run_for_logits(session, tokens, count, count, [&](const float* made, int64_t rows) {
       logits = std::copy_n(made, rows * vocab_size, logits);
@@ -212,6 +245,9 @@ ingot_status ingot_session_logits(ingot_session* session, const int64_t* tokens,
 ingot_status ingot_session_score(ingot_session* session, const int64_t* tokens, size_t count,
                                  const int64_t* targets, size_t target_count, double* log_probs) {
   return guarded([&] {
+    check_tokens(session, tokens, count);
+    if (target_count) need(targets, "targets");
+    if (target_count) need(log_probs, "log_probs");
     const int64_t vocab_size = session->package->manifest().decoder.vocab_size;
     check_targets(targets, target_count, count, vocab_size);
     run_for_logits(session, tokens, count, target_count, [&](const float* made, int64_t rows) {
@@ -225,8 +261,13 @@ ingot_status ingot_session_score(ingot_session* session, const int64_t* tokens, 
 ingot_status ingot_run(ingot_package* package, const ingot_array* inputs, size_t count,
                        ingot_results** results) {
   return guarded([&] {
+    need(package, "package");
+    need(results, "results");
+    if (count) need(inputs, "inputs");
     std::vector<ingot::Array> arrays;
-    for (size_t i = 0; i < count; i++) {
+    const size_t read = std::min(count, package->manifest().signature.inputs.size() + 1);
+    for (size_t i = 0; i < read; i++) {  // one too many is refused as any number is
+      if (inputs[i].ndim) need(inputs[i].shape, "an input's shape");
       if (inputs[i].ndim < 0 || inputs[i].ndim > 8)
         ingot::bad_input("input " + std::to_string(i) + " has " + std::to_string(inputs[i].ndim) +
                          " dimensions; at most 8 work");
@@ -236,9 +277,11 @@ ingot_status ingot_run(ingot_package* package, const ingot_array* inputs, size_t
     *results = new ingot_results(package->run(arrays));
   });
 }
-size_t ingot_results_count(const ingot_results* results) { return results->count(); }
+size_t ingot_results_count(const ingot_results* results) { return results ? results->count() : 0; }
 ingot_status ingot_results_get(const ingot_results* results, size_t index, ingot_array* array) {
   return guarded([&] {
+    need(results, "results");
+    need(array, "array");
     if (index >= results->count())
       ingot::bad_input("there is no result " + std::to_string(index) + " of " +
                        std::to_string(results->count()));
@@ -251,35 +294,49 @@ void ingot_results_free(ingot_results* results) { delete results; }
 
 ingot_status ingot_embed(ingot_package* package, const int64_t* tokens, const size_t* lengths,
                          size_t count, float* embeddings) {
-  return guarded([&] { package->embed(tokens, lengths, count, embeddings); });
+  return guarded([&] {
+    need(package, "package");
+    if (count) need(tokens, "tokens");
+    if (count) need(lengths, "lengths");
+    if (count) need(embeddings, "embeddings");
+    package->embed(tokens, lengths, count, embeddings);
+  });
 }
 
 void ingot_trace_start(void) {
   guarded([] { ingot::trace_start(); });
 }
 ingot_status ingot_trace_write(const char* path) {
-  return guarded([&] { ingot::trace_write(path); });
+  return guarded([&] {
+    need(path, "path");
+    ingot::trace_write(path);
+  });
 }
 
 ingot_status ingot_control_get(size_t index, ingot_control* control) {
   return guarded([&] {
+    need(control, "control");
     const ingot_host_control* row = ingot::host().control(index);
     if (!row) ingot::bad_input("there is no control " + std::to_string(index));
     *control = {row->name, row->variable, row->value, row->meaning};
   });
 }
 ingot_status ingot_control_set(const char* name, const char* value) {
-  return guarded([&] { refuse(ingot::host().control_set(name, value)); });
+  return guarded([&] {
+    need(name, "name");
+    need(value, "value");
+    refuse(ingot::host().control_set(name, value));
+  });
 }
 ingot_status ingot_controls_report(void) {
   return guarded([&] { refuse(ingot::host().controls_report()); });
 }
 
 double ingot_measure_read(ingot_package* package, size_t bytes) {
-  return package->measure_read(bytes);
+  return package ? package->measure_read(bytes) : 0;
 }
 double ingot_measure_memory(const void* data, size_t bytes, int32_t threads) {
-  return ingot::measure_read(data, bytes, threads);
+  return data ? ingot::measure_read(data, bytes, threads) : 0;
 }
 double ingot_measure_flops(int32_t threads) {
   double rate = 0;

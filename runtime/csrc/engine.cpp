@@ -43,7 +43,7 @@ void Engine::check(const Job& job) {
       std::to_string(prompt) + " tokens with what the session holds" +
       (job.max_new_tokens ? ", and " + std::to_string(job.max_new_tokens) + " new ones" : "");
   // The last new token is not fed, but it has a position all the same.
-  if (prompt + job.max_new_tokens > limits_.max_seq_len)
+  if (job.max_new_tokens > limits_.max_seq_len - prompt)  // a sum might overflow
     bad_input("the prompt is too long: " + asked + ", where the package takes " +
               std::to_string(limits_.max_seq_len) +
               " in all; shorten it, ask for fewer, or export with a larger --max-seq-len");

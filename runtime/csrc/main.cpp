@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -64,6 +65,13 @@ double peak_rss_mb() {
   return 0;
 }
 
+// Comparisons let NaN through.
+const CLI::Validator kFinite(
+    [](std::string& text) {
+      return text.find_first_of("nN") == std::string::npos ? "" : text + " is no number";
+    },
+    "FINITE");
+
 Options parse(int argc, char** argv) {
   Options o;
   CLI::App app("Generate from an Ingot package.\n\n  ingot-run model.pt2 --tokens 1,2,3 --json");
@@ -73,12 +81,13 @@ Options parse(int argc, char** argv) {
       ->excludes(tokens);
   app.add_option("--max-new-tokens", o.max_new_tokens, "Tokens to generate at most")
       ->capture_default_str();
-  app.add_option("--temperature", o.temperature, "0: greedy")->check(CLI::NonNegativeNumber);
+  app.add_option("--temperature", o.temperature, "0: greedy")
+      ->check(CLI::NonNegativeNumber & kFinite);
   app.add_option("--top-k", o.top_k, "Sample from the k likeliest; 0: off")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--top-p", o.top_p, "Sample from the likeliest that hold this mass; 1: off")
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--seed", o.seed, "Seed of the sampler");
+      ->check(CLI::Range(0.0, 1.0) & kFinite);
+  app.add_option("--seed", o.seed, "Seed of the sampler")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", o.threads, "Threads of a step; 0: the cores that are free");
   app.add_flag("--copy-weights", o.copy_weights,
                "To memory of this process alone, in huge pages: slower to open, may run faster");
@@ -113,7 +122,9 @@ std::vector<int64_t> prompt(const Options& o) {
     return o.tokens;
   }
   std::ifstream file(o.tokens_file);
-  if (!file) throw Failure{INGOT_BAD_INPUT, "cannot read " + o.tokens_file};
+  std::error_code error;
+  if (!file || std::filesystem::is_directory(o.tokens_file, error))
+    throw Failure{INGOT_BAD_INPUT, "cannot read " + o.tokens_file + "; give a file of token ids"};
   std::string text((std::istreambuf_iterator<char>(file)), {});
   for (char& c : text)
     if (c == ',') c = ' ';

@@ -13,6 +13,7 @@
 
 namespace ingot {
 namespace {
+constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it cannot have them
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
 
 // What the manifest cannot list, or need not: constant, or the signatures of the manifest itself.
@@ -39,6 +40,9 @@ Package::Package(const std::string& path, const ingot_options& options)
       threads_(options.threads) {
   if (options.threads < 0 || options.kv_tokens < 0)
     bad_input("threads and kv_tokens must not be negative; 0 means the default");
+  if (options.threads > kMostThreads)
+    bad_input("threads = " + std::to_string(options.threads) + " are more than " +
+              std::to_string(kMostThreads) + "; 0 means the cores that are free");
   const Variant& variant = choose_variant();
   check_ops();
   weights_ = archive_.entry("ingot/weights.bin");
