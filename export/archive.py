@@ -14,7 +14,6 @@ import struct
 import threading
 import zipfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -42,8 +41,8 @@ class ArchiveWriter:
         self._partial = self.path.with_name(f".{path.name}.{unique}.partial")
 
     def __enter__(self) -> ArchiveWriter:
-        self._partial.unlink(missing_ok=True)  # of a process that was killed
         try:
+            self._partial.unlink(missing_ok=True)  # of a process that was killed
             # "x": through no link that someone else put there.
             self._zip = zipfile.ZipFile(self._partial, "x", zipfile.ZIP_STORED, allowZip64=True)
             self._add("archive_format", [b"pt2"])
@@ -91,13 +90,9 @@ class ArchiveWriter:
         padding = -(start + 4) % ALIGNMENT
         info.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
         size, digest = 0, hashlib.sha256()
-        with (
-            self._zip.open(info, "w", force_zip64=True) as entry,
-            ThreadPoolExecutor(1) as beside,  # hashing takes as long as writing
-        ):
+        with self._zip.open(info, "w", force_zip64=True) as entry:
             for chunk in chunks:
-                hashed = beside.submit(digest.update, chunk)
                 entry.write(chunk)
-                hashed.result()
+                digest.update(chunk)
                 size += len(chunk)
         return size, digest.hexdigest()

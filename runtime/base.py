@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadInput, IngotError
+from .errors import BadInput, BadPackage, IngotError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 
 class BasePackage(ABC):
-    """manifest: what the package says of itself (docs/format.md). variant: the name of the code
-    that was loaded, "x86-64-v3"; None where there is none to choose."""
+    """manifest: what the package says of itself (docs/format.md)."""
 
     path: str
-    variant: str | None = None
     manifest: dict[str, Any]
 
     @abstractmethod
@@ -86,12 +84,17 @@ class BasePackage(ABC):
             raise BadInput(f"{self.path} has no tokenizer; give token ids instead of text")
         from tokenizers import Tokenizer
 
-        with self._refusing("tokenizer.json cannot be read"):
+        try:
             return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+        except ValueError as error:
+            raise BadPackage(
+                f"the tokenizer.json of {self.path} cannot be read ({error}); export it again from"
+                " a checkpoint whose tokenizer works"
+            ) from error
 
     @contextmanager
     def _refusing(self, what: str) -> Iterator[None]:
-        """The tokenizer is a stranger's: what its library makes of it becomes a BadInput.
+        """The tokenizer is a stranger's: what its library fails with becomes a BadInput.
 
         A pattern that would search for ever ends in a panic of the library's, which Python sees as
         an exception that is none of `Exception`'s.

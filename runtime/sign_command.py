@@ -38,6 +38,8 @@ def sign(path: Path, output: Path, key: Path, comment: str = "") -> signing.Sign
 def _write(source: IO[bytes], start: int, tail: bytes, output: Path) -> None:
     """The first `start` bytes of `source`, then `tail`."""
     target = output.resolve()  # of a link, what it points to is replaced, not the link
+    if target.exists() and not target.is_file():
+        raise BadInput(f"{output} is no file to write a package to; give the path of one")
     try:
         with tempfile.NamedTemporaryFile(
             dir=target.parent, prefix=f".{target.name}.", suffix=".partial", delete=False

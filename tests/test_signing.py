@@ -391,6 +391,15 @@ def test_a_disk_that_is_full(package: Path, keys: Keys, tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == names
 
 
+def test_outputs_that_are_no_files(package: Path, keys: Keys, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for output in (pipe, tmp_path):
+        with pytest.raises(BadInput, match="is no file to write a package to"):
+            sign(package, output, keys.private)
+    assert pipe.is_fifo()
+
+
 def test_interrupted(
     package: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingot.runtime import BadInput, Package
+from ingot.runtime import BadInput, BadPackage, Package
 
 PATTERN = {"type": "Split", "pattern": {"Regex": "(((a+)+)+)+$"}, "behavior": "Isolated"}
 MODEL = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
@@ -30,7 +30,7 @@ class WithTokenizer(Package):
     [b"", b"{}", b"\xff", b"[" * 100_000, b'{"model": {"type": "BPE", "vocab": 1}}'],
 )
 def test_unreadable(data: bytes) -> None:
-    with pytest.raises(BadInput, match="its tokenizer.json cannot be read"):
+    with pytest.raises(BadPackage, match="tokenizer.json of model.pt2 cannot be read"):
         WithTokenizer(data).encode("a")
 
 

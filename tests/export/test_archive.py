@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import zipfile
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_writes_through_no_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("kept")
     output = tmp_path / "model.pt2"
-    (tmp_path / f".model.pt2.{os.getpid()}.partial").symlink_to(victim)
+    (tmp_path / f".model.pt2.{os.getpid()}-{threading.get_ident()}.partial").symlink_to(victim)
     with ArchiveWriter(output) as archive:
         archive.add("ingot/a", b"a")
     assert zipfile.is_zipfile(output)
