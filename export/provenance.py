@@ -10,31 +10,25 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sympy
-import torch
 from torch.fx import Node
 
 from ..custom_ops.cost import Cost, Load
-from ..custom_ops.declare import NAMESPACE, OPS
+from ..custom_ops.declare import NAMESPACE
 from ..profiling.calls import Call
+from .nodes import Sized, computes, cost_of, flops_of, modules_of, source_of, tensors_of
 
 LOAD = Load(*sympy.symbols("context pairs"))  # of a step that says both, as formulas
 
-_PACKAGE = Path(__file__).parents[1]
-_TORCH = str(Path(torch.__file__).parent)
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _RECORD = r'RAIIAtenRecordFunctionHandle record_\w+\("(\w+)"'
 _SHIM = "aoti_torch_cpu_"
-_POINTWISE, _REDUCTION = torch.Tag.pointwise, getattr(torch.Tag, "reduction", None)
 
 
 @dataclass
@@ -103,21 +97,6 @@ def as_run(calls: Sequence[Call], wrapper: str, kernels: str) -> list[Call]:
     return found
 
 
-class _Sized(NamedTuple):
-    """A tensor as costs see it, its sizes sympy expressions."""
-
-    shape: tuple[Any, ...]
-    dtype: torch.dtype
-
-    @property
-    def numel(self) -> Any:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> Any:
-        return self.numel * self.dtype.itemsize
-
-
 class _Reader:
     """Reads what a graph holds that Inductor has lowered."""
 
@@ -138,8 +117,8 @@ class _Reader:
         origins = {node for s in scheduled if s.node is not None for node in s.node.origins}
         nodes, prepared = self._computing(origins)
         read, written, read_bytes = self._traffic(scheduled)
-        cost = Cost(sum(map(_flops, nodes)), read_bytes, sum(b.nbytes for b in written))
-        modules = _modules(nodes) or _modules(prepared)
+        cost = Cost(sum(map(flops_of, nodes)), read_bytes, sum(b.nbytes for b in written))
+        modules = modules_of(nodes) or modules_of(prepared)
         return self._call("kernel", nodes, modules, read, written, cost)
 
     def extern(self, kernel: Any) -> Call:
@@ -147,17 +126,17 @@ class _Reader:
         node = kernel.origin_node or max(kernel.origins, key=self._order.__getitem__, default=None)
         if node is None:
             return Call("", "fallback")
-        read, written = list(_tensors((node.args, node.kwargs))), list(_tensors(node))
-        cost = _cost(node, self._load, read, written)
-        return self._call(_kind(node.target), [node], _modules([node]), read, written, cost)
+        read, written = list(tensors_of((node.args, node.kwargs))), list(tensors_of(node))
+        cost = cost_of(node, self._load, read, written)
+        return self._call(_kind(node.target), [node], modules_of([node]), read, written, cost)
 
     def _call(
         self,
         kind: str,
         nodes: Sequence[Node],
         modules: Counter[str],
-        read: Sequence[_Sized],
-        written: Sequence[_Sized],
+        read: Sequence[Sized],
+        written: Sequence[Sized],
         cost: Cost,
     ) -> Call:
         return Call(
@@ -166,7 +145,7 @@ class _Reader:
             module=modules.most_common(1)[0][0] if modules else "",
             modules=tuple(modules),
             nodes=tuple(node.name for node in nodes),
-            sources=tuple(dict.fromkeys(filter(None, map(_source, nodes)))),
+            sources=tuple(dict.fromkeys(filter(None, map(source_of, nodes)))),
             inputs=tuple(map(self._fact, read)),
             outputs=tuple(map(self._fact, written)),
             flops=self._formula(cost.flops),
@@ -183,10 +162,10 @@ class _Reader:
         ordered = sorted(origins & self._order.keys(), key=self._order.__getitem__)
         prepared = [node for node in ordered if node in self._ops]
         others = [node for node in ordered if node not in self._ops]
-        arithmetic = [node for node in others if _tags(node) & {_POINTWISE, _REDUCTION}]
+        arithmetic = [node for node in others if computes(node)]
         return arithmetic or others, prepared
 
-    def _traffic(self, scheduled: Sequence[Any]) -> tuple[list[_Sized], list[_Sized], Any]:
+    def _traffic(self, scheduled: Sequence[Any]) -> tuple[list[Sized], list[Sized], Any]:
         """Buffers that a kernel reads and writes, and the bytes it reads: of each buffer as many as
         its loops touch. What lives inside the kernel alone counts for nothing."""
         inside = self._graph.removed_buffers | self._graph.inplaced_to_remove
@@ -210,11 +189,11 @@ class _Reader:
         used = dep.index.free_symbols
         return math.prod(size for name, size in sizes if dep.is_indirect() or name in used)
 
-    def _buffer(self, name: str) -> _Sized:
+    def _buffer(self, name: str) -> Sized:
         buffer: Any = self._graph.try_get_buffer(name)
-        return _Sized(tuple(buffer.get_size()), self._graph.get_dtype(name))
+        return Sized(tuple(buffer.get_size()), self._graph.get_dtype(name))
 
-    def _fact(self, tensor: _Sized) -> dict[str, Any]:
+    def _fact(self, tensor: Sized) -> dict[str, Any]:
         sizes = (sympy.sympify(size) for size in tensor.shape)
         return {
             "dtype": str(tensor.dtype).removeprefix("torch."),
@@ -256,85 +235,8 @@ def _is_tensor(buffer: Any) -> bool:
     return isinstance(buffer.get_output_spec(), Layout)
 
 
-def _tags(node: Node) -> set[Any]:
-    return set(getattr(node.target, "tags", ()))
-
-
 def _kind(target: Any) -> str:
     from torch._inductor import config
 
     ours = getattr(target, "namespace", "") == NAMESPACE
     return "op" if ours or target in config.aot_inductor.custom_ops_to_c_shims else "fallback"
-
-
-def _module(node: Node) -> str:
-    """Its path in the model; "" for the model's own forward."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
-
-
-def _modules(nodes: Sequence[Node]) -> Counter[str]:
-    return Counter(filter(None, map(_module, nodes)))
-
-
-def _source(node: Node) -> str:
-    """file.py:line of the innermost frame not of PyTorch, ours as they lie in this package."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    frames = [frame for frame in frames if not frame[0].startswith((_TORCH, "<"))]
-    if not frames:
-        return ""
-    file, line = frames[-1]
-    roots = [str(_PACKAGE), *sorted(filter(None, sys.path), key=len, reverse=True)]
-    inside = (Path(file).relative_to(r) for r in roots if Path(file).is_relative_to(r))
-    return f"{next(inside, Path(Path(file).name))}:{line}"
-
-
-def _tensors(value: Any) -> Iterator[_Sized]:
-    """The tensors of a node, or among its arguments, each node once."""
-    nodes: dict[Node, None] = {}
-    torch.fx.node.map_arg(value, lambda node: nodes.setdefault(node))
-    for node in nodes:
-        values = node.meta.get("val")
-        for tensor in values if isinstance(values, list | tuple) else (values,):
-            if isinstance(tensor, torch.Tensor):
-                yield _sized(tensor)
-
-
-def _sized(tensor: torch.Tensor) -> _Sized:
-    return _Sized(tuple(map(_expression, tensor.shape)), tensor.dtype)
-
-
-def _expression(size: Any) -> Any:
-    return size.node.expr if isinstance(size, torch.SymInt) else size
-
-
-def _arguments(node: Node) -> list[Any]:
-    """Of an op's call, in the order of its schema, tensors as costs see them."""
-    schema = getattr(node.target, "_schema", None)
-    names = [argument.name for argument in schema.arguments] if schema else []
-    values = [*node.args, *(node.kwargs.get(name) for name in names[len(node.args) :])]
-
-    def seen(value: Any) -> Any:
-        if not isinstance(value, Node):
-            return value
-        return next(_tensors(value), None) or _expression(value.meta.get("val"))
-
-    return [seen(value) for value in values]
-
-
-def _cost(node: Node, load: Load, read: Sequence[_Sized], written: Sequence[_Sized]) -> Cost:
-    """As an op of ours declares it; of another, every tensor once and no arithmetic known."""
-    target: Any = node.target
-    if getattr(target, "namespace", "") == NAMESPACE:
-        return OPS[target._schema.name.partition("::")[2]].cost(load, *_arguments(node))
-    return Cost(0, sum(t.nbytes for t in read), sum(t.nbytes for t in written))
-
-
-def _flops(node: Node) -> Any:
-    """One an element: of what a pointwise node gives, of what a reduction takes."""
-    tags = _tags(node)
-    if _POINTWISE in tags:
-        return sum(tensor.numel for tensor in _tensors(node))
-    if _REDUCTION in tags:
-        return sum(tensor.numel for tensor in _tensors(node.args[0]))
-    return 0
