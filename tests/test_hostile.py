@@ -51,7 +51,7 @@ def test_options_of_nonsense(program: list[str], demo_package: Path) -> None:
         ("seed", ("--tokens", "1", "--seed", "-1")),
         ("must not be negative", ("--tokens", "1", "--threads", "-1")),
         ("threads = 100000 are more than", ("--tokens", "1", "--threads", "100000")),
-        ("--control nonsense", ("--tokens", "1", "--control", "nonsense")),
+        ("no control 'nonsense'", ("--tokens", "1", "--control", "nonsense")),
         ("--nonsense", ("--nonsense",)),
         ("--tokens", ()),
     ]
