@@ -31,7 +31,7 @@ struct Options {
   std::string package, tokens_file, trace;
   std::optional<std::string> manifest_sha256;  // even if empty, it is to be that
   std::vector<std::string> controls;
-  std::vector<int64_t> tokens;
+  std::optional<std::string> tokens;
   int64_t max_new_tokens = 64;
   float temperature = -1, top_p = -1;  // below zero: as the package says
   int32_t top_k = -1, threads = 0;
@@ -76,7 +76,7 @@ Options parse(int argc, char** argv) {
   Options o;
   CLI::App app("Generate from an Ingot package.\n\n  ingot-run model.pt2 --tokens 1,2,3 --json");
   app.add_option("package", o.package, "Package file (.pt2)")->required();
-  auto* tokens = app.add_option("--tokens", o.tokens, "Prompt as token ids: 1,2,3")->delimiter(',');
+  auto* tokens = app.add_option("--tokens", o.tokens, "Prompt as token ids: 1,2,3");
   app.add_option("--tokens-file", o.tokens_file, "File of token ids, separated by space or comma")
       ->excludes(tokens);
   app.add_option("--max-new-tokens", o.max_new_tokens, "Tokens to generate at most")
@@ -116,16 +116,8 @@ void set_control(const std::string& setting) {
   check(ingot_control_set(setting.substr(0, name).c_str(), value.c_str()));
 }
 
-std::vector<int64_t> prompt(const Options& o) {
-  if (o.tokens_file.empty()) {
-    if (o.tokens.empty()) throw Failure{INGOT_BAD_INPUT, "give --tokens 1,2,3 or --tokens-file"};
-    return o.tokens;
-  }
-  std::ifstream file(o.tokens_file);
-  std::error_code error;
-  if (!file || std::filesystem::is_directory(o.tokens_file, error))
-    throw Failure{INGOT_BAD_INPUT, "cannot read " + o.tokens_file + "; give a file of token ids"};
-  std::string text((std::istreambuf_iterator<char>(file)), {});
+// Token ids with commas or space between; `where` is for a sentence.
+std::vector<int64_t> parse_tokens(std::string text, const std::string& where) {
   for (char& c : text)
     if (c == ',') c = ' ';
   std::istringstream words(text);
@@ -136,10 +128,24 @@ std::vector<int64_t> prompt(const Options& o) {
       tokens.push_back(std::stoll(word, &used));
     } catch (const std::exception&) {
     }
-    if (used != word.size())
-      throw Failure{INGOT_BAD_INPUT, o.tokens_file + ": '" + word + "' is not a token id"};
+    if (used != word.size()) {
+      for (char& c : word)
+        if (c < ' ') c = '?';  // what is no text would break the sentence, or end it
+      throw Failure{INGOT_BAD_INPUT, where + ": '" + word.substr(0, 40) + "' is not a token id"};
+    }
   }
+  if (tokens.empty()) throw Failure{INGOT_BAD_INPUT, where + " has no token ids; give 1,2,3"};
   return tokens;
+}
+
+std::vector<int64_t> prompt(const Options& o) {
+  if (o.tokens) return parse_tokens(*o.tokens, "--tokens");
+  if (o.tokens_file.empty()) throw Failure{INGOT_BAD_INPUT, "give --tokens 1,2,3 or --tokens-file"};
+  std::ifstream file(o.tokens_file);
+  std::error_code error;
+  if (!file || std::filesystem::is_directory(o.tokens_file, error))
+    throw Failure{INGOT_BAD_INPUT, "cannot read " + o.tokens_file + "; give a file of token ids"};
+  return parse_tokens({std::istreambuf_iterator<char>(file), {}}, o.tokens_file);
 }
 
 // The package's own defaults where no option was given.

@@ -68,3 +68,59 @@ def test_generation_config_overrides_config(tmp_path: Path) -> None:
         "top_k": 0,
         "top_p": 1.0,
     }
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"model": {"vocab": {"a": "x"}}},
+        {"model": {"vocab": {"a": 1.5}}},
+        {"model": {"vocab": {"\ud800": 1}}},
+        {"model": {"vocab": [1]}},
+        {"model": {"vocab": [[1, 2]]}},
+        {"model": {"vocab": "x"}},
+        {"model": {"vocab": {}}, "added_tokens": [{"id": 1}]},
+        {"model": {"vocab": {}}, "added_tokens": [{"id": "x"}]},
+        {"model": {"vocab": {}}, "decoder": 3},
+        {"model": {}},
+        [],
+        None,
+    ],
+)
+def test_tokenizers_of_nonsense(model: object) -> None:
+    with pytest.raises(ExportError, match="tokenizer.json cannot be read"):
+        token_bytes(json.dumps(model).encode(), 10)
+
+
+def test_deep_tokenizers() -> None:
+    with pytest.raises(ExportError, match="tokenizer.json cannot be read"):
+        token_bytes(b"[" * 100_000, 10)
+
+
+def test_negative_ids_name_no_token() -> None:
+    assert token_bytes(b'{"model": {"vocab": {"a": -1}}}', 2) == [b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is not an object"),
+        ("null", "is not an object"),
+        ('{"temperature": "hot"}', "temperature .* is 'hot'; it must be a number from 0"),
+        ('{"temperature": NaN}', "temperature .* is nan"),
+        ('{"temperature": -1}', "temperature .* is -1"),
+        ('{"top_k": 1e400}', "top_k .* is inf; it must be an integer from 0"),
+        ('{"top_k": [1]}', r"top_k .* is \[1\]"),
+        ('{"top_p": 0}', "top_p .* is 0; it must be a number above 0, at most 1"),
+        ('{"do_sample": "no"}', "do_sample .* is 'no'; it must be true or false"),
+        ('{"eos_token_id": "</s>"}', "eos_token_id .* it must be a token id, or a list"),
+        ('{"eos_token_id": [[1]]}', "eos_token_id .* it must be a token id, or a list"),
+        ('{"bos_token_id": {}}', "bos_token_id .* it must be a token id"),
+    ],
+)
+def test_generation_configs_of_nonsense(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ExportError, match=sentence):
+        generation_defaults(tmp_path)

@@ -69,7 +69,7 @@ TEST_F(HostileTest, EveryFieldOfTheManifestMayLie) {
 
 // Names in the directory are names: nothing is written or opened by them.
 TEST_F(HostileTest, EntriesMayHaveAnyName) {
-  for (const char* name : {"model/../../etc/passwd", "model//etc/passwd", "model/", "model/a\0b"}) {
+  for (const char* name : {"model/../../etc/passwd", "model//etc/passwd", "model/"}) {
     const PackageSource source = toy_source();
     std::vector<ZipEntry> all = {{name, "x"}};
     for (const auto& [entry, data] : source.entries) all.push_back({"model/" + entry, data});
