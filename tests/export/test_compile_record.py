@@ -84,8 +84,10 @@ def test_slow_stages_are_blamed(
     assert sum(event.duration_s for event in record.events) == pytest.approx(record.wall_s)
     assert {event.name for event in record.beside} >= {"g++ on model.cpp", "the linker"}
     assert record.facts["graph"]["exported_nodes"] > 0
-    plan = record.facts["memory_plan"]  # the variance is where the mean was, the sum where x W was
-    assert (plan["reuses"], plan["peak_bytes"]) == (2, str((3 * 16 + 2 * 3) * 4))
+    # The variance is where the mean was, and from a later torch than 2.11 on the sum where x W was.
+    plan = record.facts["memory_plan"]
+    assert plan["reuses"] in (1, 2)
+    assert plan["peak_bytes"] == str((3 * 16 + 2 * 3) * 4)
 
 
 def test_quantising_is_told_from_reading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
