@@ -25,6 +25,12 @@ THREADS = click.option(
     "--threads", default=0, help="Threads of a step; 0: the cores this process may use."
 )
 
+COPY_WEIGHTS = click.option(
+    "--copy-weights",
+    is_flag=True,
+    help="To memory of this process alone, in huge pages: slower to open, may run faster.",
+)
+
 
 def controlled(command: Callable[..., None]) -> Callable[..., None]:
     """Adds --control to a command that runs packages."""
@@ -205,6 +211,7 @@ def _print_quality(facts: dict[str, Any]) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--ignore-eos", is_flag=True, help="Do not stop at stop ids.")
 @THREADS
+@COPY_WEIGHTS
 @click.option("--trace", type=click.Path(path_type=Path), help="Write a Chrome trace here.")
 @JSON
 @controlled
@@ -310,6 +317,7 @@ def evaluate(package: Path, **options: Any) -> None:
 @click.option("--new-tokens", default=64, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @THREADS
+@COPY_WEIGHTS
 @JSON
 @controlled
 def bench(package: Path, **options: Any) -> None:

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from ..dltensor import CPU, DIMS, DTYPES, MAX_DIMS, DLTensor, unallocated
-from ..native import find
+from .. import ops_library
+from ..ops_library import DTYPES, MAX_DIMS, DLTensor, last_error, library, scalar, unallocated
 from .schema import Schema
 
 _DTYPES = {getattr(torch, name): code_bits for name, code_bits in DTYPES.items()}
 _TORCH_DTYPES = {code_bits: dtype for dtype, code_bits in _DTYPES.items()}
-_SCALARS: dict[str, Any] = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_int32}
-
-
-@functools.cache
-def library() -> ctypes.CDLL:
-    """libingot_ops.so.1, opened at the first call of an op."""
-    lib = ctypes.CDLL(str(find("libingot_ops.so.1")))
-    for name in ("ingot_ops_last_error", "ingot_ops_level", "ingot_ops_name", "ingot_ops_schema"):
-        getattr(lib, name).restype = ctypes.c_char_p
-    lib.ingot_ops_set_level.argtypes = [ctypes.c_char_p]
-    return lib
-
-
-def last_error() -> str:
-    """The sentence of this thread's last failed call into the library."""
-    message: bytes = library().ingot_ops_last_error()
-    return message.decode()
 
 
 def eager(schema: Schema) -> Callable[..., Any]:
@@ -80,14 +62,9 @@ def _check(status: int) -> None:
 
 
 def _argument(kind: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if kind.startswith("Tensor"):
-        return ctypes.byref(_describe(value))
-    if kind == "str":
-        return value.encode()
-    scalar = _SCALARS[kind.rstrip("?")](value)
-    return ctypes.byref(scalar) if kind.endswith("?") else scalar
+    if value is None or not kind.startswith("Tensor"):
+        return scalar(kind, value)
+    return ctypes.byref(_describe(value))
 
 
 def _describe(tensor: torch.Tensor) -> DLTensor:
@@ -98,17 +75,8 @@ def _describe(tensor: torch.Tensor) -> DLTensor:
         raise RuntimeError(f"the ops take no tensors of {tensor.dtype}")
     if tensor.ndim > MAX_DIMS:
         raise RuntimeError(f"the ops take no tensors of {tensor.ndim} dimensions")
-    code, bits = _DTYPES[tensor.dtype]
-    dims = DIMS[tensor.ndim]
-    return DLTensor(
-        data=tensor.data_ptr(),
-        device_type=CPU,
-        ndim=tensor.ndim,
-        code=code,
-        bits=bits,
-        lanes=1,
-        shape=dims(*tensor.shape),
-        strides=dims(*tensor.stride()),
+    return ops_library.tensor(
+        tensor.data_ptr(), _DTYPES[tensor.dtype], tensor.shape, tensor.stride()
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .calls import Call, Cost, cost
@@ -28,7 +29,8 @@ class Subject:
     model: architecture, kind, name, parameters, dtype, as the manifest's `model`. weight_bytes: of
     each module's tensors, shared ones once. cache: the manifest's `kv_cache`, of a decoder.
     max_tokens: of a sequence; an image's are always as many. calls: those of a step of these
-    sizes. temporary_bytes: what one such step needs beside, None if that is not known.
+    sizes. temporary_bytes: what one such step needs beside, None if that is not known. package: the
+    file, where the subject is one.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Subject:
     cache: Mapping[str, Any] | None = None
     activation_bits: int = 16
     quantization: str | None = None
+    package: Path | None = None
 
     @property
     def kind(self) -> str:

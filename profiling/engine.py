@@ -1,23 +1,19 @@
-"""Engines: ways of running a model, each in a process of its own, driven over a pipe.
+"""Engines: ways of running a model, each in a process of its own, so that one's libraries, threads
+and memory stay out of another's measurement.
 
-An engine's module ends with `serve(MyEngine)`; the comparison starts it by `Process`, which speaks
-to it. Processes keep one engine's libraries, threads and memory out of another's measurement.
+An engine's module ends with `serve(MyEngine)` (child.py); the comparison starts it as a `Process`.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from .. import process
+from ..child import Child
 from .errors import ProfileError
-from .trace import Trace
+from .steps import times
+from .trace import Event, Header, Trace
 
 
 @dataclass(frozen=True)
@@ -44,51 +40,32 @@ class Engine(Protocol):
         ...
 
 
-class Process:
-    """The parent's end of one engine. Raises ProfileError with the engine's own sentence."""
+def header_of_run(
+    header: Header, request: Request, result: dict[str, Any], steps: list[Event]
+) -> Header:
+    """An engine's header, which says what it is, with what it has just been asked and answered.
+
+    The first run completes `header.start_up`.
+    """
+    measured = times(steps)
+    if "first_token_ms" not in header.start_up:
+        until = sum(header.start_up.values())
+        header.start_up["first_token_ms"] = until + measured["prefill_ms"]
+    return replace(
+        header,
+        request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
+        result=result,
+        runs=[measured],
+        memory={"peak_rss_mb": process.peak_rss_mb()},
+    )
+
+
+class Process(Child):
+    """An engine in a process of its own. Raises ProfileError with the engine's own sentence."""
 
     def __init__(self, module: str, source: str) -> None:
-        self.source = source
-        self._pipe, remote = Pipe()
-        here = str(Path(__file__).parents[2])  # where this ingot was imported from
-        search = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        with remote:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", module, source, str(remote.fileno())],
-                pass_fds=[remote.fileno()],
-                env={**os.environ, "PYTHONPATH": search},
-            )
+        super().__init__(module, source, source, ProfileError)
 
     def run(self, request: Request, traced: bool) -> Trace:
-        try:
-            self._pipe.send((request, traced))
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise ProfileError(f"the process of {self.source} ended; see its message") from error
-        if isinstance(answer, str):
-            raise ProfileError(answer)
-        assert isinstance(answer, Trace)
-        return answer
-
-    def close(self) -> None:
-        self._pipe.close()  # at which the child ends
-        self._child.wait()
-
-
-def serve(make: Callable[[str], Engine]) -> None:
-    """The child's whole life: make the engine, answer runs until the parent is gone."""
-    source, pipe = sys.argv[1], Connection(int(sys.argv[2]))
-    try:
-        engine = make(source)
-    except Exception as error:
-        pipe.send(f"{source} cannot be run: {error}")
-        return
-    while True:
-        try:
-            request, traced = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(engine.run(request, traced))
-        except Exception as error:
-            pipe.send(f"{source} failed: {error}")
+        trace: Trace = self.call("run", request, traced)
+        return trace

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from .. import process
 
@@ -41,9 +41,25 @@ class Event:
         return cls(**{**data, "children": children})
 
 
+class Facts(TypedDict, total=False):
+    """What a record says beside its phases: each is there once the export has come to it."""
+
+    aliases: dict[str, str]  # a checkpoint's name of a module -> the model's, where they differ
+    quantisation: list[dict[str, Any]]  # of each weight: how it is held, and the errors (quant)
+    quality: dict[str, float]  # before and after quantisation, by measure
+    cache_hit: bool  # the graph was compiled before, and nothing was compiled now
+    cached: dict[str, bool]  # whether what is compiled once a machine was there (export/build.py)
+    graph: dict[str, int]  # exported_nodes, lowered_nodes
+    calls: list[dict[str, Any]]  # that a run makes, in order: profiling/calls.py's Call
+    memory_plan: dict[str, Any]  # a run's temporaries and their peak (export/memory_plan.py)
+    code_bytes: int
+    weight_bytes: int
+    nodes: int  # of an ONNX model's graph
+
+
 @dataclass
 class Record:
-    """`kind` is "compile" or "run"; `facts` are values such as byte counts (docs/report.md).
+    """`kind` is "compile" or "run".
 
     events sum to wall_s. beside: what ran meanwhile, its `cpu_s` that of compilers.
     """
@@ -52,7 +68,7 @@ class Record:
     started_at: str
     wall_s: float
     environment: dict[str, str]
-    facts: dict[str, Any]
+    facts: Facts
     events: list[Event]
     beside: list[Event] = field(default_factory=list)
 
@@ -92,7 +108,7 @@ class Recorder:
     ) -> None:
         before = 0.0 if since is None else process.now() - since
         self.kind = kind
-        self.facts: dict[str, Any] = {}
+        self.facts: Facts = {}
         self._on_phase = on_phase
         began = datetime.now(UTC) - timedelta(seconds=before)
         self._started_at = began.isoformat(timespec="seconds")
@@ -127,7 +143,8 @@ class Recorder:
         self._beside.append(Event(name, duration, begun - self._start, {"cpu_s": cpu_s}))
 
     def note(self, name: str, value: Any) -> None:
-        self.facts[name] = value
+        """name: one of Facts'."""
+        self.facts[name] = value  # type: ignore[literal-required]
 
     def snapshot(self) -> Record:
         """The record so far, open phases up to now."""
@@ -139,7 +156,7 @@ class Recorder:
             self._started_at,
             wall,
             {"python": platform.python_version(), "cpus": str(len(os.sched_getaffinity(0)))},
-            dict(self.facts),
+            self.facts.copy(),
             [*events, _rest(UNATTRIBUTED, wall, events)],
             list(self._beside),
         )

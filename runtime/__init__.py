@@ -12,9 +12,10 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .base import BasePackage
+from .base_session import Piece
 from .errors import BadInput, BadPackage, IngotError, NoSpace
 from .package import Package, read_manifest
-from .session import Piece, Session
+from .session import Session
 
 if TYPE_CHECKING:
     from .torch_backend import TorchPackage
@@ -42,7 +43,8 @@ def load(path: Path, *, backend: Literal["torch"]) -> TorchPackage: ...
 def load(path: Path, *, backend: str = "lean", **options: Any) -> BasePackage | TorchPackage:
     """Open a package, or an ONNX model by its name's end, `.onnx`.
 
-    Options: `threads`, and of packages `kv_tokens` (0: the defaults) and `verify` the weights.
+    Options: `threads`, and of packages `kv_tokens` (0: the defaults), `verify` the weights, and
+    `copy_weights` to memory of this process alone, in huge pages: slower to open, may run faster.
     backend "torch" runs the same code inside libtorch, in a child process: slow to start, for
     packages that need libtorch and to check ours against. Raises IngotError's kinds, with a
     sentence.

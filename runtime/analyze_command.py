@@ -41,6 +41,7 @@ def of_package(path: Path) -> Subject:
         cache=manifest.get("kv_cache"),
         activation_bits=max(recipe["activation_bits"], default=16) if recipe else 16,
         quantization=recipe and recipe["name"],
+        package=path,
     )
 
 

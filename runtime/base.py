@@ -12,8 +12,7 @@ from .errors import BadInput
 if TYPE_CHECKING:
     import numpy as np
 
-    from .onnx_session import OnnxSession
-    from .session import Piece, Session
+    from .base_session import BaseSession, Piece
 
 
 class BasePackage(ABC):
@@ -23,7 +22,7 @@ class BasePackage(ABC):
     manifest: dict[str, Any]
 
     @abstractmethod
-    def session(self) -> Session | OnnxSession:
+    def session(self) -> BaseSession:
         """A new conversation. Raises BadInput if the package is no decoder's."""
 
     @abstractmethod
@@ -43,7 +42,7 @@ class BasePackage(ABC):
         """The bytes a token stands for; none for special ones and without a tokenizer."""
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[Piece]:
-        """Generate in a session of its own; the options are those of `Session.generate`."""
+        """Generate in a session of its own; the options are those of `BaseSession.generate`."""
         with self.session() as session:
             yield from session.generate(prompt, **options)
 

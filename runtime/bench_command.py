@@ -12,6 +12,7 @@ import click
 from .errors import BadInput
 from .generate_command import rate
 from .package import Package
+from .prompts import made_up
 
 _READ_BYTES = 1 << 30
 
@@ -38,10 +39,9 @@ def measure(
     package: Package, prompt_tokens: int, new_tokens: int, repeats: int
 ) -> dict[str, float]:
     """Repeats of read, generate, read, generate; the medians of each."""
-    model = package.manifest["model"]
     if prompt_tokens < 1 or new_tokens < 2 or repeats < 1:
         raise BadInput("bench needs at least 1 prompt token, 2 new tokens and 1 repeat")
-    prompt = [(i * 7919 + 13) % model["vocab_size"] for i in range(prompt_tokens)]
+    prompt = made_up(prompt_tokens, package.manifest["model"]["vocab_size"])
     reads, prefill, decode = [], [], []
     for repeat in range(repeats + 1):
         read = package.measure_read(_READ_BYTES)
@@ -64,9 +64,17 @@ def measure(
 
 
 def run(
-    path: Path, *, prompt_tokens: int, new_tokens: int, repeats: int, threads: int, as_json: bool
+    path: Path,
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    repeats: int,
+    threads: int,
+    copy_weights: bool,
+    as_json: bool,
 ) -> None:
-    result = measure(Package(path, threads=threads), prompt_tokens, new_tokens, repeats)
+    package = Package(path, threads=threads, copy_weights=copy_weights)
+    result = measure(package, prompt_tokens, new_tokens, repeats)
     if as_json:
         click.echo(json.dumps(result))
         return

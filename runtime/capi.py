@@ -50,6 +50,7 @@ class Options(Sized):
         ("threads", c_int32),
         ("kv_tokens", c_int64),
         ("verify_weights", c_int32),
+        ("copy_weights", c_int32),
     ]
 
 

@@ -25,6 +25,7 @@ from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
 from ..profiling.trace import Trace, read_json
 from . import load
+from .prompts import made_up, parse_tokens
 
 _TRACED = 3  # runs, of which the one with the median time is shown
 _PAUSE_S = 0.1  # before a run: threads of the engine before it still spin (docs/compare.md)
@@ -204,19 +205,12 @@ def _tokens(
     if len(given) > 1:
         raise ProfileError("give one of --prompt, --tokens and --prompt-tokens")
     if tokens is not None:
-        try:
-            return [int(token) for token in tokens.split(",")]
-        except ValueError as error:
-            raise ProfileError(f"--tokens {tokens} is not a list such as 1,2,3") from error
+        return parse_tokens(tokens)
     if prompt is not None:
         return _encode(live, prompt)
     if not given and stored.get("tokens"):
         return [int(token) for token in stored["tokens"]]
-    count = 32 if prompt_tokens is None else prompt_tokens
-    if count < 1:
-        raise ProfileError("--prompt-tokens must be at least 1")
-    size = _vocab_size(live)
-    return [(i * 7919 + 13) % size for i in range(count)]  # as bench does: any tokens, always alike
+    return made_up(32 if prompt_tokens is None else prompt_tokens, _vocab_size(live))
 
 
 def _encode(live: list[Source], prompt: str) -> list[int]:

@@ -13,14 +13,7 @@ from .. import process
 from . import capi, load
 from .errors import BadInput
 from .package import Package
-
-
-def parse_tokens(text: str) -> list[int]:
-    """Raises BadInput if it is not ids with commas between."""
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise BadInput(f"--tokens '{text}' is not a list of ids; write them as 1,2,3") from error
+from .prompts import parse_tokens
 
 
 def run(
@@ -29,6 +22,7 @@ def run(
     prompt: str | None,
     tokens: str | None,
     threads: int,
+    copy_weights: bool,
     trace: Path | None,
     as_json: bool,
     **sampling: Any,
@@ -36,7 +30,10 @@ def run(
     if (prompt is None) == (tokens is None):
         raise BadInput("give either --prompt TEXT or --tokens 1,2,3")
     begun = process.now()
-    package = load(path, threads=threads)
+    if copy_weights and path.suffix == ".onnx":
+        raise BadInput("--copy-weights is for packages; ONNX Runtime has a copy of its own")
+    own: dict[str, Any] = {"copy_weights": True} if copy_weights else {}
+    package = load(path, threads=threads, **own)
     load_ms = (process.now() - begun) * 1e3
     ids = parse_tokens(tokens) if tokens is not None else package.encode(prompt or "")
     if trace:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .base_session import BaseSession, Piece, Sampling, Stats
 from .errors import BadInput
-from .sampling import Sampler, Sampling
-from .session import Piece, Stats, chosen
+from .sampling import Sampler
 from .text import Utf8Stream
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
-class OnnxSession:
-    """As `Session`, which documents the methods, but that steps run in the caller's thread."""
+class OnnxSession(BaseSession):
+    """On an ONNX model; `OnnxPackage.session()` makes one. Steps run in the caller's thread."""
+
+    package: OnnxPackage
 
     def __init__(self, package: OnnxPackage) -> None:
         self.package = package
-        self.stats: Stats | None = None
+        self.stats = None
         self._outputs = [fact["name"] for fact in package.manifest["graph"]["outputs"]]
         present = self._outputs[1:]
         self._past = [f"past_key_values.{name.removeprefix('present.')}" for name in present]
@@ -39,36 +41,16 @@ class OnnxSession:
         empty = np.empty((1, model["num_kv_heads"], 0, model["head_dim"]), np.float32)
         return [empty] * len(self._past)
 
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 256,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int = 0,
-        ignore_eos: bool = False,
-        stop_tokens: Sequence[int] = (),
-    ) -> Iterator[Piece]:
-        defaults = self.package.manifest["generation"]
-        stops = [] if ignore_eos else defaults["eos_token_ids"]
-        sampling = Sampling(
-            max_new_tokens=max_new_tokens,
-            **chosen(defaults, temperature, top_k, top_p),
-            seed=seed,
-            stop_tokens=frozenset((*stops, *stop_tokens)),
-        )
-        tokens = self.package.encode(prompt) if isinstance(prompt, str) else prompt
-        return self._pieces(_ids(tokens), sampling)
+    def _start(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+        return self._pieces(_ids(prompt), sampling, Sampler(sampling))
 
-    def _pieces(self, prompt: list[int], sampling: Sampling) -> Iterator[Piece]:
+    def _pieces(self, prompt: list[int], sampling: Sampling, sampler: Sampler) -> Iterator[Piece]:
         self._check(prompt, sampling.max_new_tokens)
         text = Utf8Stream()
         self._busy = True
         try:
             times = [time.perf_counter()]
-            for token in self._tokens(prompt, sampling):
+            for token in self._tokens(prompt, sampling, sampler):
                 times.append(time.perf_counter())
                 yield Piece(token, text.push(self.package.token_bytes(token)))
                 if self._closed:
@@ -80,13 +62,14 @@ class OnnxSession:
         finally:
             self._busy = False
 
-    def _tokens(self, prompt: list[int], sampling: Sampling) -> Iterator[int]:
+    def _tokens(self, prompt: list[int], sampling: Sampling, sampler: Sampler) -> Iterator[int]:
         """The last token made waits outside the cache, where the next call finds it."""
-        sampler, fed = Sampler(sampling), prompt
+        eos = () if sampling.ignore_eos else self.package.manifest["generation"]["eos_token_ids"]
+        stops, fed = {*eos, *sampling.stop_tokens}, prompt
         for _ in range(sampling.max_new_tokens):
             (logits,) = self.step(fed, [-1])
             token = sampler.sample(logits)
-            if token in sampling.stop_tokens:
+            if token in stops:
                 return
             self._pending, fed = token, []
             yield token
@@ -166,12 +149,6 @@ class OnnxSession:
     def _check_open(self) -> None:
         if self._closed:
             raise BadInput("the session is closed; make another one")
-
-    def __enter__(self) -> OnnxSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _ids(tokens: Sequence[int]) -> list[int]:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .. import native
-from ..dltensor import CPU, DIMS, DTYPES, MAX_DIMS, DLTensor
+from .. import ops_library
+from ..ops_library import DTYPES, MAX_DIMS, DLTensor, last_error, scalar, tensor
 from .errors import IngotError
 
 Array = np.ndarray[Any, Any]
 
 
-@cache
 def library() -> ctypes.CDLL:
     """libingot_ops. Raises IngotError if it has not been built."""
     try:
-        loaded = ctypes.CDLL(str(native.find("libingot_ops.so.1")))
-    except (FileNotFoundError, OSError) as error:
+        return ops_library.library()
+    except OSError as error:
         raise IngotError(str(error)) from error
-    for name in ("ingot_ops_last_error", "ingot_ops_level", "ingot_ops_name", "ingot_ops_schema"):
-        getattr(loaded, name).restype = ctypes.c_char_p
-    return loaded
 
 
 def level() -> str:
@@ -64,38 +59,20 @@ def bind(name: str, *arguments: Any, out: Array) -> Callable[[], None]:
     return call
 
 
-def last_error() -> str:
-    """Of this thread's last call that failed."""
-    return str(library().ingot_ops_last_error().decode())
-
-
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype("uint16" if dtype == "bfloat16" else dtype)  # numpy has no bfloat16: its bits
 
 
 def describe(array: Array, dtype: str) -> DLTensor:
     """`array`'s memory, which must outlive the call. Raises ValueError if it is no `dtype`."""
-    code, bits = DTYPES[dtype]
     if array.dtype != numpy_dtype(dtype) or array.ndim > MAX_DIMS:
         raise ValueError(f"{array.dtype} of {array.ndim} dimensions for {dtype}")
-    dims = DIMS[array.ndim]
-    return DLTensor(
-        data=array.ctypes.data,
-        device_type=CPU,
-        ndim=array.ndim,
-        code=code,
-        bits=bits,
-        lanes=1,
-        shape=dims(*array.shape),
-        strides=dims(*(step // array.itemsize for step in array.strides)),
-    )
+    strides = [step // array.itemsize for step in array.strides]
+    return tensor(array.ctypes.data, DTYPES[dtype], array.shape, strides)
 
 
 def _argument(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         dtype = "bfloat16" if value.dtype == np.uint16 else value.dtype.name
         return ctypes.byref(describe(value, dtype))
-    if isinstance(value, str):
-        return value.encode()
-    kinds = {int: ctypes.c_int64, float: ctypes.c_double, type(None): lambda none: none}
-    return kinds[type(value)](value)
+    return scalar(type(value).__name__, value)

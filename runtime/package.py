@@ -26,11 +26,17 @@ class Package(BasePackage):
         threads: int = 0,
         kv_tokens: int = 0,
         verify: bool = False,
+        copy_weights: bool = False,
     ) -> None:
         """Raises BadInput, BadPackage or NoSpace, with a sentence."""
         self.path = os.fspath(path)
         self.handle = ctypes.c_void_p()
-        options = capi.Options(threads=threads, kv_tokens=kv_tokens, verify_weights=verify)
+        options = capi.Options(
+            threads=threads,
+            kv_tokens=kv_tokens,
+            verify_weights=verify,
+            copy_weights=copy_weights,
+        )
         library = capi.library()
         capi.check(
             library.ingot_package_open(

@@ -27,9 +27,9 @@ from ..profiling.runs.summary import summarise
 from ..profiling.trace import Header, Trace, from_chrome, read_json
 from . import analyze_command, capi, ops, speeds, workloads
 from .errors import BadInput
-from .generate_command import parse_tokens
 from .inspect_command import describe
 from .package import Package
+from .prompts import made_up, parse_tokens
 from .tracing import traced
 from .workloads import Workload
 
@@ -183,7 +183,7 @@ def _workload(package: Package, options: Options) -> Workload:
     elif options.prompt is not None:
         ids = package.encode(options.prompt)
     else:
-        ids = workloads.random_tokens(package, options.prompt_tokens)
+        ids = made_up(options.prompt_tokens, package.manifest["model"]["vocab_size"])
     if kind == "encoder":
         return workloads.encoding(package, ids)
     return workloads.generation(package, ids, options.new_tokens)

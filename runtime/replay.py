@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..dltensor import DTYPES, DLTensor, unallocated
+from ..ops_library import DTYPES, DLTensor, last_error, scalar, unallocated
 from . import ops
 from .errors import BadInput
 
 FORMAT_VERSION = 1
 _WARM_UP = 3
-_SCALARS: dict[str, Any] = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_int32}
 Array = np.ndarray[Any, Any]
 
 
@@ -139,16 +138,10 @@ class _Bound:
     def run(self) -> None:
         """Raises BadInput with the op's own sentence."""
         if self._function(*self._arguments) != 0:
-            raise BadInput(ops.last_error())
+            raise BadInput(last_error())
 
     def add_scalar(self, kind: str, value: Any) -> None:
-        if value is None:
-            self._arguments.append(None)
-        elif kind == "str":
-            self._arguments.append(ctypes.c_char_p(str(value).encode()))
-        else:
-            scalar = _SCALARS[kind.rstrip("?")](value)
-            self._arguments.append(ctypes.byref(scalar) if kind.endswith("?") else scalar)
+        self._arguments.append(scalar(kind, value))
 
     def add_tensor(self, array: Array, dtype: str, strides: list[int], changed: str | None) -> None:
         placed = _with_strides(array, strides)

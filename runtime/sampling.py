@@ -4,48 +4,22 @@ settings and seed give the same tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from .base_session import Sampling
 from .errors import BadInput
 
 Array = np.ndarray[Any, Any]
 _MASK = 2**64 - 1
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What a generation asks. temperature 0: greedy; top_k 0 and top_p 1: off."""
-
-    max_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-    stop_tokens: frozenset[int]
-
-    def __post_init__(self) -> None:
-        """Raises BadInput."""
-        numbers = (self.max_new_tokens, self.temperature, self.top_k, self.top_p, self.seed)
-        if not all(isinstance(number, Real) for number in numbers):
-            raise BadInput(f"{numbers} are not all numbers; give numbers")
-        if self.max_new_tokens < 1:
-            raise BadInput("max_new_tokens must be at least 1")
-        if not self.temperature >= 0:
-            raise BadInput("temperature must not be negative")
-        if self.top_k < 0:
-            raise BadInput("top_k must not be negative; 0 turns it off")
-        if not 0 < self.top_p <= 1:
-            raise BadInput("top_p must be in (0, 1]")
-        if not 0 <= self.seed <= _MASK:
-            raise BadInput(f"seed = {self.seed} is out of range")
-
-
 class Sampler:
     def __init__(self, sampling: Sampling) -> None:
+        """Raises BadInput."""
+        _check(sampling)
         self._sampling, self._state = sampling, sampling.seed
 
     def sample(self, logits: Array) -> int:
@@ -70,3 +44,19 @@ class Sampler:
         z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _MASK
         z = (z ^ z >> 27) * 0x94D049BB133111EB & _MASK
         return float((z ^ z >> 31) >> 11) * 2.0**-53
+
+
+def _check(asked: Sampling) -> None:
+    numbers = (asked.max_new_tokens, asked.temperature, asked.top_k, asked.top_p, asked.seed)
+    if not all(isinstance(number, Real) for number in numbers):
+        raise BadInput(f"{numbers} are not all numbers; give numbers")
+    if asked.max_new_tokens < 1:
+        raise BadInput("max_new_tokens must be at least 1")
+    if not asked.temperature >= 0:
+        raise BadInput("temperature must not be negative")
+    if asked.top_k < 0:
+        raise BadInput("top_k must not be negative; 0 turns it off")
+    if not 0 < asked.top_p <= 1:
+        raise BadInput("top_p must be in (0, 1]")
+    if not 0 <= asked.seed <= _MASK:
+        raise BadInput(f"seed = {asked.seed} is out of range")

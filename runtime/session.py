@@ -8,12 +8,12 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import capi
+from .base_session import BaseSession, Piece, Sampling, Stats
 from .errors import BadInput
 from .text import Utf8Stream
 
@@ -23,50 +23,15 @@ if TYPE_CHECKING:
     from .package import Package
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One generated token and the text that it completed, which may be empty."""
+class Session(BaseSession):
+    """On a package. `Package.session()` makes one.
 
-    token: int
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Of one generation: times in seconds, prefill up to the first token."""
-
-    prompt_tokens: int
-    new_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
-
-
-def chosen(
-    defaults: Mapping[str, Any], temperature: float | None, top_k: int | None, top_p: float | None
-) -> dict[str, Any]:
-    """How to sample: what is not given is as the manifest's `generation` says, greedy unless it
-    samples."""
-    if temperature is None:
-        temperature = defaults["temperature"] if defaults["do_sample"] else 0.0
-    return {
-        "temperature": temperature,
-        "top_k": defaults["top_k"] if top_k is None else top_k,
-        "top_p": defaults["top_p"] if top_p is None else top_p,
-    }
-
-
-class Session:
-    """Made by `Package.session()`. Serves one call at a time; close it, or use it as a context.
-
-    Closing ends a generation in progress: its iterator stops.
+    Resetting and closing stop what is in progress, of other threads too.
     """
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self.stats: Stats | None = None  # of the last finished generation
+        self.stats = None
         self._running: list[_Generation] = []
         self._process = os.getpid()
         self._calls = 0  # of the library, that use `_created`
@@ -74,35 +39,10 @@ class Session:
         self._created = ctypes.c_void_p()
         capi.check(capi.library().ingot_session_create(package.handle, ctypes.byref(self._created)))
 
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 256,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int = 0,
-        ignore_eos: bool = False,
-        stop_tokens: Sequence[int] = (),
-    ) -> Iterator[Piece]:
-        """Append the prompt and yield what the model writes, as it writes it.
-
-        What is not given is as the package's generation defaults say: greedy unless they sample.
-        Closing the iterator stops the generation; the session then holds the prompt and what was
-        taken from the iterator. Raises BadInput for a token out of range or a prompt too long,
-        NoSpace when the KV cache is full, maybe in the middle: then the same holds.
-        """
-        sampling = capi.Sampling(
-            max_new_tokens=max_new_tokens,
-            **chosen(self.package.manifest["generation"], temperature, top_k, top_p),
-            seed=seed,
-            ignore_eos=ignore_eos,
-            stop_tokens=capi.int64_array(stop_tokens),
-            stop_count=len(stop_tokens),
-        )
-        tokens = self.package.encode(prompt) if isinstance(prompt, str) else prompt
-        return self._pieces(capi.int64_array(tokens), sampling)
+    def _start(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+        stops = capi.int64_array(sampling.stop_tokens)
+        fields = vars(sampling) | {"stop_tokens": stops, "stop_count": len(stops)}
+        return self._pieces(capi.int64_array(prompt), capi.Sampling(**fields))
 
     def _pieces(self, tokens: ctypes.Array[Any], sampling: capi.Sampling) -> Iterator[Piece]:
         generation = _Generation(self, tokens, sampling)
@@ -119,7 +59,6 @@ class Session:
             self._running.remove(generation)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
-        """Append tokens; the logits after each of them, float32 [len(tokens), vocab_size]."""
         import numpy as np
 
         out = np.empty((len(tokens), self.package.manifest["model"]["vocab_size"]), np.float32)
@@ -129,12 +68,6 @@ class Session:
         return out
 
     def score(self, tokens: Sequence[int], targets: Sequence[int]) -> np.ndarray[Any, Any]:
-        """Append tokens; the log-probability of what follows the last `len(targets)` of them.
-
-        `targets[-1]` is scored after `tokens[-1]`, `targets[-2]` after `tokens[-2]`, and so on.
-        Natural logarithms, float64 [len(targets)]. Raises BadInput for a token or target out of
-        range, for more targets than tokens or none, and for more tokens than the package takes.
-        """
         import numpy as np
 
         out = np.empty(len(targets), np.float64)
@@ -150,18 +83,15 @@ class Session:
 
     @property
     def length(self) -> int:
-        """Tokens that the session holds."""
         with self.calling() as handle:
             return int(capi.library().ingot_session_length(handle))
 
     def reset(self) -> None:
-        """Forget them. A generation or another thread's call in progress is stopped."""
         with self.calling() as handle:
             self._ask_to_stop()
             capi.library().ingot_session_reset(handle)
 
     def close(self) -> None:
-        """End it, also from another thread than those that use it: their calls are stopped."""
         if os.getpid() != self._process:  # where locks may be held by threads that do not exist
             return
         with self._changed:
@@ -192,12 +122,6 @@ class Session:
             with self._changed:
                 self._calls -= 1
                 self._changed.notify_all()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_created"):

@@ -3,7 +3,8 @@
 Reading, float32 multiply-adds, what a call costs, and each kind of kernel that a model calls at the
 sizes of a request: its traffic with the fewest rows of x, which bounds decode, and its arithmetic
 with the most, which bounds prefill. Operands rotate through a buffer that no cache holds, as a
-model's weights do.
+model's weights do. A package's own bytes are that buffer: two files' pages may lie in memory of
+different speed (seen: 28 and 37 GB/s in turns), and stay there until they leave the page cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from . import capi, ops
 from .errors import NoSpace
 
 _BUFFER_BYTES = 256 << 20
+_MOST_MAPPED = 1 << 30  # of a package
 _MOST_BYTES = 64 << 20  # of one weight
 _BYTE = 0x11  # all of the buffer: in every dtype a small normal number
 _SECONDS = 0.1  # of repeating each call
@@ -41,13 +43,13 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
     """
     threads = threads or _free_cores()
     ops.set_threads(threads)
-    buffer = _buffer()
+    buffers = _buffers(subject.package)
     steps = [sizes for of_phase in phases(subject.kind, request).values() for sizes in of_phase]
     steps.sort(key=lambda sizes: (sizes["T"], sizes["context"]))
-    call_s, library = _call_seconds(buffer), capi.library()
-    few = _reached(subject, steps[0], buffer, call_s)
-    many = few if steps[0] == steps[-1] else _reached(subject, steps[-1], buffer, call_s)
-    address, size = buffer.ctypes.data, buffer.nbytes
+    call_s, library = _call_seconds(buffers.cache), capi.library()
+    few = _reached(subject, steps[0], buffers, call_s)
+    many = few if steps[0] == steps[-1] else _reached(subject, steps[-1], buffers, call_s)
+    address, size = buffers.weights.ctypes.data, buffers.weights.nbytes
     return Hardware(
         name=f"{_processor()}, {threads} threads, {ops.level()}",
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
@@ -59,23 +61,38 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
     )
 
 
-def _buffer() -> ops.Array:
-    """A mapped file, as a package's weights are: with pages of another kind, kernels are up to a
-    tenth faster or slower. It is only read."""
+class _Buffers(NamedTuple):
+    """Mapped files, as a package's weights are: with pages of another kind, kernels are up to a
+    tenth faster or slower. They are only read. weights: any bytes; cache: normal numbers."""
+
+    weights: ops.Array
+    cache: ops.Array
+
+
+def _buffers(package: Path | None) -> _Buffers:
     try:
         with tempfile.TemporaryFile() as file:
             file.write(bytes([_BYTE]) * _BUFFER_BYTES)
             file.flush()
-            memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            neutral = _mapped(file, _BUFFER_BYTES)
     except OSError as error:
         raise NoSpace(
             f"{_BUFFER_BYTES >> 20} MB to measure with cannot be written to {tempfile.gettempdir()}"
             f" ({error.strerror}); free them, or set TMPDIR"
         ) from error
-    return np.frombuffer(memory, np.uint8)
+    if package is None or package.stat().st_size < _BUFFER_BYTES:
+        return _Buffers(neutral, neutral)
+    with package.open("rb") as file:
+        size = min(package.stat().st_size, _MOST_MAPPED) // mmap.PAGESIZE * mmap.PAGESIZE
+        return _Buffers(_mapped(file, size), neutral)
 
 
-def _reached(subject: Subject, sizes: Sizes, buffer: ops.Array, call_s: float) -> dict[str, Speed]:
+def _mapped(file: IO[bytes], size: int) -> ops.Array:
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    return np.frombuffer(mmap.mmap(file.fileno(), size, flags, mmap.PROT_READ), np.uint8)
+
+
+def _reached(subject: Subject, sizes: Sizes, buffers: _Buffers, call_s: float) -> dict[str, Speed]:
     """Of each kind of kernel, over its calls in one step; those of one shape are measured once.
 
     They are called in the order of the step, so that each finds what its neighbours leave behind.
@@ -85,7 +102,8 @@ def _reached(subject: Subject, sizes: Sizes, buffer: ops.Array, call_s: float) -
         if op_name(call) in _PREPARE:
             shapes = str((call.inputs, call.outputs))
             alike.setdefault((subject.kernel(call), shapes), []).append(call)
-    works = [_PREPARE[op_name(same[0])](same[0], sizes, subject, buffer) for same in alike.values()]
+    calls = [same[0] for same in alike.values()]
+    works = [_PREPARE[op_name(call)](call, sizes, subject, buffers) for call in calls]
     medians = _seconds([work.calls for work in works])
     sums: dict[str, list[float]] = {}
     for (kernel, _), same, work, seconds in zip(alike, alike.values(), works, medians, strict=True):
@@ -112,7 +130,7 @@ class _Work(NamedTuple):
     calls: Sequence[Callable[[], None]]
 
 
-def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _Work:
+def _linear(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _Work:
     """The call's product with one copy of its weight after the other."""
     rows, columns = _shape(call.inputs[0], sizes)
     outputs, (panels, *inside) = _shape(call.outputs[0], sizes)[-1], _shape(call.inputs[1], sizes)
@@ -120,7 +138,8 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _W
     panel_bytes = prod(inside) * dtype.itemsize
     panels = max(1, min(panels, _MOST_BYTES // panel_bytes))
     outputs, size = min(outputs, panels * _PANEL), panels * panel_bytes
-    weights = buffer[: len(buffer) // size * size].view(dtype).reshape(-1, panels, *inside)
+    whole = buffers.weights[: len(buffers.weights) // size * size]
+    weights = whole.view(dtype).reshape(-1, panels, *inside)
     x, out = np.ones((rows, columns), np.float32), np.empty((rows, outputs), np.float32)
     op = op_name(call)
     rest = (
@@ -130,14 +149,15 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _W
     return _Work(size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, calls)
 
 
-def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _Work:
+def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _Work:
     """Sequences of one length, whose blocks lie in one part of the cache after the other."""
     tokens, heads, dim = _shape(call.inputs[0], sizes)
     (sequences,) = _shape(call.inputs[6], sizes)
     new, length = tokens // sequences, int(sizes["context"]) // sequences
     _, kv_heads, _ = _shape(call.inputs[1], sizes)
     block_bytes = int(call.inputs[3]["shape"][-1])
-    cache = buffer[: len(buffer) // block_bytes * block_bytes].reshape(-1, block_bytes)
+    whole = buffers.cache[: len(buffers.cache) // block_bytes * block_bytes]
+    cache = whole.reshape(-1, block_bytes)
     blocks = min(-(-length // BLOCK), len(cache) // sequences)
     length = min(length, blocks * BLOCK)
     table = np.arange(sequences * blocks).reshape(sequences, blocks)
@@ -160,7 +180,7 @@ def _paged_attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Arr
     return _Work(moved, 4 * pairs * heads * dim, calls)
 
 
-def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) -> _Work:
+def _attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _Work:
     tokens, heads, dim = _shape(call.inputs[0], sizes)
     sequences = _shape(call.inputs[3], sizes)[0] - 1
     q, k, v, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(4))
@@ -169,7 +189,7 @@ def _attention(call: Call, sizes: Sizes, subject: Subject, buffer: ops.Array) ->
     return _Work(4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, calls)
 
 
-_PREPARE: dict[str, Callable[[Call, Sizes, Subject, ops.Array], _Work]] = {
+_PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
     "linear": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,

@@ -1,25 +1,20 @@
 """The torch backend: a package's own object in libtorch, in a child process, as an oracle.
 
 A process holds one host. So the child imports torch, opens the torch host under the soname that the
-object was linked against, and answers requests: lists of tokens in, logits out. It is this module,
-run: `python -m ingot.runtime.torch_backend PACKAGE DESCRIPTOR`.
+object was linked against, and answers calls: lists of tokens in, logits out (child.py).
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from .. import native
+from ..child import Child, serve
 from .errors import BadInput, IngotError
 from .package import read_manifest
 
@@ -29,29 +24,22 @@ class TorchPackage:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.manifest = read_manifest(path)
-        self._pipe, remote = Pipe()
-        here = str(Path(__file__).parents[2])  # where this ingot was imported from
-        search = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        with remote:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", __name__, os.fspath(path), str(remote.fileno())],
-                pass_fds=[remote.fileno()],
-                env={**os.environ, "PYTHONPATH": search},
-            )
+        name = f"{os.fspath(path)} in libtorch"
+        self._child = Child(__name__, os.fspath(path), name, IngotError)
 
     def logits(self, tokens: Sequence[int]) -> Any:
         """Append tokens; float32 [len(tokens), vocab_size] after each. Raises IngotError."""
-        return self._ask("logits", list(tokens))
+        return self._child.call("logits", list(tokens))
 
     def reset(self) -> None:
-        self._ask("reset")
+        self._child.call("reset")
 
     def run(self, **inputs: Any) -> dict[str, Any]:
         """As `Package.run`, for any package that is not a decoder's. Raises IngotError."""
         names = [fact["name"] for fact in self.manifest["graph"]["inputs"]]
         if set(names) != set(inputs):
             raise BadInput(f"the inputs are {', '.join(names)}; given are {', '.join(inputs)}")
-        made = self._ask("run", [inputs[name] for name in names])
+        made = self._child.call("run", [inputs[name] for name in names])
         outputs = (fact["name"] for fact in self.manifest["graph"]["outputs"])
         return dict(zip(outputs, made, strict=True))
 
@@ -64,22 +52,11 @@ class TorchPackage:
             fed = [token]
 
     def close(self) -> None:
-        self._pipe.close()  # at which the child ends
-        self._child.wait()
+        self._child.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_child"):
             self.close()
-
-    def _ask(self, *request: Any) -> Any:
-        try:
-            self._pipe.send(request)
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise IngotError("the torch backend's process ended; see its message") from error
-        if isinstance(answer, str):
-            raise IngotError(answer)
-        return answer
 
 
 class _Runner:
@@ -155,23 +132,5 @@ class _Runner:
         return out.numpy()
 
 
-def _serve(path: str, pipe: Connection) -> None:
-    try:
-        runner = _Runner(path)
-    except Exception as error:
-        pipe.send(f"the torch backend cannot run {path}: {error}")
-        return
-    while True:
-        try:
-            request = pipe.recv()
-        except EOFError:
-            return
-        try:
-            name, *arguments = request
-            pipe.send(getattr(runner, name)(*arguments))
-        except Exception as error:
-            pipe.send(f"the torch backend failed: {error}")
-
-
 if __name__ == "__main__":
-    _serve(sys.argv[1], Connection(int(sys.argv[2])))
+    serve(_Runner)

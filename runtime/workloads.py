@@ -96,14 +96,6 @@ def random_arrays(package: Package, sizes: Mapping[str, int]) -> Workload:
     return run
 
 
-def random_tokens(package: Package, count: int) -> list[int]:
-    """The same at each call. Raises BadInput."""
-    if count < 1:
-        raise BadInput("--prompt-tokens must be at least 1")
-    vocabulary = package.manifest["model"]["vocab_size"]
-    return [(i * 7919 + 13) % vocabulary for i in range(count)]
-
-
 def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     """Of "T=128". Raises BadInput."""
     found = {}

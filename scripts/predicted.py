@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import click
 
 import ingot
+from ingot.runtime.prompts import made_up
 
 _FREE = 0.05  # cores that others may take
 
@@ -42,7 +43,7 @@ def predicted(package: Path, prompt: int, new_tokens: int, threads: int) -> Time
 
 def measured(package: ingot.Package, prompt: int, new_tokens: int) -> Times:
     """The decode step is the median one."""
-    tokens = [(i * 7919 + 13) % package.manifest["model"]["vocab_size"] for i in range(prompt)]
+    tokens = made_up(prompt, package.manifest["model"]["vocab_size"])
     at = [time.perf_counter()]
     with package.session() as session:
         for _ in session.generate(tokens, max_new_tokens=new_tokens, ignore_eos=True):

@@ -83,6 +83,20 @@ LLAMAS: dict[str, dict[str, Any]] = {
 }
 
 
+def decoder_sizes(
+    hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int
+) -> dict[str, Any]:
+    """A decoder's sizes as config.json names them."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "vocab_size": vocab,
+    }
+
+
 def make_checkpoint(folder: Path, kind: str = "Llama", seed: int = 0, **config: Any) -> Path:
     """A checkpoint of random weights, wide enough apart that greedy decoding varies.
 
@@ -111,10 +125,11 @@ SMALL_ENCODER = {
     "num_attention_heads": 4,
 }
 SMALL_IMAGE = {"image_size": 32, "patch_size": 8}
+ENCODERS = ("BertModel", "ViTForImageClassification")
 
 
 def make_encoder(folder: Path, architecture: str, seed: int = 0, **config: Any) -> Path:
-    """A random checkpoint of BertModel or an image classifier."""
+    """A random checkpoint of an encoder: BertModel, or an image classifier."""
     torch.manual_seed(seed)
     cls = getattr(transformers, architecture)
     common = SMALL_ENCODER if architecture == "BertModel" else SMALL_ENCODER | SMALL_IMAGE

@@ -18,6 +18,7 @@ from ingot.profiling.roofline import from_dict, read_hardware
 from ingot.runtime import IngotError, ops, speeds
 from ingot.runtime.analyze_command import of_package
 from tests.conftest import ROOT, ExportPackage
+from tests.families import FAMILIES
 from tests.test_cli import ingot
 
 
@@ -46,7 +47,8 @@ def test_package_and_checkpoint_agree(demo_package: Path, demo_checkpoint: Path)
 
 
 def test_windows_agree(export_package: ExportPackage) -> None:
-    package = export_package("Mistral", sliding_window=100)
+    kind, config = FAMILIES["mistral-window"]
+    package = export_package(kind, **config)
     assert_same(of_package(package), of_checkpoint(package.parent / "checkpoint"))
 
 
@@ -94,6 +96,9 @@ def test_this_machine_is_measured(demo_package: Path, monkeypatch: pytest.Monkey
     assert found.kernels.keys() == {"linear.float32", "paged_attention.float32"}
     assert all(speed.gb_s > 0 and speed.gflop_s > 0 for speed in found.kernels.values())
     assert ", 2 threads, x86-64-v" in found.name
+    weights, cache = speeds._buffers(demo_package)
+    assert weights[:2].tobytes() == b"PK"  # the package's own bytes
+    assert (cache == speeds._BYTE).all()
     assert from_dict(json.loads(json.dumps(found.to_dict())), "saved.json") == found
 
 

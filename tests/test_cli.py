@@ -45,6 +45,11 @@ def test_python_and_cpp_say_the_same(demo_package: Path, tmp_path: Path) -> None
     assert python["text"] == cpp["text"]
     file = tmp_path / "tokens.txt"
     file.write_text("0, 100\n7 42")
+    copied = (
+        ingot_run(demo_package, *options, "--copy-weights"),
+        ingot("run", demo_package, *options, "--copy-weights"),
+    )
+    assert [json.loads(run.stdout)["tokens"] for run in copied] == [cpp["tokens"]] * 2
     from_file = ingot_run(demo_package, "--tokens-file", file, *options[2:])
     assert json.loads(from_file.stdout)["tokens"] == cpp["tokens"]
 

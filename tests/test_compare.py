@@ -123,7 +123,7 @@ def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path) -> None:
         "give one of --prompt, --tokens": (
             *(STORED[0], f"eager:{checkpoint}", "--tokens", "1", "--prompt", "a"),
         ),
-        "--tokens 1,x is not a list such as 1,2,3": (
+        "--tokens '1,x' is not a list of ids; write them as 1,2,3": (
             *(STORED[0], f"eager:{checkpoint}", "--tokens", "1,x"),
         ),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from ingot.profiling.engine import Process, Request
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.steps import Steps, sizes
 from ingot.profiling.trace import ROOT, Event, Trace
-from tests.checkpoints import make_checkpoint, make_encoder
+from tests.checkpoints import make_checkpoint
+from tests.conftest import ExportPackage
 
 MODULES = {
     "eager": "ingot.export.engines.eager",
@@ -29,15 +29,6 @@ MODULES = {
 }
 REQUEST = Request(tuple(range(40, 75)), new_tokens=16, threads=2)
 SIZES = ("tokens", "sequences", "rows", "blocks", "context", "pairs")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sleeping_threads() -> Iterator[None]:
-    """Threads that wait without spinning: a spinning team is dozens of times as slow on a machine
-    that is busy with other things."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_WAIT_POLICY", "passive")
-        yield
 
 
 def traces(engine: str, source: Path | str, request: Request = REQUEST) -> tuple[Trace, Trace]:
@@ -144,13 +135,11 @@ def test_compile_demo(demo: dict[str, tuple[Trace, Trace]], demo_checkpoint: Pat
     assert matched_share(traced) > 0.8
 
 
-def test_encoders(tmp_path: Path) -> None:
-    from ingot.export import export_checkpoint
-
-    checkpoint = make_encoder(tmp_path / "bert", "BertModel", vocab_size=300)
-    export_checkpoint(checkpoint, tmp_path / "bert.pt2")
+def test_encoders(export_package: ExportPackage) -> None:
+    package = export_package("BertModel", vocab_size=300)
+    checkpoint = package.parent / "checkpoint"
     request = Request(REQUEST.tokens, new_tokens=0, threads=2)
-    sources = {"eager": checkpoint, "hf": checkpoint, "ingot": tmp_path / "bert.pt2"}
+    sources = {"eager": checkpoint, "hf": checkpoint, "ingot": package}
     found = {engine: traces(engine, source, request) for engine, source in sources.items()}
     for untraced, traced in found.values():
         check_form(traced, untraced, 1)

@@ -10,7 +10,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ... import models, process, quant
-from ...profiling.engine import Request
+from ...profiling.engine import Request, header_of_run
 from ...profiling.errors import ProfileError
-from ...profiling.steps import Steps, sizes, times
+from ...profiling.steps import Steps, sizes
 from ...profiling.trace import Event, Header, Trace
 from ..contracts import BLOCK_SIZE, Contract, of_checkpoint
 
@@ -107,17 +106,7 @@ class TorchEngine(ABC):
             tracer = self.tracer() if traced else None
             with tracer or nullcontext():
                 result = self._answer(forward, request, steps)
-        run = times(steps.events)
-        if "first_token_ms" not in self.header.start_up:
-            until = sum(self.header.start_up.values())
-            self.header.start_up["first_token_ms"] = until + run["prefill_ms"]
-        header = replace(
-            self.header,
-            request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
-            result=result,
-            runs=[run],
-            memory={"peak_rss_mb": process.peak_rss_mb()},
-        )
+        header = header_of_run(self.header, request, result, steps.events)
         return Trace(header, [*steps.events, *(tracer.events(steps.events) if tracer else [])])
 
     def _answer(self, forward: Forward, request: Request, steps: Steps) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from ... import process
+from ...child import serve
 from ...profiling.calls import Call
-from ...profiling.engine import Request, serve
+from ...profiling.engine import Request
 from ...profiling.errors import ProfileError
 from ...profiling.runs.join import join
 from ...profiling.steps import Calls

@@ -6,7 +6,8 @@ PyTorch's dispatch with it.
 
 from __future__ import annotations
 
-from ...profiling.engine import Request, serve
+from ...child import serve
+from ...profiling.engine import Request
 from .common import Forward, TorchEngine, ragged
 from .hooks import ModuleTimer
 

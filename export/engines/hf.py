@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...child import serve
 from ...models import DTYPES, Plan
-from ...profiling.engine import Request, serve
+from ...profiling.engine import Request
 from ...profiling.errors import ProfileError
 from .common import Forward, TorchEngine
 from .hooks import ModuleTimer

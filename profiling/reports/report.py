@@ -16,7 +16,7 @@ from typing import Any
 from ..attribution import kind
 from ..calls import Call, evaluate
 from ..errors import ProfileError
-from ..record import OTHER, UNATTRIBUTED, Event, Record, unattributed
+from ..record import OTHER, UNATTRIBUTED, Event, Facts, Record, unattributed
 from ..trace import read_json
 
 ENTRY = "model/ingot/report.json"  # where a package has its record
@@ -114,7 +114,7 @@ def _phase(path: list[str], event: Event, record: Record) -> dict[str, Any]:
     }
 
 
-def _graph(facts: dict[str, Any], calls: list[Call]) -> dict[str, Any]:
+def _graph(facts: Facts, calls: list[Call]) -> dict[str, Any]:
     """Nodes as they were captured and as they were lowered; calls that a run makes."""
     nodes, kinds = facts.get("graph", {}), Counter(call.kind for call in calls)
     named = sum(bool(call.module) for call in calls)

@@ -124,7 +124,7 @@ ingot_status ingot_package_open(const char* path, const ingot_options* options,
                                 ingot_package** package) {
   return guarded([&] {
     auto opened =
-        std::make_shared<ingot_package>(path, known(options, {sizeof(ingot_options), 0, 0, 0}));
+        std::make_shared<ingot_package>(path, known(options, {sizeof(ingot_options), 0, 0, 0, 0}));
     *package = opened.get();
     opened->self = opened;
   });

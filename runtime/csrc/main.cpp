@@ -33,7 +33,7 @@ struct Options {
   float temperature = -1, top_p = -1;  // below zero: as the package says
   int32_t top_k = -1, threads = 0;
   uint64_t seed = 0;
-  bool ignore_eos = false, as_json = false;
+  bool ignore_eos = false, copy_weights = false, as_json = false;
 };
 
 double now_ms() {
@@ -78,6 +78,8 @@ Options parse(int argc, char** argv) {
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", o.seed, "Seed of the sampler");
   app.add_option("--threads", o.threads, "Threads of a step; 0: the cores that are free");
+  app.add_flag("--copy-weights", o.copy_weights,
+               "To memory of this process alone, in huge pages: slower to open, may run faster");
   app.add_option("--trace", o.trace, "Write a Chrome trace here");
   app.add_option("--control", o.controls,
                  "NAME[=VALUE], as often as you like: watch or change what generated code calls "
@@ -185,7 +187,7 @@ void run(const Options& o) {
   const double started = process_start_ms(), loading = now_ms();
   const std::vector<int64_t> tokens = prompt(o);
   for (const std::string& setting : o.controls) set_control(setting);
-  const ingot_options options{sizeof options, o.threads, 0, 0};
+  const ingot_options options{sizeof options, o.threads, 0, 0, o.copy_weights};
   ingot_package* opened = nullptr;
   check(ingot_package_open(o.package.c_str(), &options, &opened));
   const std::unique_ptr<ingot_package, void (*)(ingot_package*)> package(opened,

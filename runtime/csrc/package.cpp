@@ -29,6 +29,10 @@ Package::Package(const std::string& path, const ingot_options& options)
   const Code code = checked_code(variant.entry, "the code");
   weights_ = archive_.entry("ingot/weights.bin");
   if (options.verify_weights) check_entry("ingot/weights.bin");
+  if (options.copy_weights) {
+    copy_ = std::make_unique<WeightsCopy>(weights_);
+    weights_ = copy_->view();
+  }
   std::vector<Code> libraries;
   for (const std::string& entry : manifest_.op_libraries)
     libraries.push_back(checked_code(entry, "an op library"));

@@ -9,6 +9,7 @@
 #include "graph.h"
 #include "kv_pool.h"
 #include "manifest.h"
+#include "weights_copy.h"
 #include "worker.h"
 
 namespace ingot {
@@ -41,8 +42,9 @@ class Package {
   Archive archive_;
   std::string manifest_json_;
   Manifest manifest_;
-  const char* model_;  // as StepFacts has it
-  int threads_;        // 0: the cores that are free
+  const char* model_;                  // as StepFacts has it
+  int threads_;                        // 0: the cores that are free
+  std::unique_ptr<WeightsCopy> copy_;  // if asked for
   std::string_view weights_;
   std::unique_ptr<Graph> graph_;
   std::unique_ptr<KvPool> pool_;

@@ -17,54 +17,34 @@ from typing import Any
 
 import numpy as np
 
-from ... import process
-from ...profiling.engine import Request, serve
-from ...profiling.errors import ProfileError
-from ...profiling.steps import Calls, Steps, sizes, times
+from ...child import serve
+from ...profiling.engine import Request
+from ...profiling.steps import Calls, Steps, sizes
 from ...profiling.trace import Event, Header, Trace
 from ..onnx_backend import OnnxPackage
+from .common import FileEngine
 
 _KERNEL = "_kernel_time"  # what the profiler adds to a node's name
 
 
-class OnnxEngine:
-    """An ONNX model, opened again only where a request wants other threads."""
+class OnnxEngine(FileEngine):
+    name = "onnx"
+    package: OnnxPackage
 
     def __init__(self, path: str) -> None:
-        self.path, self.threads = path, 0
-        self.start_up = {"import_ms": (process.now() - process.start_time()) * 1e3}
-        begun = process.now()
-        self.package = OnnxPackage(path)
-        self.start_up["load_ms"] = (process.now() - begun) * 1e3
-        self.kind = self.package.manifest["model"]["kind"]
-        if self.kind not in ("decoder", "encoder"):
-            raise ProfileError(f"it is of kind {self.kind}, and engines are given token ids")
+        super().__init__(path)
+        self.header.environment = {"onnxruntime": version("onnxruntime")}
 
-    def run(self, request: Request, traced: bool) -> Trace:
-        if request.threads != self.threads:
-            self.package = OnnxPackage(self.path, threads=request.threads)
-            self.threads = request.threads
-        steps = Steps()
+    def open(self) -> None:
+        self.package = OnnxPackage(self.path, threads=self.threads)
+
+    def record(self, request: Request, traced: bool) -> tuple[Trace, list[Event], dict[str, Any]]:
+        steps, events = Steps(), list[Event]()
         if traced:
             events, result = self._traced(request, steps)
         else:
             result = self._steps(self.package, request, steps)
-            events = []
-        if "first_token_ms" not in self.start_up:
-            until = sum(self.start_up.values())
-            self.start_up["first_token_ms"] = until + times(steps.events)["prefill_ms"]
-        header = Header(
-            engine="onnx",
-            name=self.path,
-            model=self.package.manifest["model"],
-            request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
-            result=result,
-            runs=[times(steps.events)],
-            start_up=self.start_up,
-            memory={"peak_rss_mb": process.peak_rss_mb()},
-            environment={"onnxruntime": version("onnxruntime")},
-        )
-        return Trace(header, steps.events + events)
+        return Trace(Header(), steps.events + events), steps.events, result
 
     def _steps(self, package: OnnxPackage, request: Request, steps: Steps) -> dict[str, Any]:
         """The run itself; returns the header's `result`."""

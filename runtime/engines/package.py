@@ -11,67 +11,51 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from ... import __version__, process
+from ... import __version__
+from ...child import serve
 from ...profiling.calls import calls_of
-from ...profiling.engine import Request, serve
-from ...profiling.errors import ProfileError
+from ...profiling.engine import Request
 from ...profiling.runs.join import join
-from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event, times
+from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event
 from ...profiling.trace import Event, Header, Trace
 from .. import capi, tracing
 from ..package import Package
+from .common import FileEngine
 
 _READ_BYTES = 1 << 28
 _LOGIT_ROWS = 16  # at once: a row is as long as the vocabulary
 
 
-class PackageEngine:
-    """A package, opened again only where a request wants other threads."""
+class PackageEngine(FileEngine):
+    name = "ingot"
+    package: Package
 
     def __init__(self, path: str) -> None:
-        self.path, self.threads = path, 0
-        self.start_up = {"import_ms": (process.now() - process.start_time()) * 1e3}
-        begun = process.now()
-        self.package = Package(path)
-        self.start_up["load_ms"] = (process.now() - begun) * 1e3
-        self.record = json.loads(self.package.entry("ingot/report.json"))
-        self.kind = self.package.manifest["model"]["kind"]
-        if self.kind not in ("decoder", "encoder"):
-            raise ProfileError(f"it is of kind {self.kind}, and engines are given token ids")
+        super().__init__(path)
+        self.compile_record = json.loads(self.package.entry("ingot/report.json"))
+        self.header.model = self._model()
+        self.header.aliases = self.compile_record["facts"].get("aliases", {})
+        self.header.environment = {"ingot": __version__}
+
+    def open(self) -> None:
+        self.package = Package(self.path, threads=self.threads)
 
     def run(self, request: Request, traced: bool) -> Trace:
-        """Raises the runtime's errors for a request that the package cannot take."""
-        if request.threads != self.threads:
-            self.package = Package(self.path, threads=request.threads)
-            self.threads = request.threads
-        run = partial(self._generate if self.kind == "decoder" else self._encode, request)
-        if traced:
-            (steps, result), recorded = tracing.traced(run)
-            trace = join(recorded, calls_of(self.record, self.path))
-        else:
-            steps, result = run()
-            trace = Trace(Header(), steps)
-        peak = process.peak_rss_mb()
-        measured = times(steps)
-        if "first_token_ms" not in self.start_up:
-            until = sum(self.start_up.values())
-            self.start_up["first_token_ms"] = until + measured["prefill_ms"]
+        """With what would disturb the run itself, and its memory: logits and ceilings."""
+        trace = super().run(request, traced)
         if self.kind == "decoder":
-            result["logits"] = self._logits(request.tokens)
-        trace.header = Header(
-            engine="ingot",
-            name=self.path,
-            model=self._model(),
-            aliases=self.record["facts"].get("aliases", {}),
-            request={"tokens": list(request.tokens), "new_tokens": request.new_tokens},
-            result=result,
-            runs=[measured],
-            start_up=self.start_up,
-            memory={"peak_rss_mb": peak},
-            ceilings=self._ceilings() if traced else {},
-            environment={"ingot": __version__},
-        )
+            trace.header.result["logits"] = self._logits(request.tokens)
+        if traced:
+            trace.header.ceilings = self._ceilings()
         return trace
+
+    def record(self, request: Request, traced: bool) -> tuple[Trace, list[Event], dict[str, Any]]:
+        run = partial(self._generate if self.kind == "decoder" else self._encode, request)
+        if not traced:
+            steps, result = run()
+            return Trace(Header(), steps), steps, result
+        (steps, result), recorded = tracing.traced(run)
+        return join(recorded, calls_of(self.compile_record, self.path)), steps, result
 
     def _ceilings(self) -> dict[str, float]:
         return {

@@ -47,6 +47,8 @@ typedef struct ingot_options {
   int64_t kv_tokens;   /* KV capacity shared by all sessions, in tokens; 0: eight of the longest
                           sequences. Memory is committed as it is used */
   int32_t verify_weights; /* non-zero: also hash the weights (code is always hashed) */
+  int32_t copy_weights;   /* non-zero: copy the weights to memory of this process alone, in huge
+                             pages: opening takes longer, each step may read faster */
 } ingot_options;
 
 /* Maps the file, checks it, loads its code and binds the weights in place. `options` may be NULL.

@@ -9,15 +9,9 @@ import pytest
 import torch
 
 import ingot.custom_ops  # noqa: F401  (registers the ops)
-from ingot.custom_ops.eager import last_error, library
+from ingot.ops_library import last_error, library
 
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def two_threads() -> None:
-    """More would spin against each other where other work runs beside."""
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(params=LEVELS)

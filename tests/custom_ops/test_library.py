@@ -14,7 +14,7 @@ import torch
 from ingot import native
 from ingot.custom_ops import shims
 from ingot.custom_ops.declare import OPS
-from ingot.custom_ops.eager import last_error, library
+from ingot.ops_library import last_error, library
 
 from .conftest import LEVELS
 
@@ -107,7 +107,7 @@ def test_no_instruction_is_beyond_its_level() -> None:
 
 def level_of_child(isa: str) -> str:
     code = (
-        "from ingot.custom_ops.eager import library, last_error; import torch\n"
+        "import ingot.custom_ops, torch\nfrom ingot.ops_library import library, last_error\n"
         "print(library().ingot_ops_level() or last_error())\n"
         "try: print(torch.ops.ingot.embedding(torch.tensor([0]), torch.ones(1, 1, 64), 1).item())\n"
         "except RuntimeError as error: print(error)\n"

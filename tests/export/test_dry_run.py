@@ -14,6 +14,7 @@ from ingot.models import CheckpointError
 from ingot.profiling.analysis import Subject, analyze, phases, request_of
 from ingot.profiling.calls import cost
 from ingot.profiling.roofline import read_hardware
+from tests.checkpoints import decoder_sizes
 
 
 def subject(folder: Path, config: dict[str, Any], **options: Any) -> Subject:
@@ -33,18 +34,8 @@ def flops(found: Subject, **request: Any) -> dict[str, Sequence[float]]:
     }
 
 
-def decoder(
-    hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int
-) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "vocab_size": vocab,
-        "max_position_embeddings": 4096,
-    }
+def decoder(*numbers: int) -> dict[str, Any]:
+    return {**decoder_sizes(*numbers), "max_position_embeddings": 4096}
 
 
 # Their config.json (https://huggingface.co/<name>/blob/main/config.json), and the published count.

@@ -21,6 +21,7 @@ from ingot.profiling.calls import Call, cost
 from ingot.runtime import capi
 from tests.checkpoints import make_checkpoint, make_encoder
 from tests.conftest import ExportPackage
+from tests.families import FAMILIES
 from tests.test_module import BATCH, LENGTH, Mixed
 
 # A step of four sequences, so that no two letters have one value.
@@ -94,10 +95,11 @@ def test_a_fused_kernel_lists_what_it_serves(demo_package: Path) -> None:
 
 
 def test_a_sliding_window(export_package: ExportPackage) -> None:
-    package = export_package("Gemma2", sliding_window=16, head_dim=24)
+    kind, config = FAMILIES["gemma2-windows"]
+    package = export_package(kind, **config)
     layers = [call for call in calls_of(package) if call.name.endswith("cpu_paged_attention")]
     near, far = (cost(call, {**SIZES, "B": 1, "context": 90, "pairs": 1}) for call in layers)
-    assert near.read_bytes == far.read_bytes - (90 - (16 + 7 - 1)) * 2 * 2 * 24 * 4
+    assert near.read_bytes == far.read_bytes - (90 - (11 + 7 - 1)) * 2 * 2 * 32 * 4
 
 
 def test_a_quantised_decoder(demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -114,18 +116,15 @@ def test_a_quantised_decoder(demo_checkpoint: Path, tmp_path: Path) -> None:
     assert cost(down, SIZES).flops == 2 * 7 * 768 * 256
 
 
-def test_an_encoder(tmp_path: Path) -> None:
-    package = tmp_path / "bert.pt2"
-    export_checkpoint(make_encoder(tmp_path / "bert", "BertModel", vocab_size=300), package)
-
+def test_an_encoder(export_package: ExportPackage) -> None:
+    package = export_package("BertModel", vocab_size=300)
     inputs = {"tokens": [1, 2, 3], "token_type_ids": [0] * 3, "positions": [0, 1, 0]}
     calls = check(package, lambda: ingot.load(package).run(**inputs, query_start=[0, 2, 3]))
     assert cost(of_module(calls, "layers.1.attention"), SIZES).flops == 4 * 120 * 64
 
 
-def test_an_image_classifier(tmp_path: Path) -> None:
-    package = tmp_path / "vit.pt2"
-    export_checkpoint(make_encoder(tmp_path / "vit", "ViTForImageClassification"), package)
+def test_an_image_classifier(export_package: ExportPackage) -> None:
+    package = export_package("ViTForImageClassification", num_labels=3)
     pixels = np.zeros((2, 3, 32, 32), np.float32)
     calls = check(package, lambda: ingot.load(package).run(pixel_values=pixels))
     attention = of_module(calls, "layers.1.attention")

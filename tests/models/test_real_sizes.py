@@ -9,25 +9,19 @@ import torch
 import transformers
 
 from ingot import models
-
-
-def sizes(hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "vocab_size": vocab,
-    }
+from tests.checkpoints import decoder_sizes
 
 
 def olmo2(*numbers: int) -> dict[str, Any]:
-    return {**sizes(*numbers, 100352), "max_position_embeddings": 4096, "rope_theta": 500000.0}
+    return {
+        **decoder_sizes(*numbers, 100352),
+        "max_position_embeddings": 4096,
+        "rope_theta": 500000.0,
+    }
 
 
 def qwen2(*numbers: int, vocab: int = 151936, tied: bool = False) -> dict[str, Any]:
-    return {**sizes(*numbers, vocab), "rope_theta": 1e6, "tie_word_embeddings": tied}
+    return {**decoder_sizes(*numbers, vocab), "rope_theta": 1e6, "tie_word_embeddings": tied}
 
 
 def qwen3(*numbers: int, tied: bool = False) -> dict[str, Any]:
@@ -40,11 +34,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], int | None]] = {
     "OLMo-2-1124-7B": ("Olmo2", olmo2(4096, 11008, 32, 32, 32), None),
     "OLMo-2-1124-13B": ("Olmo2", olmo2(5120, 13824, 40, 40, 40), None),
     "OLMo-2-0325-32B": ("Olmo2", olmo2(5120, 27648, 64, 40, 8), None),
-    "Llama-3-8B": ("Llama", sizes(4096, 14336, 32, 32, 8, 128256), 8_030_261_248),
-    "TinyLlama-1.1B": ("Llama", sizes(2048, 5632, 22, 32, 4, 32000), 1_100_048_384),
+    "Llama-3-8B": ("Llama", decoder_sizes(4096, 14336, 32, 32, 8, 128256), 8_030_261_248),
+    "TinyLlama-1.1B": ("Llama", decoder_sizes(2048, 5632, 22, 32, 4, 32000), 1_100_048_384),
     "Mistral-7B-v0.1": (
         "Mistral",
-        {**sizes(4096, 14336, 32, 32, 8, 32000), "sliding_window": 4096},
+        {**decoder_sizes(4096, 14336, 32, 32, 8, 32000), "sliding_window": 4096},
         7_241_732_096,
     ),
     "Qwen2.5-0.5B": ("Qwen2", qwen2(896, 4864, 24, 14, 2, tied=True), 494_032_768),

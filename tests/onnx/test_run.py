@@ -17,8 +17,9 @@ import ingot
 from ingot.profiling.engine import Request
 from ingot.profiling.errors import ProfileError
 from ingot.runtime import BadInput, BadPackage
+from ingot.runtime.base_session import Sampling
 from ingot.runtime.engines.onnx import OnnxEngine, node_events
-from ingot.runtime.sampling import Sampler, Sampling
+from ingot.runtime.sampling import Sampler
 from tests.test_cli import RUN_FIELDS
 from tests.test_cli import ingot as command
 
@@ -64,8 +65,7 @@ def test_sampling_by_hand() -> None:
         made = set()
         for seed in range(60):
             asked = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **how}
-            sampling = Sampling(1, seed=seed, stop_tokens=frozenset(), **asked)
-            made.add(Sampler(sampling).sample(logits))
+            made.add(Sampler(Sampling(1, seed=seed, **asked)).sample(logits))
         return made
 
     assert drawn(temperature=0.0) == {1}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingot.profiling.engine import Request, serve
+from ingot.child import serve
+from ingot.profiling.engine import Request
 from ingot.profiling.trace import Event, Header, Trace
 
 MODULES = ("model.embed_tokens", "model.layers.0.mlp", "model.layers.1.mlp", "lm_head")

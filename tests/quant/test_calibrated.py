@@ -22,11 +22,6 @@ from tests.checkpoints import make_checkpoint, make_encoder
 from tests.families import FAMILIES
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def plan_of(folder: Path, kind: str, **config: Any) -> models.Plan:
     make = make_encoder if kind == "BertModel" else make_checkpoint
     return models.plan(make(folder, kind, **config))

@@ -62,7 +62,8 @@ def test_a_report_compares_before_and_after(demo_checkpoint: Path, tmp_path: Pat
     text = tmp_path / "text.txt"
     text.write_text("for item in items:\n    print(item)\n" * 50)
     options: dict[str, Any] = {"report": text, "calib_length": 64}
-    record = export_checkpoint(demo_checkpoint, tmp_path / "a.pt2", quant="int8", **options)
+    recipe = {"quant": "int8", "group_size": 64}
+    record = export_checkpoint(demo_checkpoint, tmp_path / "a.pt2", **recipe, **options)
     quality = record["facts"]["quality"]
     assert 1 < quality["perplexity_before"] < 100
     assert quality["perplexity_after"] == pytest.approx(quality["perplexity_before"], rel=0.01)

@@ -183,6 +183,22 @@ TEST_F(LoadTest, RefusesAnotherBlockSize) {
   EXPECT_NE(refusal(source.zip()), "");
 }
 
+TEST_F(LoadTest, WeightsCanBeCopied) {
+  PackageSource source = toy_source();
+  std::string& weights = source.entries["ingot/weights.bin"];
+  weights.resize((size_t{65} << 20) + 4100);  // parts of 32 MiB, and a page that is cut
+  std::memcpy(weights.data() + weights.size() - 64, &kSalt, sizeof kSalt);
+  source.manifest["constants"]["toy.salt"]["offset"] = weights.size() - 64;
+  std::memset(weights.data(), 0, 128);
+  source.hash_entries();
+  const ingot_options options = {sizeof options, 1, 0, 0, 1};
+  ingot_package* opened = nullptr;
+  ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &opened), INGOT_OK);
+  const Package package(opened, ingot_package_close);
+  const Session session = new_session(package);
+  EXPECT_EQ(generate(session, {3, 1, 4}, greedy_sampling(8)).tokens, greedy({3, 1, 4}, 8));
+}
+
 TEST_F(LoadTest, RefusesPathsThatAreNoPackage) {
   ingot_package* package = nullptr;
   EXPECT_EQ(ingot_package_open("/nowhere.pt2", nullptr, &package), INGOT_BAD_INPUT);
@@ -225,9 +241,9 @@ TEST_F(LoadTest, OpeningAgainTakesNothingMore) {
 TEST_F(LoadTest, RefusesNegativeOptions) {
   const std::string path = write(toy_source().zip());
   ingot_package* package = nullptr;
-  ingot_options options = {sizeof options, -1, 0, 0};
+  ingot_options options = {sizeof options, -1, 0, 0, 0};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
-  options = {sizeof options, 0, -1, 0};
+  options = {sizeof options, 0, -1, 0, 0};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
 }
 

@@ -131,7 +131,7 @@ class PackageTest : public testing::Test {
     return path.string();
   }
   Package open(const PackageSource& source = toy_source(), int64_t kv_tokens = 0) {
-    const ingot_options options = {sizeof options, 1, kv_tokens, 0};
+    const ingot_options options = {sizeof options, 1, kv_tokens, 0, 0};
     ingot_package* package = nullptr;
     EXPECT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
         << ingot_last_error();
@@ -139,7 +139,7 @@ class PackageTest : public testing::Test {
   }
   // The sentence with which these bytes are refused as a bad package.
   std::string refusal(const std::string& bytes, bool verify = false) {
-    const ingot_options options = {sizeof options, 1, 0, verify};
+    const ingot_options options = {sizeof options, 1, 0, verify, 0};
     ingot_package* package = nullptr;
     const ingot_status status = ingot_package_open(write(bytes).c_str(), &options, &package);
     EXPECT_EQ(status, INGOT_BAD_PACKAGE) << ingot_last_error();

@@ -1,1 +1,0 @@
-../../dltensor.py
