@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Session(BaseSession):
-    """On a package. `Package.session()` makes one."""
+    """On a package. `Package.session()` makes one.
+
+    Resetting and closing stop what is in progress, of other threads too.
+    """
 
     def __init__(self, package: Package) -> None:
         self.package = package
@@ -84,13 +87,11 @@ class Session(BaseSession):
             return int(capi.library().ingot_session_length(handle))
 
     def reset(self) -> None:
-        """Forget them. A generation or another thread's call in progress is stopped."""
         with self.calling() as handle:
             self._ask_to_stop()
             capi.library().ingot_session_reset(handle)
 
     def close(self) -> None:
-        """End it, also from another thread than those that use it: their calls are stopped."""
         if os.getpid() != self._process:  # where locks may be held by threads that do not exist
             return
         with self._changed:

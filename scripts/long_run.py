@@ -198,7 +198,7 @@ def openings(path: Path, count: int, threads: int) -> Part:
 def embeddings(path: Path, count: int, seed: int, threads: int) -> Part:
     package, draw = ingot.load(path, threads=threads), random.Random(seed)
     vocab_size = package.manifest["model"]["vocab_size"]
-    longest = package.manifest["embedding"]["max_tokens"]
+    longest = min(package.manifest["embedding"]["max_tokens"], 64)
     watch = Watch("embeddings", count)
     while watch.claim():
         lengths = [draw.randint(1, longest) for _ in range(draw.randint(1, 4))]
