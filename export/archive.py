@@ -14,6 +14,7 @@ import struct
 import threading
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -90,9 +91,13 @@ class ArchiveWriter:
         padding = -(start + 4) % ALIGNMENT
         info.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
         size, digest = 0, hashlib.sha256()
-        with self._zip.open(info, "w", force_zip64=True) as entry:
+        with (
+            self._zip.open(info, "w", force_zip64=True) as entry,
+            ThreadPoolExecutor(1) as beside,  # hashing takes as long as writing
+        ):
             for chunk in chunks:
+                hashed = beside.submit(digest.update, chunk)
                 entry.write(chunk)
-                digest.update(chunk)
+                hashed.result()
                 size += len(chunk)
         return size, digest.hexdigest()

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 class BasePackage(ABC):
-    """manifest: what the package says of itself (docs/format.md)."""
+    """manifest: what the package says of itself (docs/format.md). variant: the name of the code
+    that was loaded, "x86-64-v3"; None where there is none to choose."""
 
     path: str
+    variant: str | None = None
     manifest: dict[str, Any]
 
     @abstractmethod
