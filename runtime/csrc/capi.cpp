@@ -245,6 +245,7 @@ ingot_status ingot_session_generate(ingot_session* session, const int64_t* token
                                     const ingot_sampling* sampling, ingot_token_callback callback,
                                     void* user, ingot_stats* stats) {
   return guarded([&] {
+    need(session, "session");
     known<ingot_stats>(stats, {});          // refuses before anything runs
     const auto package = session->package;  // the session may be closed meanwhile
     ingot::Job job =

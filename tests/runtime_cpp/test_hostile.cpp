@@ -17,7 +17,7 @@ bool opens(const std::string& path) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(20);  // a hang is a failure too
-    const ingot_options options = {sizeof options, 1, 0, 1, 0};
+    const ingot_options options = {sizeof options, 1, 0, 1, 0, nullptr};
     ingot_package* package = nullptr;
     if (ingot_package_open(path.c_str(), &options, &package) != INGOT_OK) _exit(1);
     ingot_session* session = nullptr;
@@ -67,14 +67,13 @@ TEST_F(HostileTest, EveryFieldOfTheManifestMayLie) {
   EXPECT_GT(refused, opened);
 }
 
-// Names in the directory are names: nothing is written or opened by them.
-TEST_F(HostileTest, EntriesMayHaveAnyName) {
+TEST_F(HostileTest, NamesThatAreNoPlainPaths) {
   for (const char* name : {"model/../../etc/passwd", "model//etc/passwd", "model/"}) {
     const PackageSource source = toy_source();
     std::vector<ZipEntry> all = {{name, "x"}};
     for (const auto& [entry, data] : source.entries) all.push_back({"model/" + entry, data});
     all.push_back({"model/ingot/manifest.json", source.manifest.dump()});
-    EXPECT_TRUE(opens(write(write_zip(all)))) << name;
+    EXPECT_NE(refusal(write_zip(all)), "") << name;
   }
   PackageSource source = toy_source();
   for (const char* name : {"../../../etc/passwd", "/etc/passwd", "ingot/nothing"}) {
@@ -133,7 +132,9 @@ TEST_F(HostileTest, AFileCutAnywhereIsRefused) {
     for (const size_t near : {at - 1, at, at + 1, at + 4, at + 30}) cuts.push_back(near);
   for (size_t at = 1; at < zip.size(); at += 997) cuts.push_back(at);
   for (const size_t at : cuts)
-    if (at < zip.size()) EXPECT_NE(refusal(zip.substr(0, at)), "") << at;
+    if (at < zip.size()) {
+      EXPECT_NE(refusal(zip.substr(0, at)), "") << at;
+    }
 }
 
 TEST_F(HostileTest, NullArgumentsAreNamed) {
@@ -212,9 +213,9 @@ TEST_F(HostileTest, SizesThatCannotBe) {
 
   const std::string path = write(toy_source().zip());
   ingot_package* opened = nullptr;
-  const ingot_options options = {sizeof options, 1 << 20, 0, 0, 0};
+  const ingot_options options = {sizeof options, 1 << 20, 0, 0, 0, nullptr};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &opened), INGOT_BAD_INPUT);
-  EXPECT_NE(std::string(ingot_last_error()).find("threads = 1048576"), std::string::npos);
+  EXPECT_NE(std::string(ingot_last_error()).find("threads must be 0 to 1024"), std::string::npos);
 }
 
 }  // namespace

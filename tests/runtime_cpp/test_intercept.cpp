@@ -1,4 +1,7 @@
 // The controls at the border between generated code and the host, over the toy model.
+#include <sys/resource.h>
+
+#include <csignal>
 #include <thread>
 
 #include "toy_package.h"
@@ -136,16 +139,38 @@ TEST_F(InterceptTest, CaptureOfACallThatNeverCameIsSaid) {
   EXPECT_FALSE(std::filesystem::exists(file("call.npz")));
 }
 
+// While it lives, writing a file beyond so many bytes fails.
+class NoMoreThan {
+ public:
+  explicit NoMoreThan(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~NoMoreThan() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
 TEST_F(InterceptTest, AFullDiskLeavesNoFileAndTheRunGoesOn) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP();
   std::filesystem::create_directory(file("dump"));
-  std::filesystem::create_symlink("/dev/full", file("dump/embedding-1.after.npz.part"));
   std::filesystem::create_symlink("/dev/full", file("log.txt"));
   on("call-log", file("log.txt"));
   on("dump-to", file("dump"));
   on("dump", "embedding:after");
-  run({{1}}, 2);
-  EXPECT_EQ(ingot_controls_report(), INGOT_BAD_INPUT);
+  {
+    const Package package = open();
+    const Session session = new_session(package);
+    const NoMoreThan limit(64);
+    EXPECT_EQ(generate(session, {1}, greedy_sampling(2)).status, INGOT_OK) << ingot_last_error();
+    EXPECT_EQ(ingot_controls_report(), INGOT_BAD_INPUT);
+  }
   const std::string sentence = ingot_last_error();
   EXPECT_TRUE(has(sentence, "could not write all of " + file("log.txt"))) << sentence;
   EXPECT_TRUE(has(sentence, "cannot write " + file("dump/embedding-1.after.npz"))) << sentence;

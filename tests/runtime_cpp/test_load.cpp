@@ -273,9 +273,10 @@ TEST_F(LoadTest, RefusesAnotherBlockSize) {
 TEST_F(LoadTest, WeightsCanBeCopied) {
   PackageSource source = toy_source();
   std::string& weights = source.entries["ingot/weights.bin"];
-  weights.resize((size_t{65} << 20) + 4100);  // parts of 32 MiB, and a page that is cut
-  std::memcpy(weights.data() + weights.size() - 64, &kSalt, sizeof kSalt);
-  source.manifest["constants"]["toy.salt"]["offset"] = weights.size() - 64;
+  const size_t offset = (size_t{65} << 20) + 4096;  // parts of 32 MiB, and a page that is cut
+  weights.resize(offset + 64);
+  std::memcpy(weights.data() + offset, &kSalt, sizeof kSalt);
+  source.manifest["constants"]["toy.salt"]["offset"] = offset;
   std::memset(weights.data(), 0, 128);
   source.hash_entries();
   const ingot_options options = {sizeof options, 1, 0, 0, 1, nullptr};
