@@ -13,7 +13,7 @@ from ingot import models, quant
 from ingot.export import ExportError, contracts, repeated, spill
 from ingot.export.build import Generated, _with_table
 from ingot.export.compile import compile, inductor_for
-from ingot.export.isa import find_level
+from ingot.export.isa import machine_level
 from ingot.profiling.record import Recorder
 from tests.checkpoints import make_checkpoint
 
@@ -46,7 +46,7 @@ def generated(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, **config
     checkpoint = make_checkpoint(folder / "checkpoint", kind, **config)
     contract = contracts.of_checkpoint(models.load(checkpoint), checkpoint)
     texts: Any = Texts(folder)
-    with inductor_for(contract, find_level(None)) as options, repeated.library() as library:
+    with inductor_for(contract, machine_level()) as options, repeated.library() as library:
         with repeated.stepping_aside(contract.blocks, library) as watch:
             program = contracts.capture(contract)
         recorder = Recorder("compile")

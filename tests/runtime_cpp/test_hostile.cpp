@@ -68,7 +68,7 @@ TEST_F(HostileTest, EveryFieldOfTheManifestMayLie) {
 }
 
 TEST_F(HostileTest, NamesThatAreNoPlainPaths) {
-  for (const char* name : {"model/../../etc/passwd", "model//etc/passwd", "model/"}) {
+  for (const char* name : {"model/../../etc/passwd", "model//etc/passwd"}) {
     const PackageSource source = toy_source();
     std::vector<ZipEntry> all = {{name, "x"}};
     for (const auto& [entry, data] : source.entries) all.push_back({"model/" + entry, data});

@@ -338,9 +338,9 @@ TEST_F(LoadTest, RefusesNegativeOptions) {
 TEST_F(LoadTest, RefusesOptionsThatNoMachineHas) {
   const std::string path = write(toy_source().zip());
   ingot_package* package = nullptr;
-  ingot_options options = {sizeof options, INT32_MAX, 0, 0};
+  ingot_options options = {sizeof options, INT32_MAX, 0, 0, 0, nullptr};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
-  options = {sizeof options, 0, INT64_MAX, 0};
+  options = {sizeof options, 0, INT64_MAX, 0, 0, nullptr};
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
 }
 
