@@ -178,7 +178,12 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     from .export.source import export_source
 
     try:
-        with process.stoppable(), _progress() as progress:
+        with process.stoppable() as check, _progress() as show:
+
+            def progress(phase: str) -> None:
+                check()
+                show(phase)
+
             since = process.start_time()
             record = export_source(source, output, progress=progress, since=since, **options)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,7 +34,7 @@ def peak_rss_mb() -> float:
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, by number, as an exception: what is half done is undone on the way."""
+    """A signal, by number, as an exception: what is half done is undone on the way."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -42,15 +42,28 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """While it is open SIGTERM and SIGHUP raise Stopped, as SIGINT raises KeyboardInterrupt."""
+def stoppable() -> Iterator[Callable[[], None]]:
+    """While it is open SIGINT, SIGTERM and SIGHUP raise Stopped, unless they were ignored before,
+    as nohup does. Where the exception is lost, in a callback of C code or inside an `except` of
+    all, the function that this yields raises it again: call it now and then.
+    """
+    stopped: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
+        stopped.append(number)
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def check() -> None:
+        if stopped:
+            raise Stopped(stopped[0])
+
+    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in heeded}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

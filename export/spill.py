@@ -22,13 +22,16 @@ _SMALL = 1 << 16  # bytes: smaller tensors stay where they are
 
 class Spill:
     """A file in `folder`, without a name, that is gone with its last tensor. Use it as a context:
-    when it ends the tensors stay."""
+    when it ends the tensors stay. Raises ExportError where the folder takes no file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __enter__(self) -> Spill:
-        self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+        try:
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+        except OSError as error:
+            raise self._failed(error) from error
         return self
 
     def __exit__(
@@ -52,8 +55,11 @@ class Spill:
                 written += self._file.write(data[written:])
             mapped = mmap.mmap(self._file.fileno(), len(data), mmap.MAP_PRIVATE, offset=begin)
         except OSError as error:
-            raise ExportError(
-                f"cannot keep weights in {self._folder}: {error.strerror}; an export needs room"
-                " there for the weights twice"
-            ) from error
+            raise self._failed(error) from error
         return torch.frombuffer(mapped, dtype=tensor.dtype).view(tensor.shape)
+
+    def _failed(self, error: OSError) -> ExportError:
+        return ExportError(
+            f"cannot write weights to {self._folder}: {error.strerror}; nothing was left there,"
+            " where an export needs room for the weights twice"
+        )

@@ -43,7 +43,8 @@ def tensor_files(checkpoint: Path) -> dict[str, Path]:
         if not isinstance(shards, dict):
             raise CheckpointError(f"{index} has no weight_map; take the original file")
         for file in shards.values():
-            if not isinstance(file, str) or len(file) > 255 or Path(file).name != file:
+            plain = isinstance(file, str) and file not in ("", "..") and Path(file).name == file
+            if not plain or len(file) > 255:
                 raise CheckpointError(
                     f"{index} names {shortened(file)}, which is no file beside it; take the"
                     " original file"

@@ -109,7 +109,7 @@ def test_doctor_says_what_is_missing_for_what(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
-    doctor_command.run(as_json=False)
+    doctor_command.run(as_json=False, torch_refused=None)
     shown = capsys.readouterr().out
     assert "report       no plotly: pip install 'ingot[report]'  (charts in pages" in shown
     assert "sign         installed" in shown

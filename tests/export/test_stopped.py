@@ -136,7 +136,7 @@ def test_a_full_disk(
     output = tmp_path / "model.pt2"
     output.write_text("the old one")
     largest_file(int(size * part))
-    with pytest.raises(ExportError, match=r"cannot write .*model.pt2: File too large; nothing was"):
+    with pytest.raises(ExportError, match="cannot write .*: File too large; nothing was left"):
         export_checkpoint(demo_checkpoint, output)
     assert [*tmp_path.iterdir()] == [output]
     assert output.read_text() == "the old one"
