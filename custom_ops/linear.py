@@ -31,12 +31,19 @@ def pack_linear(weight: torch.Tensor) -> torch.Tensor:
     n, k = weight.shape
     panels = -(-n // PANEL)
     if weight.dtype == torch.float32:
-        padded = F.pad(weight, (0, 0, 0, panels * PANEL - n))
+        padded = _padded(weight, panels * PANEL - n, 0)
         return padded.view(panels, PANEL, k).transpose(1, 2).contiguous()
     if weight.dtype == torch.bfloat16:
-        padded = F.pad(weight, (0, k % 2, 0, panels * PANEL - n))
-        return padded.view(panels, PANEL, -(-k // 2), 2).transpose(1, 2).contiguous()
+        words = -(-k // 2)  # pairs, which move as one
+        flat = _padded(weight, panels * PANEL - n, k % 2).flatten().view(torch.int32)
+        packed = flat.view(panels, PANEL, words).transpose(1, 2).contiguous()
+        return packed.flatten().view(torch.bfloat16).view(panels, words, PANEL, 2)
     raise ValueError(f"weights are packed as float32 or bfloat16, not {weight.dtype}")
+
+
+def _padded(weight: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Contiguous, with so many rows and columns of zeros more; the weight itself if it is that."""
+    return F.pad(weight, (0, columns, 0, rows)) if rows or columns else weight.contiguous()
 
 
 def unpack_linear(packed: torch.Tensor, out_features: int, in_features: int) -> torch.Tensor:

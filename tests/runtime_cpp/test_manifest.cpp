@@ -158,7 +158,8 @@ TEST(Manifest, RefusesMoreTextThanItReads) {
 
 TEST(Manifest, ReadsManyConstants) {
   json m = good();
-  for (int i = 0; i < 20000; i++) m["constants"]["w" + std::to_string(i)] = m["constants"]["w"];
+  for (int i = 0; i < 20000; i++)
+    m["constants"][std::string("w").append(std::to_string(i))] = m["constants"]["w"];
   EXPECT_EQ(parse_manifest(m.dump(), "a.pt2").constants.size(), 20001u);
 }
 
