@@ -5,10 +5,11 @@
 
 Sessions generate at once, each from a thread of its own: prompts and answers of random lengths,
 greedy and sampled, some stopped in the middle, some in a session that goes on, some refused; traces
-go on and off in between, the leak check stays on. Memory (RSS), file descriptors and threads are read a hundred
-times. What they grow by is the slope over what follows the first fifth (Theil and Sen: the median
-of the slopes of all pairs, which outliers do not move) times its length. Exit code 1 if memory
-grows by more than 2 MB, or anything else by one, in any part; or if a tensor handle is not freed.
+go on and off in between, the leak check stays on. Memory (RSS), file descriptors and threads are
+read a hundred times. What they grow by is the slope over what follows the first fifth (Theil and
+Sen: the median of the slopes of all pairs, which outliers do not move) times its length. Exit code
+1 if memory grows by more than 2 MB, or anything else by one, in any part; or if a tensor handle is
+not freed.
 """
 
 from __future__ import annotations
