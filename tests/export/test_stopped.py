@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,27 +119,27 @@ def test_stopped_in_every_phase(export: Export, phase: str, number: signal.Signa
     assert export.left() == [output]
 
 
-@pytest.fixture
-def largest_file() -> Iterator[Callable[[int], None]]:
-    """Sets how large files may become: as on a disk that is full, writing fails midway."""
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Files grow no larger: as on a disk that is full, writing fails midway. No longer than needed,
+    since it holds for what pytest writes too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("part", [0.001, 0.5, 0.98])
 def test_a_full_disk(
-    demo_checkpoint: Path,
-    demo_package: Path,
-    tmp_path: Path,
-    largest_file: Callable[[int], None],
-    part: float,
+    demo_checkpoint: Path, demo_package: Path, tmp_path: Path, part: float
 ) -> None:
     size = demo_package.stat().st_size
     output = tmp_path / "model.pt2"
     output.write_text("the old one")
-    largest_file(int(size * part))
-    with pytest.raises(ExportError, match="cannot write .*: File too large; nothing was left"):
+    sentence = "cannot write .*: File too large; nothing was left"
+    with largest_file(int(size * part)), pytest.raises(ExportError, match=sentence):
         export_checkpoint(demo_checkpoint, output)
     assert [*tmp_path.iterdir()] == [output]
     assert output.read_text() == "the old one"
