@@ -220,6 +220,8 @@ class Archive:
 
     def _zip64(self, field: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
         """`values`, with those from the zip64 field that are marked as being there."""
+        if len(values) == 2 and field == struct.pack("<2Q", *values):
+            return values  # both there and here, as Python's zipfile wrote headers before 3.11.4
         if len(field) != 8 * values.count(_IN_ZIP64):
             self._refuse(f"the zip64 field of {name} does not fit")
         large = iter(struct.unpack(f"<{len(field) // 8}Q", field))
