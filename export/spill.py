@@ -10,7 +10,6 @@ import mmap
 import os
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -34,12 +33,7 @@ class Spill:
             raise self._failed(error) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def keep(self, tensor: Tensor) -> Tensor:
