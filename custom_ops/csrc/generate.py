@@ -9,6 +9,9 @@ reads `declare(schema="...")` out of OPS_FOLDER/*.py (with `ast`: nothing is imp
     ops_entries.cpp  those entries, and the table of schemas
     ops_shims.cpp    AOTInductor's C shims over the entries, compiled into each host
 
+and cuda_ops.h, cuda_ops_abi.h, cuda_ops_entries.cpp, cuda_ops_shims.cpp alike for the GPU, whose
+kernels and entries take a stream last,
+
 so that an op whose C++ is missing, or has other arguments than its schema, does not link.
 """
 
@@ -84,8 +87,68 @@ def ops_shims_cpp(ops: list[schemas.Schema]) -> str:
 #include "aoti_tensor.h"
 #include "op_call.h"
 #include "ops_abi.h"
-{_lines([_shim(op) for op in ops])}
+{_lines([_shim(op, "cpu") for op in ops])}
 """
+
+
+def cuda_ops_h(ops: list[schemas.Schema]) -> str:
+    prototypes = [f"void {op.name}({_cuda_parameters(op, 'cudaStream_t')});" for op in ops]
+    return f"""{HEADER}
+#pragma once
+#include "device.h"
+namespace ingot::cuda {{
+{_lines(prototypes)}
+}}  // namespace ingot::cuda
+"""
+
+
+def cuda_ops_abi_h(ops: list[schemas.Schema]) -> str:
+    prototypes = [f"INGOT_OPS_API {_cuda_entry_signature(op)};" for op in ops]
+    return f"""{HEADER}
+// As ops_abi.h, for tensors of the GPU that is current. What they enqueue on `stream`, a
+// cudaStream_t, is not waited for. The error: ingot_cuda_ops_last_error().
+#pragma once
+#include "ops_api.h"
+extern "C" {{
+INGOT_OPS_API const char* ingot_cuda_ops_last_error();
+{_lines(prototypes)}
+}}  // extern "C"
+"""
+
+
+def cuda_ops_entries_cpp(ops: list[schemas.Schema]) -> str:
+    return f"""{HEADER}
+#include "cuda_ops_abi.h"
+#include "cuda_ops.h"
+#include "support.h"
+extern "C" const char* ingot_cuda_ops_last_error() {{ return ingot::last_error(); }}
+{_lines([_cuda_entry(op) for op in ops])}
+"""
+
+
+def cuda_ops_shims_cpp(ops: list[schemas.Schema]) -> str:
+    return f"""{HEADER}
+#include "aoti_tensor.h"
+#include "cuda_ops_abi.h"
+#include "op_call.h"
+{_lines([_shim(op, "cuda") for op in ops])}
+"""
+
+
+def _cuda_parameters(op: schemas.Schema, stream: str) -> str:
+    return ", ".join([*schemas.op_parameters(op), f"{stream} stream"])
+
+
+def _cuda_entry_signature(op: schemas.Schema) -> str:
+    return f"int32_t ingot_cuda_op_{op.name}({_cuda_parameters(op, 'void*')})"
+
+
+def _cuda_entry(op: schemas.Schema) -> str:
+    names = [parameter.split()[-1] for parameter in schemas.op_parameters(op)]
+    call = f"ingot::cuda::{op.name}({', '.join(names)}, static_cast<cudaStream_t>(stream))"
+    return f"""extern "C" {_cuda_entry_signature(op)} {{
+  return ingot::guarded("{op.name}", [&] {{ {call}; }});
+}}"""
 
 
 def _entry_signature(op: schemas.Schema) -> str:
@@ -100,22 +163,33 @@ def _entry(op: schemas.Schema) -> str:
 }}"""
 
 
-def _shim(op: schemas.Schema) -> str:
+def _shim(op: schemas.Schema, device: str) -> str:
     """Inputs become views; the first call asks for the outputs' shapes, the second computes.
 
     The second one is the hook's to make, where one is set (support/op_call.h).
     """
+    cuda = device == "cuda"
+    library = "ingot_cuda_op" if cuda else "ingot_op"
+    fail = f"return ingot::failed_with({library}s_last_error());"
     tensors = [a.name for a in op.arguments if a.type.startswith("Tensor")]
     views = [f"  ingot::TensorView {name}_view({name});" for name in tensors]
     outputs = [f"out{i}" for i in range(op.outputs)]
     arguments = [f"{a.name}_view.get()" if a.name in tensors else a.name for a in op.arguments]
     arguments += [f"{output}.get()" for output in outputs]
-    call = [f"  const auto call = [&] {{ return ingot_op_{op.name}({', '.join(arguments)}); }};"]
-    ask = ["  if (call() != 0) return ingot::op_failed();"] if outputs else []
+    where = f"{tensors[0]}_view.get()->device"
+    call = []
+    if cuda:
+        arguments.append("stream")
+        call = [
+            "  void* stream = nullptr;",
+            f"  if (aoti_torch_get_current_cuda_stream({where}.device_id, &stream) != 0) return 1;",
+        ]
+    call += [f"  const auto call = [&] {{ return {library}_{op.name}({', '.join(arguments)}); }};"]
+    ask = [f"  if (call() != 0) {fail}"] if outputs else []
     ask += [f"  if (!{output}.allocate()) return 1;" for output in outputs]
     give = [f"  *ret{i} = {output}.release();" for i, output in enumerate(outputs)]
-    declared = [f"  ingot::OutputTensor {output};" for output in outputs]
-    signature = f"int32_t {schemas.shim_name(op)}({', '.join(schemas.shim_parameters(op))})"
+    declared = [f"  ingot::OutputTensor {output}({where});" for output in outputs]
+    signature = f"int32_t {schemas.shim_name(op, device)}({', '.join(schemas.shim_parameters(op))})"
     return f"""extern "C" INGOT_OPS_API {signature} {{
 {_lines(views + declared + call + ask)}
   int32_t failed;
@@ -127,7 +201,7 @@ def _shim(op: schemas.Schema) -> str:
   }} else {{
     failed = call();
   }}
-  if (failed != 0) return ingot::op_failed();
+  if (failed != 0) {fail}
 {_lines(give or ["  (void)ret0;"])}
   return 0;
 }}"""
@@ -152,7 +226,10 @@ def _lines(parts: list[str]) -> str:
 def main(folder: Path, output: Path) -> None:
     ops = declared(folder)
     output.mkdir(parents=True, exist_ok=True)
-    for write in (ops_h, ops_abi_h, ops_entries_cpp, ops_shims_cpp):
+    for write in (
+        *(ops_h, ops_abi_h, ops_entries_cpp, ops_shims_cpp),
+        *(cuda_ops_h, cuda_ops_abi_h, cuda_ops_entries_cpp, cuda_ops_shims_cpp),
+    ):
         stem, _, ending = write.__name__.rpartition("_")
         (output / f"{stem}.{ending}").write_text(write(ops))
 

@@ -18,6 +18,8 @@ int32_t aoti_torch_get_sizes(AtenTensorHandle tensor, int64_t** sizes);
 int32_t aoti_torch_get_strides(AtenTensorHandle tensor, int64_t** strides);
 int32_t aoti_torch_get_dtype(AtenTensorHandle tensor, int32_t* dtype);
 int32_t aoti_torch_get_device_type(AtenTensorHandle tensor, int32_t* device_type);
+int32_t aoti_torch_get_device_index(AtenTensorHandle tensor, int32_t* device_index);
+int32_t aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 int32_t aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides,
                                  int32_t dtype, int32_t device_type, int32_t device_index,
                                  AtenTensorHandle* tensor);
@@ -25,6 +27,8 @@ int32_t aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 }
 
 namespace ingot {
+
+inline constexpr int32_t kDlpackFirst = 1;  // c10 counts CPU 0, CUDA 1; DLPack CPU 1, CUDA 2
 
 // The codes of c10::ScalarType (c10/core/ScalarType.h): fixed, since torch writes them into files.
 struct ScalarType {
@@ -58,7 +62,10 @@ class TensorView {
     aoti_torch_get_dtype(handle, &code);
     aoti_torch_get_device_type(handle, &device);
     tensor_.ndim = static_cast<int32_t>(dim);
-    tensor_.device.device_type = device + 1;  // c10 counts CPU 0, CUDA 1; DLPack CPU 1, CUDA 2
+    tensor_.device = {device + kDlpackFirst, 0};
+    if (tensor_.device.device_type != kDLCPU) {
+      aoti_torch_get_device_index(handle, &tensor_.device.device_id);
+    }
     for (const ScalarType& type : kScalarTypes) {
       if (type.code == code) tensor_.dtype = type.dtype;
     }
@@ -71,10 +78,10 @@ class TensorView {
 // An output: asks for its shape, then owns a new contiguous tensor until released to the caller.
 class OutputTensor {
  public:
-  OutputTensor() {
+  explicit OutputTensor(DLDevice device) {
     tensor_.shape = shape_;
     tensor_.strides = strides_;
-    tensor_.device.device_type = kDLCPU;
+    tensor_.device = device;
   }
   OutputTensor(const OutputTensor&) = delete;
   OutputTensor& operator=(const OutputTensor&) = delete;
@@ -92,8 +99,10 @@ class OutputTensor {
     }
     for (const ScalarType& type : kScalarTypes) {
       if (type.dtype.code != tensor_.dtype.code || type.dtype.bits != tensor_.dtype.bits) continue;
-      return aoti_torch_empty_strided(tensor_.ndim, shape_, strides_, type.code, 0, 0, &handle_) ==
-                 0 &&
+      const DLDevice device = tensor_.device;
+      return aoti_torch_empty_strided(tensor_.ndim, shape_, strides_, type.code,
+                                      device.device_type - kDlpackFirst, device.device_id,
+                                      &handle_) == 0 &&
              aoti_torch_get_data_ptr(handle_, &tensor_.data) == 0;
     }
     return false;
@@ -112,8 +121,8 @@ class OutputTensor {
   AtenTensorHandle handle_ = nullptr;
 };
 
-inline int32_t op_failed() {
-  fprintf(stderr, "ingot: %s\n", ingot_ops_last_error());
+inline int32_t failed_with(const char* sentence) {
+  fprintf(stderr, "ingot: %s\n", sentence);
   return 1;
 }
 

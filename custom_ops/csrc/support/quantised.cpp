@@ -72,7 +72,7 @@ bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
   optional(input_perm, "input_perm", kInt64, depth);
   if (wants_shape(out, kFloat32, {x->shape[0], out_features})) return false;
   const auto* perm = input_perm != nullptr ? data_of<const int64_t>(input_perm) : nullptr;
-  for (int64_t k = 0; perm != nullptr && k < depth; k++) {
+  for (int64_t k = 0; kSeesValues && perm != nullptr && k < depth; k++) {
     if (perm[k] < 0 || perm[k] >= depth) {
       fail("input_perm[%lld] is %lld, outside [0, %lld)", static_cast<long long>(k),
            static_cast<long long>(perm[k]), static_cast<long long>(depth));

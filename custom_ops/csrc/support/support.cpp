@@ -4,8 +4,6 @@
 #include <cstdio>
 #include <cstring>
 
-#include "ops_api.h"
-
 namespace ingot {
 namespace {
 
@@ -72,6 +70,8 @@ void fail(const char* format, ...) {
   throw Failure();
 }
 
+const char* last_error() { return t_error; }
+
 void set_error(const char* sentence) { snprintf(t_error, kErrorBytes, "%s", sentence); }
 
 void set_failed_op(const char* name) {
@@ -87,7 +87,9 @@ bool same(DLDataType a, DLDataType b) {
 void expect(const DLTensor* tensor, const char* name, DLDataType dtype,
             std::initializer_list<int64_t> shape) {
   if (tensor == nullptr) fail("%s is missing", name);
-  if (tensor->device.device_type != kDLCPU) fail("%s must be on the CPU", name);
+  if (tensor->device.device_type != kDevice) {
+    fail("%s must be on %s", name, kDevice == kDLCPU ? "the CPU" : "the GPU");
+  }
   if (!matches(tensor, dtype, shape)) {
     fail("%s must be %s, but is %s", name,
          describe(dtype, shape.begin(), static_cast<int>(shape.size())).get(),
@@ -119,19 +121,3 @@ bool wants_shape(DLTensor* out, DLDataType dtype, std::initializer_list<int64_t>
 }
 
 }  // namespace ingot
-
-extern "C" {
-
-const char* ingot_ops_last_error() { return ingot::t_error; }
-
-int32_t ingot_ops_count() { return ingot::kOpCount; }
-
-const char* ingot_ops_name(int32_t index) {
-  return index >= 0 && index < ingot::kOpCount ? ingot::kOps[index].name : nullptr;
-}
-
-const char* ingot_ops_schema(int32_t index) {
-  return index >= 0 && index < ingot::kOpCount ? ingot::kOps[index].schema : nullptr;
-}
-
-}  // extern "C"

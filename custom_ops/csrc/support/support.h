@@ -1,5 +1,6 @@
 // What every op needs: checks that end in a sentence, and the choice of the ISA level.
-// Compiled once, for the baseline ISA: the code of one level must never run at another.
+// Compiled once for each kind of device, on the CPU for the baseline ISA: the code of one level must
+// never run at another.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +17,23 @@ inline constexpr DLDataType kFloat32{kDLFloat, 32, 1};
 inline constexpr DLDataType kFloat16{kDLFloat, 16, 1};
 inline constexpr DLDataType kBfloat16{kDLBfloat, 16, 1};
 
-// Thrown by fail() and caught by dispatch(); the sentence is in ingot_ops_last_error().
+// The device whose tensors the checks take. Values in a GPU's memory they cannot see: there only
+// dtypes, shapes and strides are checked.
+#ifdef INGOT_CUDA
+inline constexpr int32_t kDevice = kDLCUDA;
+#else
+inline constexpr int32_t kDevice = kDLCPU;
+#endif
+inline constexpr bool kSeesValues = kDevice == kDLCPU;
+
+// Thrown by fail() and caught by guarded(); the sentence is in ingot_ops_last_error().
 struct Failure {};
 
 [[noreturn]] [[gnu::format(printf, 1, 2)]] void fail(const char* format, ...);
 
 bool same(DLDataType a, DLDataType b);
 
-// Throws unless `tensor` is a CPU tensor of this dtype and shape; -1 stands for any size.
+// Throws unless `tensor` is on kDevice and has this dtype and shape; -1 stands for any size.
 void expect(const DLTensor* tensor, const char* name, DLDataType dtype,
             std::initializer_list<int64_t> shape);
 // Throws unless the last `dims` dimensions are laid out without gaps.
@@ -42,13 +52,12 @@ enum class Level { v2, v3, v4, v4_bf16 };
 Level current_level();  // throws if INGOT_ISA is wrong
 void set_failed_op(const char* name);
 void set_error(const char* sentence);
+const char* last_error();  // of this thread
 
-// Runs the kernel of the current level; 0, or 1 with the error set.
-template <typename Kernel, typename... Arguments>
-int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf16,
-                 Arguments... arguments) try {
-  const Kernel kernels[] = {v2, v3, v4, v4_bf16};
-  kernels[static_cast<int>(current_level())](arguments...);
+// Runs the op `name`; 0, or 1 with the error set.
+template <typename Op>
+int32_t guarded(const char* name, const Op& op) try {
+  op();
   return 0;
 } catch (const Failure&) {
   set_failed_op(name);
@@ -57,6 +66,14 @@ int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf
   set_error("out of memory");
   set_failed_op(name);
   return 1;
+}
+
+// Runs the kernel of the current level.
+template <typename Kernel, typename... Arguments>
+int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf16,
+                 Arguments... arguments) {
+  const Kernel kernels[] = {v2, v3, v4, v4_bf16};
+  return guarded(name, [&] { kernels[static_cast<int>(current_level())](arguments...); });
 }
 
 struct OpRow {

@@ -1,0 +1,73 @@
+// The GPU for kernels and for those who launch them: real, or emulated on the CPU by tests.
+#pragma once
+
+#ifdef INGOT_EMULATE_CUDA
+#include "emulated_intrinsics.h"
+#else
+#include "intrinsics.h"
+#endif
+
+#include "support.h"
+
+namespace ingot::cuda {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ float largest_of_warp(float x) {
+  for (int bits = 16; bits > 0; bits /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, bits));
+  return x;
+}
+__device__ __forceinline__ float sum_of_warp(float x) {
+  for (int bits = 16; bits > 0; bits /= 2) x += __shfl_xor_sync(kAllLanes, x, bits);
+  return x;
+}
+
+__host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#ifdef INGOT_EMULATE_CUDA
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes,
+            cudaStream_t, const Arguments&... arguments) {
+  emulation::run(grid, block, static_cast<size_t>(shared_bytes), [&] { kernel(arguments...); });
+}
+#else
+// Throws with CUDA's sentence.
+inline void check(cudaError_t error) {
+  if (error != cudaSuccess) fail("%s", cudaGetErrorString(error));
+}
+
+// Enqueues the kernel. A grid must not be empty.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes,
+            cudaStream_t stream, const Arguments&... arguments) {
+  constexpr int64_t kUnasked = 48 << 10;  // bytes of shared memory that every kernel may have
+  if (shared_bytes > kUnasked) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes)));
+  }
+  kernel<<<grid, block, static_cast<size_t>(shared_bytes), stream> > >(arguments...);
+  check(cudaGetLastError());
+}
+#endif
+
+// Memory of the device for what a kernel leaves to the next one of the same op. It is given back in
+// the stream's order, so a captured graph may hold it. Throws if there is none.
+class Workspace {
+ public:
+  Workspace(int64_t bytes, cudaStream_t stream);
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace();
+
+  template <typename T>
+  T* at(int64_t byte) const {
+    return reinterpret_cast<T*>(static_cast<char*>(memory_) + byte);
+  }
+
+ private:
+  void* memory_ = nullptr;
+  cudaStream_t stream_;
+};
+
+}  // namespace ingot::cuda

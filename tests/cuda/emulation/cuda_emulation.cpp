@@ -1,0 +1,190 @@
+#include "cuda_emulation.h"
+
+#include <ucontext.h>
+
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+namespace ingot::emulation {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr size_t kStackBytes = 1 << 18;
+
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes, bytes_of_zero;
+};
+
+struct Fiber {
+  Thread place;
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[kStackBytes]};
+  bool done = true;
+  std::vector<Copy> open;                    // not committed
+  std::vector<std::vector<Copy>> committed;  // groups, the oldest first
+};
+
+// Threads that wait for each other: `generation` rises when all have come.
+struct Barrier {
+  int size = 0, arrived = 0;
+  uint64_t generation = 0;
+};
+
+struct Warp {
+  Barrier barrier;
+  // Two sets in turn: a quick lane may give for the next collective while others still read.
+  Given given[2][kWarp];
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  Barrier barrier;
+  std::vector<unsigned char> shared;
+  ucontext_t scheduler;
+  int running = -1;
+  bool progress = false;
+  const std::function<void()>* body = nullptr;
+};
+thread_local Block t_block;
+
+Fiber& running() { return t_block.fibers[t_block.running]; }
+Warp& warp() { return t_block.warps[t_block.running / kWarp]; }
+
+void yield() { swapcontext(&running().context, &t_block.scheduler); }
+
+void release(Barrier& barrier) {
+  barrier.arrived = 0;
+  barrier.generation++;
+  t_block.progress = true;
+}
+
+void wait(Barrier& barrier) {
+  const uint64_t mine = barrier.generation;
+  if (++barrier.arrived == barrier.size) return release(barrier);
+  t_block.progress = true;
+  while (barrier.generation == mine) yield();
+}
+
+// A thread that has ended waits at no barrier (CUDA: exited threads count as arrived).
+void leave(Barrier& barrier) {
+  barrier.size--;
+  if (barrier.size > 0 && barrier.arrived == barrier.size) release(barrier);
+}
+
+void enter() {
+  (*t_block.body)();
+  leave(t_block.barrier);
+  leave(warp().barrier);
+  running().done = true;
+  t_block.progress = true;
+  yield();
+}
+
+void start(Fiber& fiber) {
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, enter, 0);
+  fiber.done = false;
+  fiber.open.clear();
+  fiber.committed.clear();
+}
+
+bool backward() {
+  static const bool value = [] {
+    const char* order = getenv("INGOT_EMULATION_ORDER");
+    return order != nullptr && strcmp(order, "backward") == 0;
+  }();
+  return value;
+}
+
+// Every fiber to its end, each until it waits.
+void run_block() {
+  Block& block = t_block;
+  const int count = static_cast<int>(block.fibers.size());
+  for (int left = count; left > 0;) {
+    block.progress = false;
+    left = 0;
+    for (int i = 0; i < count; i++) {
+      block.running = backward() ? count - 1 - i : i;
+      if (running().done) continue;
+      swapcontext(&block.scheduler, &running().context);
+      left += !running().done;
+    }
+    if (block.progress || left == 0) continue;
+    fprintf(stderr, "emulation: %d threads of a block wait for others that never come\n", left);
+    abort();
+  }
+}
+
+void perform(const std::vector<Copy>& copies) {
+  for (const Copy& copy : copies) {
+    memcpy(copy.to, copy.from, copy.bytes);
+    memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy.bytes_of_zero);
+  }
+}
+
+}  // namespace
+
+Thread& current() { return running().place; }
+
+const Given* exchange(const Given& given) {
+  Warp& mine = warp();
+  Given* all = mine.given[mine.barrier.generation % 2];
+  all[t_block.running % kWarp] = given;
+  wait(mine.barrier);
+  return all;
+}
+
+void sync_block() { wait(t_block.barrier); }
+void sync_warp() { wait(warp().barrier); }
+unsigned char* dynamic_shared() { return t_block.shared.data(); }
+
+void copy_later(void* to, const void* from, int bytes, int bytes_of_zero) {
+  running().open.push_back({to, from, bytes, bytes_of_zero});
+}
+void commit_copies() {
+  running().committed.push_back(std::move(running().open));
+  running().open.clear();
+}
+void wait_copies(int groups_left) {
+  auto& groups = running().committed;
+  while (static_cast<int>(groups.size()) > groups_left) {
+    perform(groups.front());
+    groups.erase(groups.begin());
+  }
+}
+
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body) {
+  const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y * grid.z;
+  const int threads = static_cast<int>(block.x * block.y * block.z);
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t b = 0; b < blocks; b++) {
+    Block& mine = t_block;
+    mine.body = &body;
+    mine.fibers.resize(threads);
+    mine.warps.assign((threads + kWarp - 1) / kWarp, {});
+    mine.barrier = {threads};
+    mine.shared.assign(shared_bytes, 0xff);  // NaN as float, bfloat16 and float16
+    for (int t = 0; t < threads; t++) {
+      Fiber& fiber = mine.fibers[t];
+      const auto index = static_cast<unsigned>(t);
+      fiber.place.thread = {index % block.x, index / block.x % block.y, index / block.x / block.y};
+      fiber.place.block = {static_cast<unsigned>(b % grid.x),
+                           static_cast<unsigned>(b / grid.x % grid.y),
+                           static_cast<unsigned>(b / grid.x / grid.y)};
+      fiber.place.block_size = block;
+      fiber.place.grid_size = grid;
+      mine.warps[t / kWarp].barrier.size++;
+      start(fiber);
+    }
+    run_block();
+  }
+}
+
+}  // namespace ingot::emulation
