@@ -46,8 +46,12 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared_bytes)));
   }
-  kernel<<<grid, block, static_cast<size_t>(shared_bytes), stream> > >(arguments...);
-  check(cudaGetLastError());
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 #endif
 
