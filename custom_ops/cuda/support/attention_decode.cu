@@ -81,16 +81,16 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
       // Two sums of half the dimensions each: their mma do not wait for each other.
       Scores<Cache, 1> scores{}, others{};
 #pragma unroll
-      for (int s = 0; s < Cache::kSteps; s += 2) {
-        uint32_t query[4], b[2][4];
+      for (int s = 0; s < Cache::kSteps; s += Cache::kUnit) {
+        typename Cache::Fragments b;
         Cache::load_keys(b, keys, s, lane);
-        load_query<kDim>(query, queries, 0, s, lane);
-        mma(Pairs(), scores.values[0], query, b[0][0], b[0][1]);
-        mma(Pairs(), scores.values[1], query, b[0][2], b[0][3]);
-        if (s + 1 < Cache::kSteps) {
-          load_query<kDim>(query, queries, 0, s + 1, lane);
-          mma(Pairs(), others.values[0], query, b[1][0], b[1][1]);
-          mma(Pairs(), others.values[1], query, b[1][2], b[1][3]);
+#pragma unroll
+        for (int u = 0; u < Cache::kUnit && s + u < Cache::kSteps; u++) {
+          uint32_t query[4];
+          load_query<kDim>(query, queries, 0, s + u, lane);
+          float (&to)[2][4] = (s + u) % 2 == 0 ? scores.values : others.values;
+          mma(Pairs(), to[0], query, b[u][0], b[u][1]);
+          mma(Pairs(), to[1], query, b[u][2], b[u][3]);
         }
       }
 #pragma unroll
@@ -106,15 +106,15 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
       uint32_t weights[4];
       scores.weights(weights, 0, values, lane);
 #pragma unroll
-      for (int s = 0; s < Cache::kSteps; s += 2) {
-        uint32_t b[2][4];
+      for (int s = 0; s < Cache::kSteps; s += Cache::kUnit) {
+        typename Cache::Fragments b;
         Cache::load_values(b, values, s, lane);
 #pragma unroll
-        for (int m = 0; m < 4 && 2 * s + m < 2 * Cache::kSteps; m++) {
-          float (&to)[4] = sums[2 * s + m];
+        for (int n = 0; n < 2 * Cache::kUnit && s + n / 2 < Cache::kSteps; n++) {
+          float (&to)[4] = sums[2 * s + n];
 #pragma unroll
           for (int c = 0; c < 4; c++) to[c] *= rescale[c / 2];
-          mma(Pairs(), to, weights, b[m / 2][m % 2 * 2], b[m / 2][m % 2 * 2 + 1]);
+          mma(Pairs(), to, weights, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
         }
       }
     }

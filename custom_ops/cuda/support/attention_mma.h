@@ -49,16 +49,18 @@ struct Scores {
   // Products become scores: codes get their keys' scales, then the cap is applied.
   __device__ __forceinline__ void finish(const DeviceCall& call, int page, const char* keys,
                                          int lane) {
+    if constexpr (Page::kCodes) {
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-#pragma unroll
-      for (int c = 0; c < 4; c++) {
-        float& score = values[2 * page + j][c];
-        if constexpr (Page::kCodes) {
-          score *= Page::scale_of(keys, Page::place_in_16(j, c % 2, lane % 4));
-        }
-        if (call.softcap != 0.0f) score = capped(score, call.softcap);
+      for (int i = 0; i < 8; i++) {
+        const int token = Page::place_in_16(i / 4, i % 2, lane % 4);
+        values[2 * page + i / 4][i % 4] *= Page::scale_of(keys, token);
       }
+    }
+    if (call.softcap == 0.0f) return;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      float& score = values[2 * page + i / 4][i % 4];
+      score = capped(score, call.softcap);
     }
   }
 

@@ -67,33 +67,28 @@ struct Page {
     }
   }
 
-  // B's fragments for the dimensions [16 step, 16 step + 32), of which kDim may end the second
+  // B's fragments for the dimensions [16 step, 16 (step + kUnit)), of which kDim may end the second
   // half: b[u] holds b0 and b1 of the matrix 0, then of 1, for K (dimensions by tokens) ...
-  static __device__ __forceinline__ void load_keys(uint32_t (&b)[2][4], const char* keys, int step,
+  static constexpr int kUnit = kCodes ? 2 : 1;
+  using Fragments = uint32_t[kUnit][4];
+  static __device__ __forceinline__ void load_keys(Fragments& b, const char* keys, int step,
                                                    int lane) {
     if constexpr (kCodes) {
       const int row = min(16 * step + lane, kDim - 1);
       load_codes(b, keys + kScaleBytes + at_chunk<kKeyChunks>(row, 0));
     } else {
-#pragma unroll
-      for (int u = 0; u < 2; u++) {
-        const int row = min(16 * (step + u) + lane % 16, kDim - 1);
-        load_matrices_transposed(b[u], keys + at_chunk<kKeyChunks>(row, lane / 16));
-      }
+      load_matrices_transposed(b[0], keys + at_chunk<kKeyChunks>(16 * step + lane % 16, lane / 16));
     }
   }
   // ... and for V (tokens by dimensions).
-  static __device__ __forceinline__ void load_values(uint32_t (&b)[2][4], const char* values,
-                                                     int step, int lane) {
+  static __device__ __forceinline__ void load_values(Fragments& b, const char* values, int step,
+                                                     int lane) {
     if constexpr (kCodes) {
       const int chunk = min(step + lane / 16, kValueChunks - 1);
       load_codes(b, values + kScaleBytes + at_chunk<kValueChunks>(lane % 16, chunk));
     } else {
-#pragma unroll
-      for (int u = 0; u < 2; u++) {
-        const int chunk = min(2 * (step + u) + lane / 16, kValueChunks - 1);
-        load_matrices_transposed(b[u], values + at_chunk<kValueChunks>(lane % 16, chunk));
-      }
+      load_matrices_transposed(b[0],
+                               values + at_chunk<kValueChunks>(lane % 16, 2 * step + lane / 16));
     }
   }
 
@@ -110,7 +105,7 @@ struct Page {
     }
   }
 
-  static __device__ __forceinline__ void load_codes(uint32_t (&b)[2][4], const char* row) {
+  static __device__ __forceinline__ void load_codes(Fragments& b, const char* row) {
     uint32_t codes[4];
     load_matrices_transposed(codes, row);
 #pragma unroll

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
 
   // K of pages that are not there is whatever was there before: it is masked. V must be zero.
   const auto fetch_keys = [&](int step) {
-#pragma unroll
+#pragma unroll 1
     for (int p = 0; p < P::kPages; p++) {
       const int i = step * P::kPages + p;
       if (i >= seen.count) continue;
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
     commit_copies();
   };
   const auto fetch_values = [&](int step) {
-#pragma unroll
+#pragma unroll 1
     for (int p = 0; p < P::kPages; p++) {
       const int i = step * P::kPages + p;
       const bool there = i < seen.count;
@@ -88,21 +88,21 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
 
     Scores<Cache, P::kPages> scores[P::kBands]{};
 #pragma unroll
-    for (int s = 0; s < Cache::kSteps; s += 2) {
-      uint32_t query[P::kBands][2][4];
+    for (int s = 0; s < Cache::kSteps; s += Cache::kUnit) {
+      uint32_t query[P::kBands][Cache::kUnit][4];
 #pragma unroll
       for (int m = 0; m < P::kBands; m++) {
 #pragma unroll
-        for (int u = 0; u < 2 && s + u < Cache::kSteps; u++) {
+        for (int u = 0; u < Cache::kUnit && s + u < Cache::kSteps; u++) {
           load_query<kDim>(query[m][u], queries, own_row + 16 * m, s + u, lane);
         }
       }
 #pragma unroll
       for (int p = 0; p < P::kPages; p++) {
-        uint32_t b[2][4];
+        typename Cache::Fragments b;
         Cache::load_keys(b, keys + p * Cache::kPartBytes, s, lane);
 #pragma unroll
-        for (int u = 0; u < 2 && s + u < Cache::kSteps; u++) {
+        for (int u = 0; u < Cache::kUnit && s + u < Cache::kSteps; u++) {
 #pragma unroll
           for (int m = 0; m < P::kBands; m++) {
             mma(Pairs(), scores[m].values[2 * p], query[m][u], b[u][0], b[u][1]);
@@ -150,11 +150,11 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
 #pragma unroll
       for (int m = 0; m < P::kBands; m++) scores[m].weights(weights[m], p, part, lane);
 #pragma unroll
-      for (int s = 0; s < Cache::kSteps; s += 2) {
-        uint32_t b[2][4];
+      for (int s = 0; s < Cache::kSteps; s += Cache::kUnit) {
+        typename Cache::Fragments b;
         Cache::load_values(b, part, s, lane);
 #pragma unroll
-        for (int n = 0; n < 4 && 2 * s + n < 2 * Cache::kSteps; n++) {
+        for (int n = 0; n < 2 * Cache::kUnit && s + n / 2 < Cache::kSteps; n++) {
 #pragma unroll
           for (int m = 0; m < P::kBands; m++) {
             mma(Pairs(), sums[m][2 * s + n], weights[m], b[n / 2][n % 2 * 2],

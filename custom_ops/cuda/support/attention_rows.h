@@ -42,7 +42,7 @@ struct DeviceCall : AttentionCall {
 // cap(score) as a power of 2; `score` has the query's factor in it.
 __device__ __forceinline__ float capped(float score, float softcap) {
   // tanh(x) = 1 - 2 / (e^2x + 1)
-  const float tanh = 1.0f - 2.0f / (exp2_fast(2.0f * kLog2E * score) + 1.0f);
+  const float tanh = 1.0f - quotient_fast(2.0f, exp2_fast(2.0f * kLog2E * score) + 1.0f);
   return softcap * kLog2E * tanh;
 }
 
