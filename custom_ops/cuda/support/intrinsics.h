@@ -122,6 +122,10 @@ __device__ __forceinline__ uint4 load_once(const uint4* from) {
 
 __device__ __forceinline__ float as_float(uint32_t bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ uint32_t as_bits(float x) { return __float_as_uint(x); }
+// IEEE's, never fused and whatever the compiler's options: for results that must equal the CPU's.
+__device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ float sum(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ float quotient(float a, float b) { return __fdiv_rn(a, b); }
 // 2^x, with an error of 2 units in the last place.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;

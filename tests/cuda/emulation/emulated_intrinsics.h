@@ -70,8 +70,18 @@ inline float half_of(BfloatPairs, uint32_t pair, int i) {
   return to_float(Bfloat{static_cast<uint16_t>(pair >> 16 * i)});
 }
 
+inline float product(float a, float b) {
+  float value = a * b;
+  asm("" : "+x"(value));  // else the compiler may fuse it with a sum
+  return value;
+}
+inline float sum(float a, float b) { return a + b; }
+inline float quotient(float a, float b) { return a / b; }
+
 inline uint32_t add_bfloats(uint32_t a, uint32_t b) {
-  const auto sum = [&](int i) { return half_of(BfloatPairs(), a, i) + half_of(BfloatPairs(), b, i); };
+  const auto sum = [&](int i) {
+    return half_of(BfloatPairs(), a, i) + half_of(BfloatPairs(), b, i);
+  };
   return pack(BfloatPairs(), sum(0), sum(1));
 }
 inline uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
