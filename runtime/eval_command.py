@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from .. import process
+from .. import json_text, process
 from . import load, perplexity
 from .base import BasePackage
 from .errors import BadInput
@@ -73,7 +73,7 @@ def read_texts(file: Path) -> dict[str, str]:
 
 def _text(line: str, where: str) -> str:
     try:
-        text = json.loads(line)["text"]
+        text = json_text.parse(line)["text"]
         text.encode()  # JSON can spell halves of a character
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadInput(f'{where} is not {{"text": "..."}}; write it so ({error!r})') from error
