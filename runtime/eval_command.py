@@ -28,14 +28,15 @@ def run(
     stride: int | None,
     limit: int | None,
     against: Path | None,
-    threads: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
+    """options: of `load`, of the package and of the one that it is compared with."""
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} scores nothing; give at least 1")
     texts = read_texts(file)
-    package = load(path, threads=threads)
-    reference = _reference(package, against, threads) if against else None
+    package = load(path, **options)
+    reference = _reference(package, load(against, **options)) if against else None
     kind = package.manifest["model"]["kind"]
     if kind == "decoder":
         window, stride = _sizes(package, reference, window, stride)
@@ -80,9 +81,8 @@ def _text(line: str, where: str) -> str:
     return str(text)
 
 
-def _reference(package: BasePackage, against: Path, threads: int) -> BasePackage:
+def _reference(package: BasePackage, reference: BasePackage) -> BasePackage:
     """Raises BadInput where outputs cannot be compared."""
-    reference = load(against, threads=threads)
     ours, theirs = ({**p.manifest["model"], **_tokenizer(p)} for p in (package, reference))
     same = ["kind"]
     same += {"decoder": ["vocab_size", "tokenizer"], "encoder": ["hidden_size"]}.get(
@@ -90,7 +90,9 @@ def _reference(package: BasePackage, against: Path, threads: int) -> BasePackage
     )
     for fact in same:
         if ours[fact] != theirs[fact]:
-            raise BadInput(f"{package.path} and {against} differ in {fact}; compare like with like")
+            raise BadInput(
+                f"{package.path} and {reference.path} differ in {fact}; compare like with like"
+            )
     return reference
 
 

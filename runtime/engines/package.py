@@ -30,7 +30,9 @@ class PackageEngine(FileEngine):
     name = "ingot"
     package: Package
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, **checks: Any) -> None:
+        """checks: `verify` and `key` of `ingot.load`."""
+        self.checks = checks
         super().__init__(path)
         self.compile_record = describe(Path(self.path))["report"]
         self.header.model = self._model()
@@ -38,7 +40,7 @@ class PackageEngine(FileEngine):
         self.header.environment = {"ingot": __version__}
 
     def open(self) -> None:
-        self.package = Package(self.path, threads=self.threads)
+        self.package = Package(self.path, threads=self.threads, **self.checks)
 
     def run(self, request: Request, traced: bool) -> Trace:
         """With what would disturb the run itself, and its memory: logits and ceilings."""
