@@ -35,8 +35,12 @@ from .toolchain import compiler_version
 _OVERLAY = Path(__file__).with_name("include")
 # Flags of ours, beside Inductor's. Only the container's interface is exported.
 _FLAGS = ("-I", str(_OVERLAY), "-fvisibility=hidden", "-w")
+# What is precompiled, and whether for code that is to compile quickly. A precompiled header still
+# costs each file the templates that its own functions use: a second for the model's.
 _MODEL_HEADER = "torch/csrc/inductor/aoti_include/cpu.h"
-_KERNEL_HEADER = "torch/csrc/inductor/cpp_prefix.h"
+_BLOCK_HEADER = "ingot/block.h"
+_KERNEL_HEADER = "ingot/kernel.h"
+_HEADERS = {_MODEL_HEADER: True, _BLOCK_HEADER: True, _KERNEL_HEADER: False}
 # Lines of run_impl that take handles over, or are of the model's class.
 _OF_A_MODEL = re.compile(
     r"\s*(__check_inputs_outputs\(|auto inputs = steal_from|.*static_cast<AOTInductorModelKernels)"
@@ -46,10 +50,7 @@ _OF_A_MODEL = re.compile(
 _INTERFACE_END = '} // extern "C"\n'
 _BASE_CLASS = "template class AOTInductorModelBase<AOTInductorModel>;\n}\n"
 _NAMESPACE = "namespace torch::aot_inductor {\n"
-_FUNCTIONS_HEAD = f"""#include <{_MODEL_HEADER}>
-#include <torch/csrc/inductor/aoti_runtime/kernel_context_tls.h>
-#include <ingot/block.h>
-"""
+_CONTAINER = "#include <torch/csrc/inductor/aoti_runtime/model_container.h>"  # the interface's
 # The weights are not in the object, but its loader names their place.
 _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bin_end[1]{};\n"
 
@@ -79,8 +80,7 @@ class CppBuild:
         self._children: set[subprocess.Popen[str]] = set()
         self._ended = False
         self._headers = {
-            header: self._pool.submit(self._precompile, header, small)
-            for header, small in ((_MODEL_HEADER, True), (_KERNEL_HEADER, False))
+            header: self._precompile(header, small) for header, small in _HEADERS.items()
         }
 
     def __enter__(self) -> CppBuild:
@@ -99,27 +99,24 @@ class CppBuild:
         events of a trace, since what it calls is."""
         interface, model = _split(_with_table(graph.wrapper))
         model = re.sub(rf'^.*RecordFunctionHandle .*"{unrecorded}".*$', "", model, flags=re.M)
-        self._jobs["model"] = self._compile("model", model, _MODEL_HEADER, small=True)
-        self._jobs["kernels"] = self._compile("kernels", graph.kernels, _KERNEL_HEADER, small=False)
+        self._jobs["model"] = self._compile("model", model, _MODEL_HEADER)
+        self._jobs["kernels"] = self._compile("kernels", graph.kernels, _KERNEL_HEADER)
         if interface:
             self._jobs["interface"] = self._interface(interface)
 
     def add_functions(self, name: str, graphs: Mapping[str, Generated], caller: str) -> None:
         """Graphs as functions `void NAME(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, of
         inputs that stay their owner's, and C++ that calls them: compiling begins."""
-        functions = [_FUNCTIONS_HEAD]
+        functions = [f"#include <{_BLOCK_HEADER}>"]
         kernels = []
         for function, graph in graphs.items():
             graph = _with_own_names(function, graph)
             functions.append(_function(function, graph.wrapper))
             kernels.append(graph.kernels)
         functions.append(f"namespace torch::aot_inductor {{\n{caller}\n}}\n")
-        text = "\n".join(functions)
-        self._jobs[name] = self._compile(name, text, _MODEL_HEADER, small=True)
-        text = "\n".join(kernels)
-        self._jobs[f"{name}_kernels"] = self._compile(
-            f"{name}_kernels", text, _KERNEL_HEADER, small=False
-        )
+        self._jobs[name] = self._compile(name, "\n".join(functions), _BLOCK_HEADER)
+        name = f"{name}_kernels"
+        self._jobs[name] = self._compile(name, "\n".join(kernels), _KERNEL_HEADER)
 
     def link(self) -> Path:
         """The shared object of all that was added. Raises ExportError with the compiler's first
@@ -139,8 +136,8 @@ class CppBuild:
     def sources(self) -> list[Path]:
         return sorted(self._folder.glob("*.cpp"))
 
-    def _compile(self, name: str, text: str, header: str, *, small: bool) -> Future[Path]:
-        source = self._folder / f"{name}.cpp"
+    def _compile(self, name: str, text: str, header: str) -> Future[Path]:
+        source, small = self._folder / f"{name}.cpp", _HEADERS[header]
         source.write_text(text)
         command, output = _command(
             self._options, [str(source)], self._folder / name, small=small, compile_only=True
@@ -167,9 +164,10 @@ class CppBuild:
             lambda: self._once("interface.cpp", (text, *command), make) / output
         )
 
-    def _precompile(self, header: str, small: bool) -> Path:
+    def _precompile(self, header: str, small: bool) -> Future[Path]:
         """Once a machine; the path to include."""
         line = f"#include <{header}>\n"
+        # Here, not in the pool: Inductor's options are the process's.
         command, _ = _command(
             self._options, ["header.h"], Path("header.h"), small=small, precompiling=True
         )
@@ -179,7 +177,7 @@ class CppBuild:
             (folder / "header.h").write_text(line)
             self._run(command, f"g++ on {name}", folder)
 
-        return self._once(name, (line, *command), make) / "header.h"
+        return self._pool.submit(lambda: self._once(name, (line, *command), make) / "header.h")
 
     def _once(self, name: str, identity: tuple[str, ...], make: Callable[[Path], None]) -> Path:
         """A cached folder that `make` filled, for this identity, compiler and torch."""
@@ -254,6 +252,7 @@ def _split(wrapper: str) -> tuple[str, str]:
     if not end:
         return "", wrapper + _NO_CONSTANTS
     includes = [line for line in head.splitlines() if line.startswith("#include")]
+    includes = [line for line in includes if line != _CONTAINER]
     model = [*includes, f"{_NAMESPACE}extern {_BASE_CLASS}", tail, _NO_CONSTANTS]
     return head + end + _NAMESPACE + _BASE_CLASS, "\n".join(model)
 
