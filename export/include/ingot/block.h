@@ -1,6 +1,7 @@
 // What the code of a repeated block takes its tensors by (export/repeated.py): handles that stay
 // the caller's, with the names that generated code calls handles of its own by. The headers are
-// those of torch/csrc/inductor/aoti_include/cpu.h without the model's class, which blocks are not.
+// those of torch/csrc/inductor/aoti_include/{cpu,cuda}.h without the model's class, which blocks are
+// not.
 #pragma once
 
 #include <c10/util/generic_math.h>
@@ -8,7 +9,11 @@
 #include <torch/csrc/inductor/aoti_runtime/kernel_context_tls.h>
 #include <torch/csrc/inductor/aoti_runtime/scalar_to_tensor.h>
 #include <torch/csrc/inductor/aoti_runtime/utils.h>
+#ifdef USE_CUDA
+#include <torch/csrc/inductor/cpp_wrapper/device_internal/cuda.h>
+#else
 #include <torch/csrc/inductor/cpp_wrapper/device_internal/cpu.h>
+#endif
 
 #include <array>
 #include <optional>
