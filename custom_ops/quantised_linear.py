@@ -14,8 +14,8 @@ A GPU's tensor cores multiply no integers of 16 bits: there x is cut into bfloat
 rounded rest of those before, one at 8 bits (an error of 2^-9 of each value), two at 16 (2^-17) and
 three at 32, and the sums are float32.
 
-On the CPU groups whose largest magnitude is below 2^-100 count as zero; one that holds NaN or infinity makes
-its row NaN.
+On the CPU groups whose largest magnitude is below 2^-100 count as zero; one that holds NaN or
+infinity makes its row NaN.
 """
 
 from __future__ import annotations

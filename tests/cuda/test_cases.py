@@ -1,10 +1,7 @@
-"""Every op's every case by the CUDA kernels, emulated: right, also if threads run the other way."""
+"""Every op's every case by the CUDA kernels, emulated."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest

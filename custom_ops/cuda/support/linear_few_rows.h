@@ -6,22 +6,24 @@
 
 namespace ingot::cuda {
 
-constexpr int kMostWarps = 16;
+constexpr int kAlignedSteps = 4;  // 128 columns: every group ends within
 
-// A lane's words of kChunk steps, with their groups' scales, under way while the chunk before is
+template <int kTiles>
+constexpr int kMostWarps = kTiles == 1 ? 16 : 8;  // more rows of x take more registers
+
+// A lane's words of kChunk steps and their groups' headers, under way while those before are
 // multiplied.
 template <typename Format>
 struct Chunk {
   uint4 words[Format::kChunk][Format::kLoads];
-  typename Format::Group groups[Format::kChunk];  // of each step; the same one in a group's
+  typename Format::Header headers[Format::kChunk];  // where a group begins
 
   __device__ void load(const Format& weight, int half, int first, int g, int t) {
 #pragma unroll
     for (int i = 0; i < Format::kChunk; i++) {
       if (first + i >= weight.steps) break;
       weight.load(words[i], half, first + i, g, t);
-      const bool new_group = i == 0 || weight.begins_group(first + i);
-      groups[i] = new_group ? weight.group(half, first + i, g) : groups[i - 1];
+      if (weight.begins_group(first + i)) headers[i] = weight.header(half, first + i, g);
     }
   }
 };
@@ -51,33 +53,36 @@ __device__ __forceinline__ void load_rows(const Rows& x, bool in_vectors, int st
 }
 
 template <typename Format, int kParts, int kTiles>
-__global__ void __launch_bounds__(32 * kMostWarps)
+__global__ void __launch_bounds__(32 * kMostWarps<kTiles>)
     multiply_few_rows(Format weight, Product product, bool in_vectors) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const int g = lane / 4, t = lane % 4, half = blockIdx.x;
-  const int chunks = (weight.steps + Format::kChunk - 1) / Format::kChunk;
-  const int begin = chunks * warp / warps, end = chunks * (warp + 1) / warps;
+  const int parts = (weight.steps + kAlignedSteps - 1) / kAlignedSteps;
+  const int begin = parts * warp / warps * kAlignedSteps;
+  const int aligned_end = parts * (warp + 1) / warps * kAlignedSteps;
+  const int end = aligned_end < weight.steps ? aligned_end : weight.steps;
 
-  Sums<kTiles> sums;
+  Sums<kTiles> sums, of_group;
   Chunk<Format> chunk, next;
-  if (begin < end) next.load(weight, half, begin * Format::kChunk, g, t);
-  for (int c = begin; c < end; c++) {
+  typename Format::Group group{};
+  if (begin < end) next.load(weight, half, begin, g, t);
+  for (int first = begin; first < end; first += Format::kChunk) {
     chunk = next;
-    if (c + 1 < end) next.load(weight, half, (c + 1) * Format::kChunk, g, t);
-    Sums<kTiles> of_group;
+    if (first + Format::kChunk < end) next.load(weight, half, first + Format::kChunk, g, t);
 #pragma unroll
     for (int i = 0; i < Format::kChunk; i++) {
-      const int step = c * Format::kChunk + i;
-      if (step >= weight.steps) break;
+      const int step = first + i;
+      if (step >= end) break;
       uint32_t x[kTiles][kParts][4];
       load_rows<kParts, kTiles>(product.x, in_vectors, step, g, t, x);
       if constexpr (Format::kScaled) {
-        of_group.template add<Format>(chunk.words[i], chunk.groups[i], x);
+        if (weight.begins_group(step)) group = weight.group(chunk.headers[i], half, step, g);
+        of_group.template add<Format>(chunk.words[i], group, x);
         if (!weight.ends_group(step)) continue;
-        sums.add_scaled(of_group, chunk.groups[i].scale);
+        sums.add_scaled(of_group, group.scale);
         of_group = {};
       } else {
-        sums.template add<Format>(chunk.words[i], chunk.groups[i], x);
+        sums.template add<Format>(chunk.words[i], group, x);
       }
     }
   }
@@ -99,8 +104,8 @@ __global__ void __launch_bounds__(32 * kMostWarps)
 
 template <typename Format, int kParts, int kTiles>
 void few_rows(const Format& weight, const Product& product, cudaStream_t stream) {
-  const int64_t chunks = divide_up(weight.steps, Format::kChunk);
-  const int64_t warps = chunks < 1 ? 1 : chunks < kMostWarps ? chunks : kMostWarps;
+  const int64_t parts = divide_up(weight.steps, kAlignedSteps), most = kMostWarps<kTiles>;
+  const int64_t warps = parts < 1 ? 1 : parts < most ? parts : most;
   const dim3 grid(static_cast<unsigned>(divide_up(product.columns, kHalfPanel)));
   const int64_t shared = warps * 8 * kTiles * kHalfPanel * sizeof(float);
   launch(multiply_few_rows<Format, kParts, kTiles>, grid, static_cast<unsigned>(32 * warps), shared,

@@ -82,7 +82,9 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
     for (int i = 0; i < Format::kLoads; i++) words[i] = next[i];
     if (has_rows && step + 1 < weight.steps) weight.load(next, half, step + 1, g, t);
-    if (has_rows && weight.begins_group(step)) group = weight.group(half, step, g);
+    if (has_rows && weight.begins_group(step)) {
+      group = weight.group(weight.header(half, step, g), half, step, g);
+    }
     wait_copies<kStages - 2>();
     __syncthreads();  // the step is there for all, and the stage before it is free
     const int ahead = step + kStages - 1;

@@ -23,6 +23,7 @@ struct Bfloats {
   static constexpr int kLoads = 4;
   static constexpr int kChunk = 2;  // steps that a lane loads at once
   static constexpr bool kScaled = false;
+  struct Header {};
   struct Group {};
 
   const uint32_t* words;
@@ -38,7 +39,8 @@ struct Bfloats {
 
   __device__ bool begins_group(int) const { return false; }
   __device__ bool ends_group(int) const { return false; }
-  __device__ Group group(int, int, int) const { return {}; }
+  __device__ Header header(int, int, int) const { return {}; }
+  __device__ Group group(const Header&, int, int, int) const { return {}; }
 
   __device__ void load(uint4 (&to)[kLoads], int half, int step, int g, int t) const {
     const int first = step * (kStepColumns / 2) + 4 * t;
@@ -63,10 +65,15 @@ struct Bfloats {
 template <int kBits>
 struct Codes {
   static constexpr int kLoads = kBits / 4;
-  static constexpr int kChunk = 4;
+  static constexpr int kChunk = 16 / kBits;
   static constexpr bool kScaled = true;
   static constexpr int kWordColumns = 32 / kBits;
-  // Of a group the lane's four rows: scales, and what turns codes into code - zero (see unpack).
+  // Of a group what the lane's four rows have, as memory has it; float32 scales are not in it.
+  struct Header {
+    uint2 halves;
+    uint32_t zeros;
+  };
+  // Scales, and what turns codes into code - zero (see unpack).
   struct Group {
     float scale[4];
     uint32_t offset[4];
@@ -99,18 +106,30 @@ struct Codes {
   __device__ bool ends_group(int step) const { return begins_group(step + 1); }
 
   // Of the group that the step lies in.
-  __device__ Group group(int half, int step, int g) const {
+  __device__ Header header(int half, int step, int g) const {
     const uint8_t* from = block(half, step >> group_shift);
+    const int row = half % 2 * kHalfPanel + 4 * g;
+    Header header{};
+    if (!float_scales) header.halves = *reinterpret_cast<const uint2*>(from + row * 2);
+    const int zeros = static_cast<int>(kPanel) * (float_scales ? 4 : 2);
+    if (zero_points) header.zeros = *reinterpret_cast<const uint32_t*>(from + zeros + row);
+    return header;
+  }
+  __device__ Group group(const Header& header, int half, int step, int g) const {
     const int row = half % 2 * kHalfPanel + 4 * g;
     Group group;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      group.scale[i] = float_scales ? reinterpret_cast<const float*>(from)[row + i]
-                                    : to_float(reinterpret_cast<const Half*>(from)[row + i]);
-      const int zeros = static_cast<int>(kPanel) * (float_scales ? 4 : 2);
-      const uint32_t zero = zero_points ? from[zeros + row + i] : 1u << (kBits - 1);
+      const uint32_t pair = i < 2 ? header.halves.x : header.halves.y;
+      group.scale[i] = to_float(Half{static_cast<uint16_t>(pair >> 16 * (i % 2))});
+      const uint32_t zero = zero_points ? (header.zeros >> 8 * i) & 0xffu : 1u << (kBits - 1);
       group.offset[i] = kBits == 4 ? (0xc300u + zero) * 0x10001u  // a pair of -(128 + zero)
                                    : as_bits(8388608.0f + static_cast<float>(zero));
+    }
+    if (float_scales) {
+      const auto* from = reinterpret_cast<const float*>(block(half, step >> group_shift)) + row;
+#pragma unroll
+      for (int i = 0; i < 4; i++) group.scale[i] = from[i];
     }
     return group;
   }
