@@ -39,8 +39,14 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
   const int first = static_cast<int>(number - first_number) * P::kRows;
   if (owner.rows <= kFewRows || first >= owner.rows) return;
 
-  const RowTile tile(call, owner, first, P::kRows);
-  const SeenPages seen(call, tile);
+  // In shared memory: registers are what this kernel has least of.
+  __shared__ RowTile tile;
+  __shared__ SeenPages seen;
+  if (thread == 0) {
+    tile = RowTile(call, owner, first, P::kRows);
+    seen = SeenPages(call, tile);
+  }
+  __syncthreads();
   char* queries = static_cast<char*>(dynamic_shared());
   char* keys = queries + P::kQueryBytes;
   char* values = keys + P::kPages * Cache::kPartBytes;
@@ -94,7 +100,7 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
       for (int m = 0; m < P::kBands; m++) {
 #pragma unroll
         for (int u = 0; u < Cache::kUnit && s + u < Cache::kSteps; u++) {
-          load_query<kDim>(query[m][u], queries, own_row + 16 * m, s + u, lane);
+          load_query<kDim>(query[m][u], queries, own_row / 16 + m, s + u, lane);
         }
       }
 #pragma unroll

@@ -116,6 +116,7 @@ struct RowTile {
   int64_t first_token;
   int first, rows, group, first_last, last_of_all;
 
+  RowTile() = default;
   __device__ RowTile(const DeviceCall& call, const Sequence& sequence, int first, int most)
       : first_token(sequence.first_token),
         first(first),
@@ -142,6 +143,7 @@ struct SeenPages {
   int sinks, begin, end;   // seen are the positions [0, sinks) and [begin, end)
   int all_begin, all_end;  // each row sees [0, min(sinks, all_end)) and [all_begin, all_end)
 
+  SeenPages() = default;
   __device__ SeenPages(const DeviceCall& call, const RowTile& tile) {
     const int low = tile.last(0), high = tile.last(tile.rows - 1);
     end = high + 1;
