@@ -1,4 +1,4 @@
-"""CUDA's paged_attention beyond its cases, emulated: what is never read, and sizes that it splits."""
+"""CUDA's paged_attention beyond its cases, emulated: what is not read, and sizes that it splits."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
     load_queries<Pairs, kDim, D::kRows>(queries, call, tile, head);
     __syncthreads();
     PageList pages(call, sequence, seen, part.begin + warp, part.end, D::kWarps, lane);
+    const Mask any = seen.any;
     const auto fetch = [&](int i) {
       if (i < pages.count()) {
         const char* page = cache + pages.block(i) * call.cache_stride;
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
         char* to = ring + i % D::kStages * D::kPageBytes;
         Cache::template copy_keys<32>(to, page, lane);
         Cache::template copy_values<32>(to + Cache::kPartBytes, page, lane,
-                                        [&](int token) { return seen.sees(position + token); });
+                                        [&](int token) { return any.sees(position + token); });
       }
       commit_copies();
     };
@@ -105,8 +106,8 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
       }
       scores.finish(call, 0, keys, lane);
       const int page = pages.page(i);
-      if (!seen.whole(page)) {
-        const RowMask rows[2] = {{call, tile, lane / 4}, {call, tile, lane / 4 + 8}};
+      if (!seen.all.sees_page(page)) {
+        const Mask rows[2] = {mask_of(call, tile, lane / 4), mask_of(call, tile, lane / 4 + 8)};
         scores.mask(rows, 0, page * kPageTokens, lane);
       }
       float rescale[2];

@@ -73,7 +73,7 @@ struct Scores {
   }
 
   // Hides what a row does not see of the page whose first position is `position`.
-  __device__ __forceinline__ void mask(const RowMask (&rows)[2], int page, int position, int lane) {
+  __device__ __forceinline__ void mask(const Mask (&rows)[2], int page, int position, int lane) {
 #pragma unroll
     for (int j = 0; j < 2; j++) {
 #pragma unroll
