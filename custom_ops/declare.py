@@ -77,8 +77,8 @@ def declare(
         floating-point inputs, float64 too. It mutates what the op mutates.
     cases: what tests and benchmarks iterate over.
     cost: a call's arithmetic and traffic from the step's `Load` and the arguments (cost.py).
-    rounded: the arguments, after the name of an ISA level, as the kernels of that level round them
-        before they compute: a test's tolerance follows from the reference of these.
+    rounded: the arguments, after the name of an ISA level or "cuda", as the kernels of that level
+        round them before they compute: a test's tolerance follows from the reference of these.
     """
     parsed = parse(schema)
     if parsed.name in OPS:

@@ -38,10 +38,13 @@ from .toolchain import compiler_version
 _OVERLAY = Path(__file__).with_name("include")
 # Flags of ours, beside Inductor's. Only the container's interface is exported.
 _FLAGS = ("-I", str(_OVERLAY), "-fvisibility=hidden", "-w")
+# What is precompiled. A precompiled header still costs each file the templates that its own
+# functions use: a second for the model's.
 _MODEL_HEADERS = {
     device: f"torch/csrc/inductor/aoti_include/{device}.h" for device in ("cpu", "cuda")
 }
-_KERNEL_HEADER = "torch/csrc/inductor/cpp_prefix.h"
+_BLOCK_HEADER = "ingot/block.h"
+_KERNEL_HEADER = "ingot/kernel.h"
 # Lines of run_impl that take handles over, or are of the model's class.
 _OF_A_MODEL = re.compile(
     r"\s*(__check_inputs_outputs\(|auto inputs = steal_from|.*static_cast<AOTInductorModelKernels)"
@@ -51,9 +54,7 @@ _OF_A_MODEL = re.compile(
 _INTERFACE_END = '} // extern "C"\n'
 _BASE_CLASS = "template class AOTInductorModelBase<AOTInductorModel>;\n}\n"
 _NAMESPACE = "namespace torch::aot_inductor {\n"
-_FUNCTIONS_HEAD = """#include <torch/csrc/inductor/aoti_runtime/kernel_context_tls.h>
-#include <ingot/block.h>
-"""
+_CONTAINER = "#include <torch/csrc/inductor/aoti_runtime/model_container.h>"  # the interface's
 # The weights are not in the object, but its loader names their place.
 _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bin_end[1]{};\n"
 
@@ -84,11 +85,8 @@ class CppBuild:
         self._jobs: dict[str, Future[Path]] = {}
         self._children: set[subprocess.Popen[str]] = set()
         self._ended = False
-        headers = {self._model_header: True} | ({_KERNEL_HEADER: False} if device == "cpu" else {})
-        self._headers = {
-            header: self._pool.submit(self._precompile, header, small)
-            for header, small in headers.items()
-        }
+        headers = [self._model_header, _BLOCK_HEADER] + [_KERNEL_HEADER] * (device == "cpu")
+        self._headers = {header: self._precompile(header) for header in headers}
 
     def __enter__(self) -> CppBuild:
         return self
@@ -106,7 +104,7 @@ class CppBuild:
         events of a trace, since what it calls is."""
         interface, model = _split(_with_table(graph.wrapper))
         model = re.sub(rf'^.*RecordFunctionHandle .*"{unrecorded}".*$', "", model, flags=re.M)
-        self._jobs["model"] = self._compile("model", model, self._model_header, small=True)
+        self._jobs["model"] = self._compile("model", model, self._model_header)
         self._add_kernels("kernels", [graph])
         if interface:
             self._jobs["interface"] = self._interface(interface)
@@ -114,13 +112,12 @@ class CppBuild:
     def add_functions(self, name: str, graphs: Mapping[str, Generated], caller: str) -> None:
         """Graphs as functions `void NAME(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, of
         inputs that stay their owner's, and C++ that calls them: compiling begins."""
-        functions = [f"#include <{self._model_header}>", _FUNCTIONS_HEAD]
+        functions = [f"#include <{_BLOCK_HEADER}>"]
         renamed = {name: _with_own_names(name, graph) for name, graph in graphs.items()}
         for function, graph in renamed.items():
             functions.append(_function(function, graph.wrapper, self.device))
         functions.append(f"namespace torch::aot_inductor {{\n{caller}\n}}\n")
-        text = "\n".join(functions)
-        self._jobs[name] = self._compile(name, text, self._model_header, small=True)
+        self._jobs[name] = self._compile(name, "\n".join(functions), _BLOCK_HEADER)
         self._add_kernels(f"{name}_kernels", list(renamed.values()))
 
     def _add_kernels(self, name: str, graphs: Sequence[Generated]) -> None:
@@ -128,7 +125,7 @@ class CppBuild:
             self._jobs[name] = self._assemble(name, graphs)
             return
         text = "\n".join(graph.kernels for graph in graphs)
-        self._jobs[name] = self._compile(name, text, _KERNEL_HEADER, small=False)
+        self._jobs[name] = self._compile(name, text, _KERNEL_HEADER)
 
     def link(self) -> Path:
         """The shared object of all that was added. Raises ExportError with the compiler's first
@@ -148,8 +145,8 @@ class CppBuild:
     def sources(self) -> list[Path]:
         return sorted(self._folder.glob("*.cpp"))
 
-    def _compile(self, name: str, text: str, header: str, *, small: bool) -> Future[Path]:
-        source = self._folder / f"{name}.cpp"
+    def _compile(self, name: str, text: str, header: str) -> Future[Path]:
+        source, small = self._folder / f"{name}.cpp", _is_small(header)
         source.write_text(text)
         command, output = self._command(
             [str(source)], self._folder / name, small=small, compile_only=True
@@ -188,17 +185,20 @@ class CppBuild:
             lambda: self._once("interface.cpp", (text, *command), make) / output
         )
 
-    def _precompile(self, header: str, small: bool) -> Path:
+    def _precompile(self, header: str) -> Future[Path]:
         """Once a machine; the path to include."""
         line = f"#include <{header}>\n"
-        command, _ = self._command(["header.h"], Path("header.h"), small=small, precompiling=True)
+        # Here, not in the pool: Inductor's options are the process's.
+        command, _ = self._command(
+            ["header.h"], Path("header.h"), small=_is_small(header), precompiling=True
+        )
         name = Path(header).name
 
         def make(folder: Path) -> None:
             (folder / "header.h").write_text(line)
             self._run(command, f"g++ on {name}", folder)
 
-        return self._once(name, (line, *command), make) / "header.h"
+        return self._pool.submit(lambda: self._once(name, (line, *command), make) / "header.h")
 
     def _once(self, name: str, identity: tuple[str, ...], make: Callable[[Path], None]) -> Path:
         """A cached folder that `make` filled, for this identity, compiler and torch."""
@@ -278,6 +278,7 @@ def _split(wrapper: str) -> tuple[str, str]:
     if not end:
         return "", wrapper + _NO_CONSTANTS
     includes = [line for line in head.splitlines() if line.startswith("#include")]
+    includes = [line for line in includes if line != _CONTAINER]
     model = [*includes, f"{_NAMESPACE}extern {_BASE_CLASS}", tail, _NO_CONSTANTS]
     return head + end + _NAMESPACE + _BASE_CLASS, "\n".join(model)
 
@@ -385,6 +386,11 @@ def _function(name: str, wrapper: str, device: str) -> str:
 
 def _without_model(line: str) -> str:
     return line.replace("this->device_idx_", "device_idx_").replace("this->cubin_dir_", "{}")
+
+
+def _is_small(header: str) -> bool:
+    """Whether what includes it is to compile quickly, not to run quickly: all but kernels."""
+    return header != _KERNEL_HEADER
 
 
 def _command(

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -81,6 +82,7 @@ def inductor_for(contract: Contract, target: Target) -> Iterator[dict[str, Any]]
         _without_input_checks(),
         _counted_from_zero(),
         _without_attention_patterns(),
+        _with_quick_strides(),
     ):
         yield {**inductor_options(contract, target.device), **options}
 
@@ -314,6 +316,31 @@ def _without_attention_patterns() -> Iterator[None]:
         fuse_attention._sfdp_init = theirs
         # Whoever compiles next in this process has them.
         joint_graph.lazy_init.cache_clear()  # type: ignore[attr-defined]
+
+
+class _QuickSympy:
+    """sympy, but a polynomial is simplified by expanding it, which makes equal ones alike."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sympy, name)
+
+    @staticmethod
+    def simplify(expression: Any) -> Any:
+        return (sympy.expand if expression.is_polynomial() else sympy.simplify)(expression)
+
+
+@contextmanager
+def _with_quick_strides() -> Iterator[None]:
+    """Inductor looks for strides in indices, polynomials most of them. All that sympy.simplify
+    tries, and the units of physics that it imports first, take it half a second."""
+    from torch._inductor import sizevars
+
+    theirs = vars(sizevars)["sympy"]
+    vars(sizevars)["sympy"] = _QuickSympy()
+    try:
+        yield
+    finally:
+        vars(sizevars)["sympy"] = theirs
 
 
 @contextmanager
