@@ -1,36 +1,18 @@
 #include "pool.h"
 
 #include <atomic>
-#include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <vector>
 
+#include "../size_class.h"
+
 namespace ingot::host {
 namespace {
-// Eight classes to each power of two: at most an eighth is wasted, and prompts of nearby lengths
-// reuse each other's memory.
-constexpr int kSteps = 8;
-constexpr size_t kSmallest = 512;
-constexpr int kClasses = 64 * kSteps;
-
-struct SizeClass {
-  int index;
-  size_t bytes;
-};
-
-SizeClass size_class(size_t bytes) {
-  if (bytes <= kSmallest) return {0, kSmallest};
-  const int power = std::bit_width(bytes - 1) - 1;
-  const size_t step = (size_t{1} << power) / kSteps;
-  const size_t steps = (bytes - (size_t{1} << power) + step - 1) / step;
-  return {power * kSteps + static_cast<int>(steps), (size_t{1} << power) + steps * step};
-}
-
 std::mutex mutex;
 // Never destroyed: a step may still run when the process's static objects end.
-auto* const free_lists = new std::vector<char*>[kClasses];
+auto* const free_lists = new std::vector<char*>[kSizeClasses];
 std::atomic<size_t> held{0};
 
 void give_back(char* data, int index) {
