@@ -2,9 +2,9 @@
 
     declare(schema="linear(Tensor x, ...) -> Tensor", doc=__doc__, fake=fake, ...)
 
-registers `torch.ops.ingot.linear` with a fake kernel for tracing and an eager CPU implementation
-that calls `ingot_op_linear` in libingot_ops.so.1. `csrc/generate.py` reads the same call at build
-time, so the schema must be a literal string.
+registers `torch.ops.ingot.linear` with a fake kernel for tracing and an eager implementation that
+calls `ingot_op_linear` in libingot_ops.so.1, or `ingot_cuda_op_linear` in libingot_ops_cuda.so.1.
+`csrc/generate.py` reads the same call at build time, so the schema must be a literal string.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def declare(
         raise ValueError(f"op {parsed.name!r} is declared twice; a changed schema gets a new name")
     op = Op(parsed, doc or "", fake, reference, cases, cost, rounded, rounding)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-    _library.impl(parsed.name, eager(parsed), "CPU")  # type: ignore[no-untyped-call]
+    for key in ("CPU", "CUDA"):
+        _library.impl(parsed.name, eager(parsed), key)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"{NAMESPACE}::{parsed.name}", fake, lib=_library)
     OPS[parsed.name] = op
     return op

@@ -11,6 +11,8 @@
 #include <torch/csrc/inductor/aoti_runtime/utils.h>
 #ifdef USE_CUDA
 #include <torch/csrc/inductor/cpp_wrapper/device_internal/cuda.h>
+
+#include <filesystem>
 #else
 #include <torch/csrc/inductor/cpp_wrapper/device_internal/cpu.h>
 #endif
