@@ -24,7 +24,8 @@ in a vector makes its scale NaN.
 
 Paging after vLLM (Kwon et al., arXiv:2309.06180), grouped queries after Ainslie et al.
 (arXiv:2305.13245). Raises RuntimeError if a shape, dtype, stride, slot or block is out of range,
-before anything is written.
+before anything is written; on a GPU, whose memory the checks do not read, only shapes, dtypes and
+strides are checked.
 """
 
 from __future__ import annotations
