@@ -81,7 +81,7 @@ def run(path: Path, as_json: bool) -> None:
     for variant in manifest["variants"]:
         needs = ", needs libtorch" if variant["requires"] else ""
         size = manifest["entries"][variant["entry"]]["bytes"]
-        facts.add_row("code", f"{variant['isa']}, {size:,} bytes{needs}")
+        facts.add_row("code", f"{variant['name']}, {size:,} bytes{needs}")
     facts.add_row("made by", ", ".join(f"{k} {v}" for k, v in manifest["producer"].items()))
     for schema in manifest["ops"].values():
         facts.add_row("op", schema)
