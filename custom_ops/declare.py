@@ -46,6 +46,7 @@ class Op:
     cases: Sequence[Case]
     cost: Callable[..., Cost]
     rounded: Callable[..., tuple[Any, ...]]
+    rounding: Callable[..., float]
 
     @property
     def overload(self) -> torch._ops.OpOverload:
@@ -58,6 +59,10 @@ def _as_they_are(_level: str, *arguments: Any) -> tuple[Any, ...]:
     return arguments
 
 
+def _none(_level: str, *_arguments: Any) -> float:
+    return 0.0
+
+
 def declare(
     *,
     schema: str,
@@ -67,6 +72,7 @@ def declare(
     cases: Sequence[Case],
     cost: Callable[..., Cost],
     rounded: Callable[..., tuple[Any, ...]] = _as_they_are,
+    rounding: Callable[..., float] = _none,
 ) -> Op:
     """Registers an op under the namespace `ingot` and returns its declaration.
 
@@ -83,7 +89,7 @@ def declare(
     parsed = parse(schema)
     if parsed.name in OPS:
         raise ValueError(f"op {parsed.name!r} is declared twice; a changed schema gets a new name")
-    op = Op(parsed, doc or "", fake, reference, cases, cost, rounded)
+    op = Op(parsed, doc or "", fake, reference, cases, cost, rounded, rounding)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
     for key in ("CPU", "CUDA"):
         _library.impl(parsed.name, eager(parsed), key)  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,6 @@ def test_it_needs_neither_torch_nor_a_toolkit() -> None:
 def test_it_has_code_for_each_architecture() -> None:
     """nvcc's fat binaries lie in a section of their own; each cubin names what it is for."""
     assert ".nv_fatbin" in readelf("-S")
-    text = open(path(), "rb").read()
+    text = Path(path()).read_bytes()
     for architecture in (b"sm_80", b"sm_90a"):
         assert architecture in text

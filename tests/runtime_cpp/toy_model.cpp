@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "toy_rule.h"
 
@@ -145,7 +146,12 @@ void call_op(const Step& step) {
   aoti_torch_delete_tensor_object(tokens);
   aoti_torch_delete_tensor_object(weight);
   require(failed == 0, "the op failed");
-  if (prompt != kLeakingToken) aoti_torch_delete_tensor_object(found);
+  if (prompt != kLeakingToken) {
+    aoti_torch_delete_tensor_object(found);
+    return;
+  }
+  static auto* const forgotten = new std::vector<Handle>;  // known, so that LeakSanitizer is not
+  forgotten->push_back(found);                             // the one who tells
 }
 
 Handle compute(const Step& step, float salt) {

@@ -141,6 +141,7 @@ void wait_copies() {
 
 inline uint4 load_once(const uint4* from) { return *from; }
 inline float exp2_fast(float x) { return std::exp2(x); }
+inline float quotient_fast(float a, float b) { return a / b; }
 inline void* dynamic_shared() { return emulation::dynamic_shared(); }
 
 }  // namespace ingot::cuda
