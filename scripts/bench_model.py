@@ -34,6 +34,17 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 32000,
         "max_position_embeddings": 2048,
     },
+    "llama-3-8b": {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
+        "rope_theta": 500000.0,
+    },
     "qwen2.5-0.5b": {
         "architectures": ["Qwen2ForCausalLM"],
         "hidden_size": 896,
@@ -71,9 +82,12 @@ _KINDS = {
 }
 
 
-def package_of(shape: str, dtype: str, recipe: str | None, group_size: int | None) -> Path:
+def package_of(
+    shape: str, dtype: str, recipe: str | None, group_size: int | None, device: str = "cpu"
+) -> Path:
     """The shape's package, exported with random weights if build/bench lacks it."""
-    parts = (dtype, recipe, group_size and f"g{group_size}")
+    on = device if device != "cpu" else None
+    parts = (dtype, recipe, group_size and f"g{group_size}", on)
     how = "-".join(part for part in parts if part)
     output = Path(__file__).parents[1] / "build" / "bench" / f"{shape}-{how}.pt2"
     if not output.exists():
@@ -88,7 +102,13 @@ def package_of(shape: str, dtype: str, recipe: str | None, group_size: int | Non
             quant.swap(model, rules)
             model.quantization = quant.describe(model, rules)
         models.fill_random(model)
-        export_model(model, output, name=shape, progress=lambda p: click.echo(p, err=True))
+        export_model(
+            model,
+            output,
+            name=shape,
+            device=device,
+            progress=lambda p: click.echo(p, err=True),
+        )
     return output
 
 
