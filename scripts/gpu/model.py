@@ -1,5 +1,5 @@
-"""Decoding by a whole model on the GPU: a package, and torch.compile with a static cache, as shares of
-what memory allows."""
+"""Decoding by a whole model on the GPU: packages, and torch.compile with a static cache, as shares
+of what memory allows."""
 
 from __future__ import annotations
 
