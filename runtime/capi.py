@@ -28,6 +28,7 @@ OK, BAD_INPUT, BAD_PACKAGE, NO_SPACE, FAILED, CANCELLED = range(6)
 _ERRORS = {BAD_INPUT: BadInput, BAD_PACKAGE: BadPackage, NO_SPACE: NoSpace}
 
 TokenCallback = CFUNCTYPE(c_int32, c_int64, c_void_p)
+ProgressCallback = CFUNCTYPE(None, c_uint64, c_uint64, c_void_p)
 
 
 class Sized(ctypes.Structure):
@@ -52,6 +53,8 @@ class Options(Sized):
         ("verify_weights", c_int32),
         ("copy_weights", c_int32),
         ("manifest_sha256", c_char_p),
+        ("progress", ProgressCallback),
+        ("progress_user", c_void_p),
     ]
 
 
@@ -174,6 +177,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ingot_control_get": (c_int32, [c_size_t, POINTER(Control)]),
     "ingot_control_set": (c_int32, [c_char_p, c_char_p]),
     "ingot_controls_report": (c_int32, []),
+    "ingot_gpus": (c_int32, [POINTER(c_void_p)]),
     "ingot_measure_read": (c_double, [c_void_p, c_size_t]),
     "ingot_measure_memory": (c_double, [c_void_p, c_size_t, c_int32]),
     "ingot_measure_flops": (c_double, [c_int32]),

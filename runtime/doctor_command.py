@@ -17,11 +17,13 @@ import click
 from .. import native
 from . import controls, ops
 from .errors import IngotError
+from .gpus import gpus
 
 _LIBRARIES = (
     "libingot.so.1",
     "libingot_host.so.1",
     "libingot_ops.so.1",
+    "libingot_cuda.so.1",
     "torch/libingot_host.so.1",
     "ingot-run",
 )
@@ -64,6 +66,26 @@ def _huge_pages() -> str | None:
     return chosen[1] if chosen else None
 
 
+def _gpus() -> dict[str, Any]:
+    """Those of ingot.h, or why there are none. A package for the CPU needs none."""
+    ops_library = _found("libingot_ops_cuda.so.1")
+    try:
+        return {**gpus(), "ops": ops_library, "refused": None}
+    except IngotError as error:
+        return {"driver": None, "devices": [], "ops": ops_library, "refused": str(error)}
+
+
+def _gpu_text(found: dict[str, Any]) -> str:
+    if found["refused"]:
+        return f"none: {found['refused']}"
+    named = ", ".join(
+        f"{gpu['name']} ({gpu['architecture']}, {gpu['memory_bytes'] / 1e9:.0f} GB)"
+        for gpu in found["devices"]
+    )
+    ops = "" if found["ops"] else "; Ingot was built without ops for it (scripts/build, with nvcc)"
+    return f"{named}, driver for CUDA {found['driver']}{ops}"
+
+
 def examine(torch_refused: str | None) -> dict[str, Any]:
     """torch_refused: why export does not work with the installed torch."""
     try:
@@ -75,6 +97,7 @@ def examine(torch_refused: str | None) -> dict[str, Any]:
         "cpu_level_refused": refusal,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        "gpus": _gpus(),
         "libraries": {name: _found(name) for name in _LIBRARIES},
         "compiler": shutil.which(os.environ.get("CXX", "g++")),
         "torch": _version("torch"),
@@ -104,6 +127,7 @@ def run(as_json: bool, torch_refused: str | None) -> None:
     click.echo(f"CPU level    {found['cpu_level'] or found['cpu_level_refused']}")
     click.echo(f"cores        {found['cores']}")
     click.echo(f"memory       {found['memory_gb']:.1f} GB")
+    click.echo(f"GPU          {_gpu_text(found['gpus'])}")
     for name, path in found["libraries"].items():
         click.echo(f"{name:<25}{path or 'missing; build it with ./scripts/build'}")
     can_export = found["compiler"] and not torch_refused and found["safetensors"]

@@ -61,6 +61,23 @@ class TorchPackage:
             self.close()
 
 
+def choose_gpu_variant(
+    variants: Sequence[dict[str, Any]], capability: tuple[int, int]
+) -> dict[str, Any]:
+    """The best for a GPU, as the lean runtime chooses. Raises BadPackage."""
+    major, minor = capability
+    # The minor version is one digit: sm_90, sm_103.
+    fitting = [
+        v
+        for v in variants
+        if divmod(int(v["gpu_architecture"][3:]), 10) in [(major, m) for m in range(minor + 1)]
+    ]
+    if not fitting:
+        offered = " and ".join(variant["gpu_architecture"] for variant in variants)
+        raise BadPackage(f"it is for {offered}, and this GPU is sm_{major}{minor}")
+    return max(fitting, key=lambda variant: int(variant["gpu_architecture"][3:]))
+
+
 def choose_variant(variants: Sequence[dict[str, Any]], level: str) -> dict[str, Any]:
     """The best for the level of the kernels, as the lean runtime chooses. Raises BadPackage."""
     # Levels are in the order of their names, x86-64-v4-bf16 among them.
@@ -78,20 +95,33 @@ class _Runner:
         import torch
 
         self.torch = torch
-        ctypes.CDLL(str(native.find("torch/libingot_host.so.1")), mode=ctypes.RTLD_LOCAL)
         self.manifest = read_manifest(path)
+        self.device = self.manifest.get("device", "cpu")
+        halves = ("host",) if self.device == "cpu" else ("host", "cuda")
+        for half in halves:
+            ctypes.CDLL(str(native.find(f"torch/libingot_{half}.so.1")), mode=ctypes.RTLD_LOCAL)
         with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".so") as code:
             self._open_libraries(archive)
-            variant = choose_variant(self.manifest["variants"], ops.level())
-            code.write(checked(archive, self.manifest, variant["entry"]))
+            code.write(checked(archive, self.manifest, self._variant()["entry"]))
             code.flush()
-            self.runner = torch._C._aoti.AOTIModelContainerRunnerCpu(code.name, 1)
+            aoti = torch._C._aoti
+            self.runner = (
+                aoti.AOTIModelContainerRunnerCpu(code.name, 1)
+                if self.device == "cpu"
+                else aoti.AOTIModelContainerRunnerCuda(code.name, 1, "cuda")
+            )
             self.weights = bytearray(archive.read("model/ingot/weights.bin"))
         names = self.runner.get_constant_names_to_original_fqns()
         self.constants = {name: self._constant(fqn) for name, fqn in names.items()}
         self.runner.update_constant_buffer(self.constants, False, False, True)
         if "kv_cache" in self.manifest:
             self.reset()
+
+    def _variant(self) -> dict[str, Any]:
+        variants = self.manifest["variants"]
+        if self.device == "cpu":
+            return choose_variant(variants, ops.level())
+        return choose_gpu_variant(variants, self.torch.cuda.get_device_capability())
 
     def _open_libraries(self, archive: zipfile.ZipFile) -> None:
         """The user's own ops, before the code that calls them."""
@@ -108,7 +138,7 @@ class _Runner:
         )
         typed = raw.view(getattr(self.torch, fact["dtype"]))
         # A copy, because frombuffer's memory is aligned to 16 bytes and the ops want 64.
-        return typed.as_strided(fact["shape"], fact["stride"]).clone()
+        return typed.as_strided(fact["shape"], fact["stride"]).clone().to(self.device)
 
     def reset(self) -> None:
         cache, model = self.manifest["kv_cache"], self.manifest["model"]
@@ -116,12 +146,16 @@ class _Runner:
         self.blocks = -(-model["max_seq_len"] // self.block)
         shape = (self.blocks, cache["bytes_per_block"])
         self.cache = [
-            self.torch.zeros(shape, dtype=self.torch.uint8) for _ in range(cache["num_layers"])
+            self.torch.zeros(shape, dtype=self.torch.uint8, device=self.device)
+            for _ in range(cache["num_layers"])
         ]
         self.length = 0
 
     def run(self, inputs: list[Any]) -> list[Any]:
-        return [out.numpy() for out in self.runner.run([*map(self.torch.as_tensor, inputs)])]
+        return [out.cpu().numpy() for out in self._run([*map(self.torch.as_tensor, inputs)])]
+
+    def _run(self, inputs: list[Any]) -> list[Any]:
+        return list(self.runner.run([tensor.to(self.device) for tensor in inputs]))
 
     def logits(self, tokens: list[int]) -> Any:
         torch, count = self.torch, len(tokens)
@@ -129,7 +163,7 @@ class _Runner:
             raise ValueError("the prompt is too long for the package")
         positions = torch.arange(self.length, self.length + count)
         self.length += count
-        (out,) = self.runner.run(
+        (out,) = self._run(
             [
                 torch.tensor(tokens),
                 positions,
@@ -142,7 +176,7 @@ class _Runner:
                 *self.cache,
             ]
         )
-        return out.numpy()
+        return out.cpu().numpy()
 
 
 def checked(archive: zipfile.ZipFile, manifest: dict[str, Any], entry: str) -> bytes:

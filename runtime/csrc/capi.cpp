@@ -6,6 +6,7 @@
 #include <new>
 #include <string_view>
 
+#include "cuda/describe.h"
 #include "engine.h"
 #include "error.h"
 #include "host.h"
@@ -76,6 +77,15 @@ void check_tokens(const ingot_session* session, const int64_t* tokens, size_t co
     ingot::bad_input("the prompt is too long: " + std::to_string(count) + " tokens, where the " +
                      "package takes " + std::to_string(longest) +
                      " in all; shorten it, or export with a larger --max-seq-len");
+}
+
+// For ingot_free.
+char* copied(std::string_view text) {
+  auto* copy = static_cast<char*>(std::malloc(text.size() + 1));
+  if (!copy) throw std::bad_alloc();
+  std::memcpy(copy, text.data(), text.size());
+  copy[text.size()] = '\0';
+  return copy;
 }
 
 // The caller's struct, as much of it as the caller knows, over our defaults.
@@ -160,7 +170,7 @@ ingot_status ingot_package_open(const char* path, const ingot_options* options,
     need(path, "path");
     need(package, "package");
     auto opened = std::make_shared<ingot_package>(
-        path, known(options, {sizeof(ingot_options), 0, 0, 0, 0, nullptr}));
+        path, known(options, {sizeof(ingot_options), 0, 0, 0, 0, nullptr, nullptr, nullptr}));
     *package = opened.get();
     opened->self = opened;
   });
@@ -210,10 +220,7 @@ ingot_status ingot_read_manifest(const char* path, char** json) {
     const ingot::Archive archive(path);
     const std::string_view manifest = archive.entry("ingot/manifest.json");
     ingot::parse_manifest(manifest, path);
-    *json = static_cast<char*>(std::malloc(manifest.size() + 1));
-    if (!*json) throw std::bad_alloc();
-    std::memcpy(*json, manifest.data(), manifest.size());
-    (*json)[manifest.size()] = '\0';
+    *json = copied(manifest);
   });
 }
 void ingot_free(void* memory) { std::free(memory); }
@@ -358,6 +365,13 @@ ingot_status ingot_control_set(const char* name, const char* value) {
 }
 ingot_status ingot_controls_report(void) {
   return guarded([&] { refuse(ingot::host().controls_report()); });
+}
+
+ingot_status ingot_gpus(char** json) {
+  return guarded([&] {
+    need(json, "json");
+    *json = copied(ingot::cuda::describe_gpus());
+  });
 }
 
 double ingot_measure_read(ingot_package* package, size_t bytes) {

@@ -2,14 +2,11 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 
 #include "graph.h"
 #include "pooling.h"
 
 namespace ingot {
-using RunGraph = std::function<Results(const std::vector<Array>&)>;
-
 // tokens of `count` sequences one after the other, `lengths` of each; writes float32 [count,
 // hidden_size]. Throws Error, before anything is computed if a token or a length does not fit.
 void embed(const Embedding& how, const RunGraph& run, const int64_t* tokens, const size_t* lengths,

@@ -12,7 +12,6 @@
 
 namespace ingot {
 namespace {
-constexpr int64_t kStepTokens = 256;  // of all prompts in one step: bounds latency and temporaries
 constexpr int64_t kStepLogitRows = 64;       // of one job: a row is as long as the vocabulary
 constexpr int32_t kInt64 = 4, kFloat32 = 6;  // c10::ScalarType
 
@@ -35,8 +34,8 @@ std::optional<Error> failure_of(Body body) {
 }
 }  // namespace
 
-Engine::Engine(Graph& graph, KvPool& pool, const EngineLimits& limits)
-    : graph_(graph), pool_(pool), limits_(limits), process_(getpid()), thread_([this] {
+Engine::Engine(RunGraph run, KvPool& pool, const EngineLimits& limits)
+    : run_graph_(std::move(run)), pool_(pool), limits_(limits), process_(getpid()), thread_([this] {
         loop();
       }) {}
 
@@ -177,7 +176,7 @@ void Engine::wake_callers() {
 Engine::Batch Engine::assemble() {
   const HostTrace assembling("assemble");
   Batch batch;
-  int64_t budget = kStepTokens;
+  int64_t budget = limits_.step_tokens;
   for (Job* job : jobs_) {
     if (alone_ > 0 && !batch.shares.empty()) break;
     if (job->cancelled) {
@@ -287,7 +286,7 @@ Results Engine::execute(Batch& batch) {
   inputs.insert(inputs.end(), pool_.layers().begin(), pool_.layers().end());
   preparing.end();
   const StepTrace step(batch.facts);
-  Results results = graph_.run(inputs);
+  Results results = run_graph_(inputs);
   const Array& logits = results.array(0);
   if (logits.scalar_type != kFloat32 ||
       logits.shape !=

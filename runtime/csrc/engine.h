@@ -58,13 +58,15 @@ struct Job {
 
 struct EngineLimits {
   int64_t vocab_size, max_seq_len, block_size, cache_tokens;
-  int threads;        // of a step; 0: the cores that are free
-  const char* model;  // as StepFacts has it
+  int threads;          // of a step; 0: the cores that are free
+  int64_t step_tokens;  // of all prompts in one step: bounds latency and temporaries
+  const char* model;    // as StepFacts has it
 };
 
 class Engine {
  public:
-  Engine(Graph& graph, KvPool& pool, const EngineLimits& limits);
+  // `run` is called by one thread.
+  Engine(RunGraph run, KvPool& pool, const EngineLimits& limits);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -118,7 +120,7 @@ class Engine {
   bool drop_finished();
   void wake_callers();
 
-  Graph& graph_;
+  const RunGraph run_graph_;
   KvPool& pool_;
   const EngineLimits limits_;
   const pid_t process_;

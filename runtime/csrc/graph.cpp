@@ -11,12 +11,6 @@
 
 namespace ingot {
 namespace {
-size_t element_bytes(int32_t scalar_type) {
-  constexpr size_t kBytes[] = {1, 1, 2, 4, 8, 2, 4, 8};  // c10::ScalarType 0 to 7
-  if (scalar_type < 8) return kBytes[scalar_type];
-  return scalar_type == 11 ? 1 : 2;  // bool, bfloat16
-}
-
 // Whether every element that shape and stride reach lies inside the constant's bytes. Of an empty
 // one too, the sizes must have a product and a reach, which others compute without asking.
 bool fits(const Constant& c) {
@@ -35,6 +29,10 @@ bool fits(const Constant& c) {
   return empty || last < elements;
 }
 
+// Generated code states its constants' sizes rounded up to 64 bytes.
+constexpr size_t kPadding = 63;
+}  // namespace
+
 std::vector<int64_t> row_major(const std::vector<int64_t>& shape) {
   std::vector<int64_t> strides(shape.size());
   int64_t step = 1;
@@ -42,8 +40,7 @@ std::vector<int64_t> row_major(const std::vector<int64_t>& shape) {
   return strides;
 }
 
-// The elements of a strided array, in row-major order.
-std::vector<char> contiguous(const Array& array, const int64_t* strides) {
+std::vector<char> contiguous(const Array& array, const std::vector<int64_t>& strides) {
   const size_t bytes = element_bytes(array.scalar_type);
   int64_t count = 1;
   for (int64_t size : array.shape) count *= size;
@@ -58,18 +55,33 @@ std::vector<char> contiguous(const Array& array, const int64_t* strides) {
   return copy;
 }
 
-// Generated code states its constants' sizes rounded up to 64 bytes.
-constexpr size_t kPadding = 63;
-}  // namespace
+Made describe(void* tensor) {
+  int64_t dim = 0;
+  const int64_t *sizes = nullptr, *strides = nullptr;
+  int32_t type = 0, owned = 0, on_device = 0;
+  host().tensor_describe(tensor, &dim, &sizes, &strides, &type, &owned, &on_device);
+  return {{host().tensor_data(tensor), type, {sizes, sizes + dim}, on_device != 0},
+          {strides, strides + dim},
+          owned != 0};
+}
 
-Graph::Graph(const Code& code, const std::vector<Code>& libraries, std::string_view weights,
+size_t Made::span_bytes() const {
+  int64_t last = 0;
+  for (size_t d = 0; d < strides.size(); d++) {
+    if (array.shape[d] == 0) return 0;
+    last += (array.shape[d] - 1) * strides[d];
+  }
+  return static_cast<size_t>(last + 1) * element_bytes(array.scalar_type);
+}
+
+Graph::Graph(const Code& code, const std::vector<Code>& libraries, const Weights& weights,
              const Manifest& manifest, const std::string& path)
     : Graph() {  // from here the destructor runs, whatever is thrown
   host();        // must be open before code that needs it
   for (const Code& library : libraries) open_op_library(library, path);
   library_ = open_code(code, path);
   find_entry_points(path);
-  check(create_(&container_, 1, "cpu", nullptr), "could not be started");
+  check(create_(&container_, 1, weights.device.c_str(), nullptr), "could not be started");
   check_signature(manifest, path);
   bind(weights, manifest, path);
 }
@@ -110,7 +122,7 @@ void Graph::check_signature(const Manifest& manifest, const std::string& path) {
                 "; export it again");
 }
 
-void Graph::bind(std::string_view weights, const Manifest& manifest, const std::string& path) {
+void Graph::bind(const Weights& weights, const Manifest& manifest, const std::string& path) {
   size_t count = 0;
   check(constant_count_(container_, &count), "has no list of constants");
   std::vector<ConstantPair> pairs;
@@ -122,7 +134,7 @@ void Graph::bind(std::string_view weights, const Manifest& manifest, const std::
     if (found == manifest.constants.end())
       bad_package(path + " lacks the constant " + fqn + "; export it again");
     const Constant& c = found->second;
-    if (c.offset > weights.size() || c.bytes > weights.size() - c.offset)
+    if (c.offset > weights.bytes || c.bytes > weights.bytes - c.offset)
       bad_package(path + " is damaged: " + fqn + " lies beyond the weights; export it again");
     int32_t dtype = -1;
     size_t bytes = 0;
@@ -132,9 +144,9 @@ void Graph::bind(std::string_view weights, const Manifest& manifest, const std::
       bad_package(path + " is damaged: the shape or dtype of " + fqn +
                   " is not what its code or its size says; export it again");
     void* tensor = nullptr;
-    char* data = const_cast<char*>(weights.data()) + c.offset;
-    if (host().tensor_borrow(data, static_cast<int64_t>(c.shape.size()), c.shape.data(),
-                             c.stride.data(), c.scalar_type, &tensor))
+    if (host().tensor_borrow(weights.data + c.offset, static_cast<int64_t>(c.shape.size()),
+                             c.shape.data(), c.stride.data(), c.scalar_type, weights.on_gpu,
+                             &tensor))
       bad_package(path + ": constant " + fqn + " has a shape we cannot hold");
     constants_.push_back(tensor);
     pairs.push_back({name, tensor});
@@ -159,6 +171,12 @@ class HostRun {
 }  // namespace
 
 Results Graph::run(const std::vector<Array>& inputs) {
+  std::vector<void*> made = enqueue(inputs, nullptr);
+  const HostTrace reading("outputs");
+  return Results(std::move(made));
+}
+
+std::vector<void*> Graph::enqueue(const std::vector<Array>& inputs, void* stream) {
   const HostRun run(inputs.empty() ? std::vector<int64_t>{} : inputs[0].shape);
   HostTrace binding("handles");
   std::vector<void*> handles;
@@ -166,31 +184,26 @@ Results Graph::run(const std::vector<Array>& inputs) {
     const std::vector<int64_t> strides = row_major(input.shape);
     void* tensor = nullptr;
     if (host().tensor_borrow(input.data, static_cast<int64_t>(input.shape.size()),
-                             input.shape.data(), strides.data(), input.scalar_type, &tensor))
+                             input.shape.data(), strides.data(), input.scalar_type, input.on_gpu,
+                             &tensor))
       bad_input("an input has more dimensions than the host holds");
     handles.push_back(tensor);  // generated code takes it over
   }
   std::vector<void*> made(outputs_);
   binding.end();
-  check(
-      run_(container_, handles.data(), handles.size(), made.data(), made.size(), nullptr, nullptr),
-      "failed");
-  const HostTrace reading("outputs");
-  return Results(std::move(made));
+  check(run_(container_, handles.data(), handles.size(), made.data(), made.size(), stream, nullptr),
+        "failed");
+  return made;
 }
 
 Results::Results(std::vector<void*> tensors) : tensors_(std::move(tensors)) {
   for (void* tensor : tensors_) {
-    int64_t dim = 0;
-    const int64_t *sizes = nullptr, *strides = nullptr;
-    int32_t type = 0, owned = 0;
-    host().tensor_describe(tensor, &dim, &sizes, &strides, &type, &owned);
-    Array array{host().tensor_data(tensor), type, {sizes, sizes + dim}};
-    if (!owned || row_major(array.shape) != std::vector<int64_t>(strides, strides + dim)) {
-      copies_.push_back(contiguous(array, strides));
-      array.data = copies_.back().data();
+    Made made = describe(tensor);
+    if (!made.owned || row_major(made.array.shape) != made.strides) {
+      copies_.push_back(contiguous(made.array, made.strides));
+      made.array.data = copies_.back().data();
     }
-    arrays_.push_back(std::move(array));
+    arrays_.push_back(std::move(made.array));
   }
 }
 

@@ -1,8 +1,13 @@
 // Generated code, loaded: the one graph of a package, its constants bound in place.
+//
+// On a GPU everything here wants the device current on the calling thread, in CUDA and in the host
+// (cuda/runner.h does both).
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+#include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "code.h"
@@ -14,6 +19,9 @@ namespace ingot {
 class Results {
  public:
   explicit Results(std::vector<void*> tensors);
+  // Arrays in memory of others, that stays as long as the caller says, or in `copies`.
+  Results(std::vector<Array> arrays, std::vector<std::vector<char>> copies)
+      : arrays_(std::move(arrays)), copies_(std::move(copies)) {}
   ~Results();
   Results(Results&& other) noexcept = default;
   Results& operator=(Results&& other) = delete;
@@ -28,10 +36,34 @@ class Results {
   std::vector<std::vector<char>> copies_;  // of those that lie otherwise, or in others' memory
 };
 
+// Where the constants lie, and what generated code calls the device: "cpu", "cuda:0".
+struct Weights {
+  char* data;
+  size_t bytes;
+  std::string device = "cpu";
+  bool on_gpu = false;
+};
+
+// What a tensor of the host is: `strides` in elements.
+struct Made {
+  Array array;
+  std::vector<int64_t> strides;
+  bool owned;
+  size_t span_bytes() const;  // from its first element to the end of its last
+};
+Made describe(void* tensor);
+// The elements of a strided array of the CPU, in row-major order.
+std::vector<char> contiguous(const Array& array, const std::vector<int64_t>& strides);
+std::vector<int64_t> row_major(const std::vector<int64_t>& shape);
+
+// Runs a graph, wherever that is, with arrays of the CPU (but for the KV cache); throws Error. What
+// it gives may be gone with the next run.
+using RunGraph = std::function<Results(const std::vector<Array>&)>;
+
 class Graph {
  public:
-  // `libraries` are those with the user's own ops, `weights` the mapped store. Throws Error.
-  Graph(const Code& code, const std::vector<Code>& libraries, std::string_view weights,
+  // `libraries` are those with the user's own ops. Throws Error.
+  Graph(const Code& code, const std::vector<Code>& libraries, const Weights& weights,
         const Manifest& manifest, const std::string& path);
   ~Graph();
   Graph(const Graph&) = delete;
@@ -39,12 +71,14 @@ class Graph {
 
   // Throws Error. One call at a time.
   Results run(const std::vector<Array>& inputs);
+  // The same on a GPU's stream, whose work goes on when it returns; the tensors are the caller's.
+  std::vector<void*> enqueue(const std::vector<Array>& inputs, void* stream);
 
  private:
   Graph() = default;
   void find_entry_points(const std::string& path);
   void check_signature(const Manifest& manifest, const std::string& path);
-  void bind(std::string_view weights, const Manifest& manifest, const std::string& path);
+  void bind(const Weights& weights, const Manifest& manifest, const std::string& path);
   void check(int32_t status, const char* what) const;
 
   // AOTInductor's container interface (torch/csrc/inductor/aoti_runtime/interface.h).

@@ -71,6 +71,11 @@ const Host& opened() {
 
 const ingot_host_api& host() { return *opened().api; }
 
+void open_cuda_host() {
+  static void* const library = open_beside("libingot_cuda.so.1");
+  (void)library;
+}
+
 int isa_level() {
   const char* name = opened().ops_level();
   if (!name) bad_input(opened().ops_last_error());

@@ -12,6 +12,10 @@ class KvPool {
  public:
   // Address space only; memory is committed as blocks are written. Throws Error(INGOT_NO_SPACE).
   KvPool(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block);
+  // In a GPU's memory of `bytes_of` bytes, which outlives it.
+  KvPool(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block, char* gpu_memory);
+  // Throws Error(INGOT_NO_SPACE) where the product is no size.
+  static size_t bytes_of(int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block);
   ~KvPool();
   KvPool(const KvPool&) = delete;
   KvPool& operator=(const KvPool&) = delete;
@@ -26,8 +30,11 @@ class KvPool {
   const std::vector<Array>& layers() const { return layers_; }
 
  private:
-  char* memory_ = nullptr;
-  size_t bytes_;
+  void add_layers(char* memory, int64_t num_layers, int64_t num_blocks, int64_t bytes_per_block,
+                  bool on_gpu);
+
+  char* mapped_ = nullptr;  // ours
+  size_t bytes_ = 0;
   int64_t total_;
   int64_t next_ = 1;  // the first block that was never given out: a list of all would be memory
   std::vector<Array> layers_;

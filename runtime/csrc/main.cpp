@@ -234,13 +234,23 @@ void print_json(const Output& out, const ingot_stats& stats, double load_ms, dou
   std::cout << result.dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
 }
 
+// In one line that goes when all is there. Calls come some dozen times a second.
+void show_progress(uint64_t done, uint64_t total, void*) {
+  std::fprintf(stderr, "\rweights to the GPU: %d %%", static_cast<int>(100 * done / total));
+  if (done == total) std::fprintf(stderr, "\r\033[K");
+}
+
 void run(const Options& o) {
   const double started = process_start_ms(), loading = now_ms();
   const std::vector<int64_t> tokens = prompt(o);
   for (const std::string& setting : o.controls) set_control(setting);
-  const ingot_options options{
-      sizeof options, o.threads,      0,
-      o.verify,       o.copy_weights, o.manifest_sha256 ? o.manifest_sha256->c_str() : nullptr};
+  ingot_options options{};
+  options.struct_bytes = sizeof options;
+  options.threads = o.threads;
+  options.verify_weights = o.verify;
+  options.copy_weights = o.copy_weights;
+  options.manifest_sha256 = o.manifest_sha256 ? o.manifest_sha256->c_str() : nullptr;
+  if (isatty(STDERR_FILENO) && !o.as_json) options.progress = show_progress;
   ingot_package* opened = nullptr;
   check(ingot_package_open(o.package.c_str(), &options, &opened));
   const std::unique_ptr<ingot_package, void (*)(ingot_package*)> package(opened,

@@ -161,10 +161,27 @@ void check_contract(const Manifest& m) {
   }
 }
 
+Variant variant(const json& v, bool on_gpu) {
+  Variant found;
+  found.name = v.at("name").get<std::string>();
+  found.entry = v.at("entry").get<std::string>();
+  if (on_gpu) found.gpu_architecture = v.at("gpu_architecture").get<std::string>();
+  if (!on_gpu || v.contains("isa")) found.isa = v.at("isa").get<std::string>();
+  found.requires_symbols = v.at("requires").get<std::vector<std::string>>();
+  return found;
+}
+
+bool is_on_gpu(const json& root) {
+  const std::string device = root.value("device", "cpu");
+  if (device != "cpu" && device != "cuda") throw std::runtime_error("device is '" + device + "'");
+  return device == "cuda";
+}
+
 Manifest read(const json& root) {
   Manifest m;
   m.card = root.at("model").dump();
   const std::string kind = root.at("model").at("kind").get<std::string>();
+  m.on_gpu = is_on_gpu(root);
   m.kind = kind == "decoder" ? Kind::decoder : kind == "encoder" ? Kind::encoder : Kind::module;
   if (m.kind == Kind::decoder) m.decoder = decoder_facts(root);
   if (m.kind == Kind::encoder) m.embedding = embedding(root);
@@ -179,10 +196,7 @@ Manifest read(const json& root) {
     }
   }
   m.ops = root.at("ops").get<std::map<std::string, std::string>>();
-  for (const json& v : root.at("variants"))
-    m.variants.push_back({v.at("name").get<std::string>(), v.at("isa").get<std::string>(),
-                          v.at("entry").get<std::string>(),
-                          v.at("requires").get<std::vector<std::string>>()});
+  for (const json& v : root.at("variants")) m.variants.push_back(variant(v, m.on_gpu));
   if (root.contains("op_libraries"))
     m.op_libraries = root.at("op_libraries").get<std::vector<std::string>>();
   if (m.op_libraries.size() > kMaxLibraries)

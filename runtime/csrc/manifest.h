@@ -17,7 +17,9 @@ struct Constant {
 };
 
 struct Variant {
-  std::string name, isa, entry;
+  std::string name, entry;
+  std::string isa;               // least x86-64 level; may be "" on a GPU
+  std::string gpu_architecture;  // "sm_90"; "" on the CPU
   std::vector<std::string> requires_symbols;
 };
 
@@ -36,6 +38,7 @@ struct DecoderFacts {
 struct Manifest {
   std::string card;  // its `model`, as JSON
   Kind kind;
+  bool on_gpu = false;   // its device is "cuda"
   DecoderFacts decoder;  // of that kind only
   Embedding embedding;   // of an encoder only
   Signature signature;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cpu.h"
+#include "cuda/architecture.h"
 #include "embed.h"
 #include "error.h"
 #include "host.h"
@@ -15,6 +16,7 @@ namespace ingot {
 namespace {
 constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it cannot have them
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
+constexpr int64_t kStepTokens = 256, kGpuStepTokens = 2048;
 constexpr int64_t kMostTokens = int64_t{1} << 40;  // products stay in range
 
 // Why none of the variants runs, after the package's name. The CPU is asked by feature: where it
@@ -32,6 +34,36 @@ std::string no_variant(const std::vector<Variant>& variants, int level) {
                           : least          ? ", INGOT_ISA allows " + own + " at most"
                                            : ", this CPU runs " + own;
   return " has code for " + offered + why + "; export it again with --isa " + own;
+}
+
+const Variant* best_for_cpu(const std::vector<Variant>& variants, int level) {
+  const Variant* best = nullptr;
+  for (const Variant& variant : variants) {
+    const int needed = parse_isa(variant.isa);
+    if (needed && needed <= level && (!best || needed > parse_isa(best->isa))) best = &variant;
+  }
+  return best;
+}
+
+const Variant* best_for_gpu(const std::vector<Variant>& variants, int capability) {
+  const Variant* best = nullptr;
+  int highest = 0;
+  for (const Variant& variant : variants) {
+    const auto architecture = cuda::parse_architecture(variant.gpu_architecture);
+    if (!cuda::runs_on(architecture, capability) || architecture.capability < highest) continue;
+    best = &variant;
+    highest = architecture.capability;
+  }
+  return best;
+}
+
+std::string no_gpu_variant(const std::vector<Variant>& variants, const cuda::DeviceFacts& gpu) {
+  std::string offered;
+  for (const Variant& variant : variants)
+    offered += (offered.empty() ? "" : " and ") + variant.gpu_architecture;
+  const std::string own = std::to_string(gpu.capability);
+  return " is for " + offered + ", this GPU (" + gpu.name + ") is sm_" + own +
+         "; export it again with --cuda-arch " + own;
 }
 
 // What the manifest cannot list, or need not: constant, or the signatures of the manifest itself.
@@ -60,10 +92,14 @@ Package::Package(const std::string& path, const ingot_options& options)
     bad_input("threads must be 0 to " + std::to_string(kMostThreads) + "; 0 means the default");
   if (options.kv_tokens < 0 || options.kv_tokens > kMostTokens)
     bad_input("kv_tokens must be 0 to " + std::to_string(kMostTokens) + "; 0 means the default");
+  if (manifest_.on_gpu) start_gpu();
   const Variant& variant = choose_variant();
   variant_ = variant.name;
   check_ops();
   weights_ = archive_.entry("ingot/weights.bin");
+  if (options.copy_weights && gpu_)
+    bad_input("copy_weights is for packages of the CPU; " + path +
+              " has its weights in the GPU's memory: leave it out");
   if (options.copy_weights) {
     copy_ = std::make_unique<WeightsCopy>(weights_);
     weights_ = copy_->view();
@@ -73,22 +109,72 @@ Package::Package(const std::string& path, const ingot_options& options)
   std::vector<Code> libraries;
   for (const std::string& entry : manifest_.op_libraries)
     libraries.push_back(checked_code(entry, "an op library"));
-  graph_ = std::make_unique<Graph>(code, libraries, weights_, manifest_, path);
+  const Weights weights = place_weights(options);
+  const auto make = [&] {
+    return std::make_unique<Graph>(code, libraries, weights, manifest_, path);
+  };
+  graph_ = gpu_ ? gpu_->load(make) : make();
+  if (gpu_)
+    run_graph_ = gpu_->runs(*graph_, manifest_);
+  else
+    run_graph_ = [this](const std::vector<Array>& inputs) { return graph_->run(inputs); };
   if (manifest_.kind == Kind::decoder)
     start_engine(options.kv_tokens);
   else
     worker_ = std::make_unique<Worker>(threads_);
 }
 
+Package::~Package() = default;
+
+// What the GPU and the host refuse is said before anything is read.
+void Package::start_gpu() {
+  threads_ = 1;  // the step thread waits for the GPU
+  try {
+    gpu_ = std::make_unique<cuda::Backend>();
+  } catch (const Error& error) {
+    throw Error(error.status, archive_.path() + " is for a GPU: " + error.what());
+  }
+  open_cuda_host();
+  if (host().controls_watch_data())
+    bad_input("the controls that are on read tensors of the CPU, and " + archive_.path() +
+              " is for a GPU; turn off stats, null-kernels, dump and capture");
+}
+
+Weights Package::place_weights(const ingot_options& options) {
+  if (!gpu_) return {const_cast<char*>(weights_.data()), weights_.size()};
+  cuda::Progress progress;
+  if (options.progress)
+    progress = [&](uint64_t done, uint64_t total) {
+      options.progress(done, total, options.progress_user);
+    };
+  return gpu_->upload(weights_, progress);
+}
+
+// As many as asked for, or as eight of the longest sequences take; of a GPU's memory, which is
+// taken at once, no more than there is room for.
+int64_t Package::cache_blocks(int64_t kv_tokens) const {
+  const DecoderFacts& d = manifest_.decoder;
+  if (kv_tokens > 0) return (kv_tokens + d.block_size - 1) / d.block_size;
+  const int64_t per_sequence = (d.max_seq_len + d.block_size - 1) / d.block_size;
+  const int64_t wanted = kDefaultSequences * per_sequence;
+  if (!gpu_) return wanted;
+  const int64_t room = gpu_->room_for(d.num_layers * d.bytes_per_block) - 1;
+  return std::clamp<int64_t>(room, 1, wanted);
+}
+
 void Package::start_engine(int64_t kv_tokens) {
   const DecoderFacts& d = manifest_.decoder;
-  const int64_t per_sequence = (d.max_seq_len + d.block_size - 1) / d.block_size;
-  const int64_t blocks = kv_tokens > 0 ? (kv_tokens + d.block_size - 1) / d.block_size
-                                       : kDefaultSequences * per_sequence;
-  pool_ = std::make_unique<KvPool>(d.num_layers, blocks + 1, d.bytes_per_block);
-  engine_ = std::make_unique<Engine>(*graph_, *pool_,
-                                     EngineLimits{d.vocab_size, d.max_seq_len, d.block_size,
-                                                  blocks * d.block_size, threads_, model_});
+  const int64_t blocks = cache_blocks(kv_tokens), all = blocks + 1;
+  if (gpu_)
+    pool_ = std::make_unique<KvPool>(
+        d.num_layers, all, d.bytes_per_block,
+        gpu_->make_cache(KvPool::bytes_of(d.num_layers, all, d.bytes_per_block)));
+  else
+    pool_ = std::make_unique<KvPool>(d.num_layers, all, d.bytes_per_block);
+  engine_ = std::make_unique<Engine>(
+      run_graph_, *pool_,
+      EngineLimits{d.vocab_size, d.max_seq_len, d.block_size, blocks * d.block_size, threads_,
+                   gpu_ ? kGpuStepTokens : kStepTokens, model_});
 }
 
 Engine& Package::engine() {
@@ -103,7 +189,7 @@ Results Package::run(const std::vector<Array>& inputs) {
   std::optional<Results> results;
   worker_->run([&] {
     const StepTrace step(tracing() ? describe(inputs) : StepFacts{});
-    results.emplace(graph_->run(inputs));
+    results.emplace(run_graph_(inputs));
   });
   return std::move(*results);
 }
@@ -133,15 +219,16 @@ void Package::embed(const int64_t* tokens, const size_t* lengths, size_t count, 
       lengths, count, embeddings);
 }
 
-// The best level that this process may run.
+// The best level or architecture that this process may run.
 const Variant& Package::choose_variant() const {
   const int level = isa_level();
-  const Variant* best = nullptr;
-  for (const Variant& variant : manifest_.variants) {
-    const int needed = parse_isa(variant.isa);
-    if (needed && needed <= level && (!best || needed > parse_isa(best->isa))) best = &variant;
-  }
-  if (!best) bad_package(archive_.path() + no_variant(manifest_.variants, level));
+  const Variant* best = gpu_ ? best_for_gpu(manifest_.variants, gpu_->facts().capability)
+                             : best_for_cpu(manifest_.variants, level);
+  if (!best)
+    bad_package(archive_.path() + (gpu_ ? no_gpu_variant(manifest_.variants, gpu_->facts())
+                                        : no_variant(manifest_.variants, level)));
+  if (gpu_ && !best->isa.empty() && parse_isa(best->isa) > level)
+    bad_package(archive_.path() + no_variant({*best}, level));
   if (!best->requires_symbols.empty())
     bad_package(archive_.path() + " needs libtorch (for " + best->requires_symbols[0] +
                 "); run it with backend=\"torch\"");
@@ -185,6 +272,7 @@ std::string_view Package::token_bytes(int64_t token) const {
 }
 
 double Package::measure_read(size_t bytes) const {
+  if (gpu_) return 0;  // steps do not read from there
   bytes = std::min(std::max<size_t>(bytes, 1 << 20), weights_.size());
   return ingot::measure_read(weights_.data(), bytes, threads_);
 }

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "archive.h"
+#include "cuda/backend.h"
 #include "engine.h"
 #include "graph.h"
 #include "kv_pool.h"
@@ -17,6 +18,7 @@ class Package {
  public:
   // Throws Error.
   Package(const std::string& path, const ingot_options& options);
+  ~Package();
 
   const char* manifest_json() const { return manifest_json_.c_str(); }
   const Manifest& manifest() const { return manifest_; }
@@ -34,7 +36,10 @@ class Package {
   double measure_read(size_t bytes) const;
 
  private:
+  void start_gpu();
+  Weights place_weights(const ingot_options& options);
   void start_engine(int64_t kv_tokens);
+  int64_t cache_blocks(int64_t kv_tokens) const;
   const Variant& choose_variant() const;
   StepFacts describe(const std::vector<Array>& inputs) const;
   void check_ops() const;
@@ -47,10 +52,12 @@ class Package {
   Manifest manifest_;
   const char* model_;  // as StepFacts has it
   std::string variant_;
-  int threads_;                        // 0: the cores that are free
-  std::unique_ptr<WeightsCopy> copy_;  // if asked for
+  int threads_;                         // 0: the cores that are free
+  std::unique_ptr<cuda::Backend> gpu_;  // if it is for one
+  std::unique_ptr<WeightsCopy> copy_;   // if asked for
   std::string_view weights_;
-  std::unique_ptr<Graph> graph_;
+  std::shared_ptr<Graph> graph_;
+  RunGraph run_graph_;
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Engine> engine_;  // a decoder's
   std::unique_ptr<Worker> worker_;  // of all others

@@ -79,6 +79,18 @@ class Sizes {
 };
 }  // namespace
 
+size_t element_bytes(int32_t scalar_type) {
+  constexpr size_t kBytes[] = {1, 1, 2, 4, 8, 2, 4, 8};  // c10::ScalarType 0 to 7
+  if (scalar_type < 8) return kBytes[scalar_type];
+  return scalar_type == 11 ? 1 : 2;  // bool, bfloat16
+}
+
+size_t byte_count(const Array& array) {
+  size_t bytes = element_bytes(array.scalar_type);
+  for (const int64_t size : array.shape) bytes *= static_cast<size_t>(size);
+  return bytes;
+}
+
 const char* dtype_name(int32_t scalar_type) {
   constexpr const char* kNames[] = {
       "uint8",   "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",

@@ -1,6 +1,7 @@
 // What a graph takes: the inputs as the manifest states them, and whether arrays fit. Generated
 // code checks nothing, so nothing reaches it that has not passed here.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -34,7 +35,10 @@ struct Array {
   void* data;
   int32_t scalar_type;
   std::vector<int64_t> shape;
+  bool on_gpu = false;  // where `data` is
 };
+size_t element_bytes(int32_t scalar_type);
+size_t byte_count(const Array& array);
 
 // "T", "B+1", "2*T-3" or "7". Throws std::runtime_error.
 Dim parse_dim(const std::string& text);

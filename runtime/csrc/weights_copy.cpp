@@ -1,11 +1,9 @@
 #include "weights_copy.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdint>
 #include <cstring>
 #include <string>
 #include <system_error>
@@ -13,24 +11,12 @@
 #include <vector>
 
 #include "error.h"
+#include "pages.h"
 
 namespace ingot {
 namespace {
 constexpr size_t kHugePage = 2 << 20, kPart = 32 << 20;
 constexpr unsigned kMostThreads = 8;  // more do not copy faster
-
-char* round_up(char* address, size_t multiple) {
-  const auto value = reinterpret_cast<uintptr_t>(address);
-  return address + (multiple - value % multiple) % multiple;
-}
-
-// The pages that lie wholly inside.
-void forget(std::string_view mapped) {
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  char* begin = round_up(const_cast<char*>(mapped.data()), page);
-  const char* end = mapped.data() + mapped.size();
-  if (begin < end) madvise(begin, (end - begin) / page * page, MADV_DONTNEED);
-}
 
 // Part by part, so that the process never has both copies whole.
 void copy_by_threads(std::string_view from, char* to) {
@@ -39,7 +25,7 @@ void copy_by_threads(std::string_view from, char* to) {
     for (size_t at; (at = next.fetch_add(kPart)) < from.size();) {
       const std::string_view part = from.substr(at, kPart);
       std::memcpy(to + at, part.data(), part.size());
-      forget(part);
+      forget_pages(part);
     }
   };
   const size_t parts = (from.size() + kPart - 1) / kPart;

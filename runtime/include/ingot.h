@@ -25,11 +25,11 @@ typedef enum ingot_status {
   INGOT_OK = 0,
   INGOT_BAD_INPUT =
       1, /* the caller's argument: token out of range, prompt too long, no such file */
-  INGOT_BAD_PACKAGE =
-      2, /* damaged, too new, for another ISA level, or needs an op this library lacks */
-  INGOT_NO_SPACE = 3, /* no KV blocks or memory left */
-  INGOT_FAILED = 4,   /* generated code reported a failure */
-  INGOT_CANCELLED = 5 /* the token callback asked to stop, or the session was closed or reset */
+  INGOT_BAD_PACKAGE = 2, /* damaged, too new, for another ISA level or GPU or for a driver that is
+                            not there, or needs an op this library lacks */
+  INGOT_NO_SPACE = 3,    /* no KV blocks or memory left */
+  INGOT_FAILED = 4,      /* generated code reported a failure */
+  INGOT_CANCELLED = 5    /* the token callback asked to stop, or the session was closed or reset */
 } ingot_status;
 
 typedef struct ingot_package ingot_package;
@@ -41,18 +41,24 @@ INGOT_API const char* ingot_last_error(void);
 /* ---- packages ----------------------------------------------------------------------------------
  */
 
+/* Bytes of the weights that are where they are to be, of all; from the thread that opens. */
+typedef void (*ingot_progress_callback)(uint64_t done, uint64_t total, void* user);
+
 typedef struct ingot_options {
   size_t struct_bytes; /* sizeof(ingot_options): lets the struct grow */
   int32_t threads;     /* OpenMP threads of a step; 0: the cores that are free, asked as it works */
   int64_t kv_tokens;   /* KV capacity shared by all sessions, in tokens; 0: eight of the longest
-                          sequences. Memory is committed as it is used */
+                          sequences. Memory is committed as it is used; a GPU's is taken at once,
+                          and by itself no more than leaves room for a step */
   int32_t verify_weights; /* non-zero: hash every entry, the weights too, and refuse entries that
                              the manifest does not list. Code is always hashed */
   int32_t copy_weights;   /* non-zero: copy the weights to memory of this process alone, in huge
                              pages: opening takes longer, each step may read faster */
-  const char* manifest_sha256; /* 64 hexadecimal digits that the manifest's SHA-256 must be, or
-                                  NULL. With verify_weights it pins the whole content of the
-                                  package; `ingot verify` prints it (docs/security.md) */
+  const char* manifest_sha256;      /* 64 hexadecimal digits that the manifest's SHA-256 must be, or
+                                       NULL. With verify_weights it pins the whole content of the
+                                       package; `ingot verify` prints it (docs/security.md) */
+  ingot_progress_callback progress; /* of copying the weights to a GPU, or NULL */
+  void* progress_user;
 } ingot_options;
 
 /* Maps the file, checks it, loads its code and binds the weights in place. `options` may be NULL.
@@ -67,8 +73,9 @@ INGOT_API void ingot_package_close(ingot_package* package);
 
 /* The manifest as JSON text, owned by the package. */
 INGOT_API const char* ingot_package_manifest(const ingot_package* package);
-/* Name of the variant whose code was loaded, "x86-64-v3", owned by the package: the highest that
- * the CPU has and the environment variable INGOT_ISA, where it is set, allows. */
+/* Name of the variant whose code was loaded, "x86-64-v3" or "sm_90", owned by the package: the
+ * highest that the CPU has and the environment variable INGOT_ISA, where it is set, allows; or that
+ * the GPU runs. */
 INGOT_API const char* ingot_package_variant(const ingot_package* package);
 /* One archive entry ("ingot/tokenizer.json") in place in the mapping; INGOT_BAD_INPUT if absent. */
 INGOT_API ingot_status ingot_package_entry(const ingot_package* package, const char* name,
@@ -212,10 +219,19 @@ INGOT_API ingot_status ingot_control_set(const char* name, const char* value);
  * if one could not write all of it. */
 INGOT_API ingot_status ingot_controls_report(void);
 
+/* ---- GPUs --------------------------------------------------------------------------------------
+ */
+
+/* What there is, as JSON: `driver`, the version of CUDA that it knows ("13.0"), and `devices`, of
+ * each `name`, `architecture` ("sm_90"), `multiprocessors`, `memory_bytes`. INGOT_BAD_PACKAGE, with
+ * a sentence, where there is no driver or no GPU. Free with ingot_free. */
+INGOT_API ingot_status ingot_gpus(char** json);
+
 /* ---- measuring ---------------------------------------------------------------------------------
  */
 
-/* Streams `bytes` of the mapped weights (at least 1 MiB) with all threads; returns GB/s (1e9). */
+/* Streams `bytes` of the mapped weights (at least 1 MiB) with all threads; returns GB/s (1e9). 0
+ * for a package that is for a GPU. */
 INGOT_API double ingot_measure_read(ingot_package* package, size_t bytes);
 /* The same of any memory, with `threads` threads; 0: the cores that are free. */
 INGOT_API double ingot_measure_memory(const void* data, size_t bytes, int32_t threads);

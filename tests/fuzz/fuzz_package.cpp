@@ -86,7 +86,10 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const File file(fuzz::text(data, size));
   fuzz::may_refuse([&] {
-    const ingot_options options{sizeof options, 1, 0, 1, 0, nullptr};
+    ingot_options options{};
+    options.struct_bytes = sizeof options;
+    options.threads = 1;
+    options.verify_weights = 1;
     Package package(file.path(), options);
     fuzz::read_all(package.manifest_json());
     for (const int64_t token : {0, 1, 7})

@@ -39,9 +39,9 @@ namespace {
 void step(char* weights) {
   const int64_t sizes[] = {3, 1000}, strides[] = {1000, 1};
   for (int i = 0; i < 50; i++) {
-    Tensor* made = Tensor::empty(2, sizes, strides, kFloat32);
+    Tensor* made = Tensor::empty(2, sizes, strides, kFloat32, nullptr);
     Tensor* view = new Tensor(*made);
-    Tensor* borrowed = Tensor::borrow(weights, 2, sizes, strides, 0, kFloat32);
+    Tensor* borrowed = Tensor::borrow(weights, 2, sizes, strides, 0, kFloat32, nullptr);
     delete made;
     delete view;
     delete borrowed;

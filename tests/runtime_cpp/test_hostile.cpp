@@ -17,7 +17,8 @@ bool opens(const std::string& path) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(20);  // a hang is a failure too
-    const ingot_options options = {sizeof options, 1, 0, 1, 0, nullptr};
+    ingot_options options = one_thread();
+    options.verify_weights = 1;
     ingot_package* package = nullptr;
     if (ingot_package_open(path.c_str(), &options, &package) != INGOT_OK) _exit(1);
     ingot_session* session = nullptr;
@@ -215,7 +216,8 @@ TEST_F(HostileTest, SizesThatCannotBe) {
 
   const std::string path = write(toy_source().zip());
   ingot_package* opened = nullptr;
-  const ingot_options options = {sizeof options, 1 << 20, 0, 0, 0, nullptr};
+  ingot_options options = one_thread();
+  options.threads = 1 << 20;
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &opened), INGOT_BAD_INPUT);
   EXPECT_NE(std::string(ingot_last_error()).find("threads must be 0 to 1024"), std::string::npos);
 }

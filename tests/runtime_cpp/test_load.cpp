@@ -169,7 +169,8 @@ TEST_F(LoadTest, FindsAnyDamagedEntryWhenAsked) {
 TEST_F(LoadTest, RefusesEntriesThatTheManifestDoesNotListWhenAsked) {
   PackageSource source = toy_source();
   source.entries["ingot/signature.json"] = "{}";
-  const ingot_options options = {sizeof options, 1, 0, 1, 0, nullptr};
+  ingot_options options = one_thread();
+  options.verify_weights = 1;
   ingot_package* package = nullptr;
   ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
       << ingot_last_error();
@@ -184,7 +185,8 @@ TEST_F(LoadTest, RefusesEntriesThatTheManifestDoesNotListWhenAsked) {
 TEST_F(LoadTest, OpensThePinnedPackageOnly) {
   const PackageSource source = toy_source();
   const std::string hash = sha256(source.manifest.dump());
-  const ingot_options options = {sizeof options, 1, 0, 0, 0, hash.c_str()};
+  ingot_options options = one_thread();
+  options.manifest_sha256 = hash.c_str();
   ingot_package* package = nullptr;
   ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
       << ingot_last_error();
@@ -295,7 +297,8 @@ TEST_F(LoadTest, WeightsCanBeCopied) {
   source.manifest["constants"]["toy.salt"]["offset"] = offset;
   std::memset(weights.data(), 0, 128);
   source.hash_entries();
-  const ingot_options options = {sizeof options, 1, 0, 0, 1, nullptr};
+  ingot_options options = one_thread();
+  options.copy_weights = 1;
   ingot_package* opened = nullptr;
   ASSERT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &opened), INGOT_OK);
   const Package package(opened, ingot_package_close);
@@ -345,18 +348,22 @@ TEST_F(LoadTest, OpeningAgainTakesNothingMore) {
 TEST_F(LoadTest, RefusesNegativeOptions) {
   const std::string path = write(toy_source().zip());
   ingot_package* package = nullptr;
-  ingot_options options = {sizeof options, -1, 0, 0, 0, nullptr};
+  ingot_options options = one_thread();
+  options.threads = -1;
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
-  options = {sizeof options, 0, -1, 0, 0, nullptr};
+  options = one_thread();
+  options.kv_tokens = -1;
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
 }
 
 TEST_F(LoadTest, RefusesOptionsThatNoMachineHas) {
   const std::string path = write(toy_source().zip());
   ingot_package* package = nullptr;
-  ingot_options options = {sizeof options, INT32_MAX, 0, 0, 0, nullptr};
+  ingot_options options = one_thread();
+  options.threads = INT32_MAX;
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
-  options = {sizeof options, 0, INT64_MAX, 0, 0, nullptr};
+  options = one_thread();
+  options.kv_tokens = INT64_MAX;
   EXPECT_EQ(ingot_package_open(path.c_str(), &options, &package), INGOT_BAD_INPUT);
 }
 

@@ -114,6 +114,13 @@ inline PackageSource toy_source() {
   return source;
 }
 
+inline ingot_options one_thread() {
+  ingot_options options = {};
+  options.struct_bytes = sizeof options;
+  options.threads = 1;
+  return options;
+}
+
 using Package = std::unique_ptr<ingot_package, decltype(&ingot_package_close)>;
 using Session = std::unique_ptr<ingot_session, decltype(&ingot_session_close)>;
 
@@ -131,7 +138,8 @@ class PackageTest : public testing::Test {
     return path.string();
   }
   Package open(const PackageSource& source = toy_source(), int64_t kv_tokens = 0) {
-    const ingot_options options = {sizeof options, 1, kv_tokens, 0, 0, nullptr};
+    ingot_options options = one_thread();
+    options.kv_tokens = kv_tokens;
     ingot_package* package = nullptr;
     EXPECT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
         << ingot_last_error();
@@ -139,7 +147,9 @@ class PackageTest : public testing::Test {
   }
   // The sentence with which these bytes are refused as a bad package.
   std::string refusal(const std::string& bytes, bool verify = false, const char* pin = nullptr) {
-    const ingot_options options = {sizeof options, 1, 0, verify, 0, pin};
+    ingot_options options = one_thread();
+    options.verify_weights = verify;
+    options.manifest_sha256 = pin;
     ingot_package* package = nullptr;
     const ingot_status status = ingot_package_open(write(bytes).c_str(), &options, &package);
     EXPECT_EQ(status, INGOT_BAD_PACKAGE) << ingot_last_error();

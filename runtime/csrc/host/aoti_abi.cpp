@@ -12,9 +12,17 @@ using ingot::host::WatchedCall;
 using Handle = Tensor*;
 #define ABI extern "C" __attribute__((visibility("default")))
 
+// c10::DeviceType
+constexpr int32_t kCpu = 0, kCuda = 1;
+
+// Null: the CPU.
+static const ingot_host_device* device_of(Handle t) {
+  return t->storage ? t->storage->device : nullptr;
+}
+
 // ---- numbers that generated code asks for
-ABI int32_t aoti_torch_device_type_cpu() { return 0; }
-ABI int32_t aoti_torch_device_type_cuda() { return 1; }
+ABI int32_t aoti_torch_device_type_cpu() { return kCpu; }
+ABI int32_t aoti_torch_device_type_cuda() { return kCuda; }
 ABI int32_t aoti_torch_dtype_uint8() { return ingot::host::kUInt8; }
 ABI int32_t aoti_torch_dtype_int8() { return ingot::host::kInt8; }
 ABI int32_t aoti_torch_dtype_int16() { return ingot::host::kInt16; }
@@ -70,12 +78,12 @@ ABI int32_t aoti_torch_get_dtype(Handle t, int32_t* dtype) {
   *dtype = t->dtype;
   return 0;
 }
-ABI int32_t aoti_torch_get_device_type(Handle, int32_t* type) {
-  *type = 0;
+ABI int32_t aoti_torch_get_device_type(Handle t, int32_t* type) {
+  *type = device_of(t) ? kCuda : kCpu;
   return 0;
 }
-ABI int32_t aoti_torch_get_device_index(Handle, int32_t* index) {
-  *index = 0;
+ABI int32_t aoti_torch_get_device_index(Handle t, int32_t* index) {
+  *index = device_of(t) ? device_of(t)->index : 0;
   return 0;
 }
 ABI int32_t aoti_torch_get_storage_offset(Handle t, int64_t* offset) {
@@ -87,6 +95,13 @@ ABI int32_t aoti_torch_get_storage_offset(Handle t, int64_t* offset) {
 static int32_t give(Tensor* tensor, Handle* result) {
   *result = tensor;
   return tensor ? 0 : 1;
+}
+// Whether this thread has such a device.
+static bool has(int32_t device_type) {
+  return device_type == kCpu || (device_type == kCuda && ingot::host::device);
+}
+static const ingot_host_device* chosen(int32_t device_type) {
+  return device_type == kCuda ? ingot::host::device : nullptr;
 }
 ABI int32_t aoti_torch_delete_tensor_object(Handle t) {
   const WatchedCall call(__func__, nullptr, t);
@@ -110,14 +125,16 @@ ABI int32_t aoti_torch_assign_tensors_out(Handle t, Handle* result) {
 ABI int32_t aoti_torch_empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides,
                                      int32_t dtype, int32_t device, int32_t, Handle* result) {
   const WatchedCall call(__func__, result);
-  return give(device == 0 ? Tensor::empty(dim, sizes, strides, dtype) : nullptr, result);
+  return give(has(device) ? Tensor::empty(dim, sizes, strides, dtype, chosen(device)) : nullptr,
+              result);
 }
 ABI int32_t aoti_torch_create_tensor_from_blob(void* data, int64_t dim, const int64_t* sizes,
                                                const int64_t* strides, int64_t offset,
                                                int32_t dtype, int32_t device, int32_t,
                                                Handle* result) {
   const WatchedCall call(__func__, result);
-  return give(device == 0 ? Tensor::borrow(data, dim, sizes, strides, offset, dtype) : nullptr,
+  return give(has(device) ? Tensor::borrow(data, dim, sizes, strides, offset, dtype, chosen(device))
+                          : nullptr,
               result);
 }
 ABI int32_t aoti_torch_create_tensor_from_blob_v2(void* data, int64_t dim, const int64_t* sizes,
@@ -138,8 +155,15 @@ ABI int32_t aoti_torch__reinterpret_tensor(Handle t, int64_t dim, const int64_t*
   view->offset += offset_increment;
   return give(view, result);
 }
-// Copies element by element in row-major order of `to`; strides may differ.
-static void copy_elements(const Tensor& from, Tensor& to) {
+// Copies element by element in row-major order of `to`; strides may differ, but not where a GPU's
+// memory is one of the two: generated code has kernels for that. 0 on success.
+static int32_t copy_elements(const Tensor& from, Tensor& to) {
+  if (const auto* gpu = to.storage->device ? to.storage->device : from.storage->device) {
+    if (std::memcmp(to.strides, from.strides, to.dim * sizeof *to.strides) != 0) return 1;
+    const size_t bytes = static_cast<size_t>(to.numel()) * ingot::host::element_bytes(to.dtype);
+    if (to.span_bytes() != bytes) return 1;
+    return bytes ? gpu->copy(gpu->user, to.data(), from.data(), bytes) : 0;
+  }
   const size_t bytes = ingot::host::element_bytes(to.dtype);
   int64_t index[ingot::host::kMaxDims] = {}, source = 0, target = 0;
   for (int64_t left = to.numel(); left > 0; left--) {
@@ -153,6 +177,7 @@ static void copy_elements(const Tensor& from, Tensor& to) {
       index[d] = 0;
     }
   }
+  return 0;
 }
 ABI int32_t aoti_torch_clone(Handle t, Handle* result) {
   const WatchedCall call(__func__, result);
@@ -161,18 +186,19 @@ ABI int32_t aoti_torch_clone(Handle t, Handle* result) {
     strides[d] = step;
     step *= t->sizes[d] > 1 ? t->sizes[d] : 1;
   }
-  if (int32_t failed = give(Tensor::empty(t->dim, t->sizes, strides, t->dtype), result))
-    return failed;
-  copy_elements(*t, **result);
-  return 0;
+  Tensor* copy = Tensor::empty(t->dim, t->sizes, strides, t->dtype, device_of(t));
+  if (copy && copy_elements(*t, *copy) != 0) {
+    delete copy;
+    copy = nullptr;
+  }
+  return give(copy, result);
 }
 ABI int32_t aoti_torch_copy_(Handle to, Handle from, int32_t) {
   const WatchedCall call(__func__, nullptr);
   if (to->dim != from->dim || to->dtype != from->dtype ||
       std::memcmp(to->sizes, from->sizes, to->dim * sizeof *to->sizes) != 0)
     return 1;
-  copy_elements(*from, *to);
-  return 0;
+  return copy_elements(*from, *to);
 }
 
 // ---- failures inside generated code. Inputs are checked before a run, so this is a defect, and it

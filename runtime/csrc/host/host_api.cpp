@@ -10,10 +10,10 @@
 namespace ingot::host {
 namespace {
 int32_t tensor_borrow(void* data, int64_t dim, const int64_t* sizes, const int64_t* strides,
-                      int32_t scalar_type, void** tensor) {
+                      int32_t scalar_type, int32_t on_device, void** tensor) {
   auto** made = reinterpret_cast<Tensor**>(tensor);
   const WatchedCall call(__func__, made);
-  *made = Tensor::borrow(data, dim, sizes, strides, 0, scalar_type);
+  *made = Tensor::borrow(data, dim, sizes, strides, 0, scalar_type, on_device ? device : nullptr);
   return *made ? 0 : 1;
 }
 void tensor_delete(void* tensor) {
@@ -22,14 +22,18 @@ void tensor_delete(void* tensor) {
 }
 void* tensor_data(void* tensor) { return static_cast<Tensor*>(tensor)->data(); }
 void tensor_describe(void* handle, int64_t* dim, const int64_t** sizes, const int64_t** strides,
-                     int32_t* scalar_type, int32_t* owned) {
+                     int32_t* scalar_type, int32_t* owned, int32_t* on_device) {
   const Tensor& tensor = *static_cast<Tensor*>(handle);
   *dim = tensor.dim;
   *sizes = tensor.sizes;
   *strides = tensor.strides;
   *scalar_type = tensor.dtype;
   *owned = tensor.storage->owned;
+  *on_device = tensor.storage->device != nullptr;
 }
+void device_use(const ingot_host_device* used) { device = used; }
+const ingot_host_device* device_in_use() { return device; }
+int32_t controls_watch_data() { return is_watched(kData); }
 void* copies_begin() { return Copies::collecting = new Copies; }
 void copies_end() { Copies::collecting = nullptr; }
 void copies_delete(void* copies) { delete static_cast<Copies*>(copies); }
@@ -66,6 +70,10 @@ extern "C" __attribute__((visibility("default"))) const ingot_host_api* ingot_ho
                                   copies_delete,
                                   trace_enable,
                                   trace_collect,
+                                  trace_add,
+                                  device_use,
+                                  device_in_use,
+                                  controls_watch_data,
                                   run_begins,
                                   run_ends,
                                   control_row,

@@ -11,6 +11,22 @@ struct ingot_host_event {
   int32_t thread;  // kernel thread id
 };
 
+// A GPU for what generated code asks of the host: memory of one stream, in whose order it is used.
+// Calls come from the thread that uses the device.
+struct ingot_host_device {
+  void* user;
+  int32_t index;
+  void* stream;
+  void* (*allocate)(void* user, size_t bytes);  // null: there is none left
+  void (*release)(void* user, void* memory, size_t bytes);
+  // Between the GPU's memory and either's, in the stream's order; 0 on success.
+  int32_t (*copy)(void* user, void* to, const void* from, size_t bytes);
+  // Around the work of one kernel or op call, while it is traced: how long it takes is known later,
+  // and told by `trace_add`.
+  void (*call_begins)(void* user, const char* name);
+  void (*call_ends)(void* user);
+};
+
 // A control of what crosses the border between generated code and the host (docs/controls.md).
 struct ingot_host_control {
   const char* name;
@@ -21,16 +37,17 @@ struct ingot_host_control {
 
 struct ingot_host_api {
   size_t struct_bytes;
-  // A tensor over memory of the caller's; 0 on success. Ended by tensor_delete or by generated
-  // code.
+  // A tensor over memory of the caller's, of the thread's device if `on_device`; 0 on success.
+  // Ended by tensor_delete or by generated code.
   int32_t (*tensor_borrow)(void* data, int64_t dim, const int64_t* sizes, const int64_t* strides,
-                           int32_t scalar_type, void** tensor);
+                           int32_t scalar_type, int32_t on_device, void** tensor);
   void (*tensor_delete)(void* tensor);
   void* (*tensor_data)(void* tensor);
   // Sizes and strides stay with the tensor. `owned`: whether its memory is the host's, not
-  // borrowed.
+  // borrowed; `on_device`: whether it is a GPU's.
   void (*tensor_describe)(void* tensor, int64_t* dim, const int64_t** sizes,
-                          const int64_t** strides, int32_t* scalar_type, int32_t* owned);
+                          const int64_t** strides, int32_t* scalar_type, int32_t* owned,
+                          int32_t* on_device);
   // Handles that generated code copies on this thread from begin to end and does not end itself, in
   // one object that ends them.
   void* (*copies_begin)();
@@ -40,6 +57,13 @@ struct ingot_host_api {
   // first; calls may go on meanwhile.
   void (*trace_enable)(int32_t on);
   void (*trace_collect)(void (*take)(const ingot_host_event*, void*), void* user);
+  // A call of this thread that somebody else timed; `thread` is not read.
+  void (*trace_add)(const ingot_host_event* event);
+  // The device of this thread's tensors from here on, or null: none. It is to outlive them.
+  void (*device_use)(const ingot_host_device* device);
+  const ingot_host_device* (*device_in_use)();
+  // Whether a control is on that reads or writes the tensors of op calls, on the CPU.
+  int32_t (*controls_watch_data)();
   // Brackets one run of a graph, on the thread that runs it; `sizes` of its first input.
   void (*run_begins)(int64_t dim, const int64_t* sizes);
   void (*run_ends)();

@@ -2,45 +2,23 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <vector>
 
+#include "../size_class.h"
+
 namespace ingot::host {
 namespace {
-// Eight classes to each power of two: at most an eighth is wasted, and prompts of nearby lengths
-// reuse each other's memory.
-constexpr int kSteps = 8;
-constexpr size_t kSmallest = 512;
-constexpr int kClasses = 64 * kSteps;
 // A step's temporaries are of several classes and not in use all at once: what it leaves free is
 // more than its peak, and far below this many times that.
 constexpr size_t kMostIdle = 4;
 constexpr size_t kAlwaysKept = size_t{64} << 20;
 
-struct SizeClass {
-  int index;
-  size_t bytes;
-};
-
-SizeClass size_class(size_t bytes) {
-  if (bytes <= kSmallest) return {0, kSmallest};
-  const int power = std::bit_width(bytes - 1) - 1;
-  const size_t step = (size_t{1} << power) / kSteps;
-  const size_t steps = (bytes - (size_t{1} << power) + step - 1) / step;
-  return {power * kSteps + static_cast<int>(steps), (size_t{1} << power) + steps * step};
-}
-
-size_t class_bytes(int index) {
-  const size_t power = size_t{1} << index / kSteps;
-  return power + power / kSteps * static_cast<size_t>(index % kSteps);
-}
-
 std::mutex mutex;
 // Never destroyed: a step may still run when the process's static objects end.
-auto* const free_lists = new std::vector<char*>[kClasses];
+auto* const free_lists = new std::vector<char*>[kSizeClasses];
 std::atomic<size_t> held{0};
 // Of all classes but the smallest, under the mutex.
 size_t in_use = 0, most_in_use = 0, idle = 0;
@@ -62,8 +40,8 @@ void give_back_smallest(char* data) {
 
 // Every class's but the smallest's.
 void empty_free_lists() {
-  for (int index = 1; index < kClasses; index++) {
-    for (char* data : free_lists[index]) to_system(data, class_bytes(index));
+  for (int index = 1; index < kSizeClasses; index++) {
+    for (char* data : free_lists[index]) to_system(data, size_of_class(index));
     free_lists[index].clear();
   }
   idle = 0;

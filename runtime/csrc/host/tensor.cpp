@@ -36,9 +36,14 @@ void Pooled::operator delete(void* object, size_t bytes) {
 }
 #endif
 
+constinit thread_local const ingot_host_device* device = nullptr;
+
 void Storage::release() {
   if (references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  if (owned) pool_free(data, bytes);
+  if (owned && device)
+    device->release(device->user, data, bytes);
+  else if (owned)
+    pool_free(data, bytes);
   delete this;
 }
 
@@ -78,25 +83,31 @@ size_t Tensor::span_bytes() const {
   return (last + 1) * element_bytes(dtype);
 }
 
-Tensor* Tensor::empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype) {
+Tensor* Tensor::empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype,
+                      const ingot_host_device* on) {
   if (ndim > kMaxDims) return nullptr;
   auto* tensor = new Tensor;
   tensor->dtype = dtype;
   tensor->shape(ndim, size, stride);
   const size_t bytes = tensor->span_bytes();
-  tensor->storage = new Storage(pool_allocate(bytes), bytes, true);
+  void* memory = on ? on->allocate(on->user, bytes) : pool_allocate(bytes);
+  if (!memory) {
+    delete tensor;
+    return nullptr;
+  }
+  tensor->storage = new Storage(static_cast<char*>(memory), bytes, true, on);
   return tensor;
 }
 
 Tensor* Tensor::borrow(void* data, int64_t ndim, const int64_t* size, const int64_t* stride,
-                       int64_t offset, int32_t dtype) {
+                       int64_t offset, int32_t dtype, const ingot_host_device* on) {
   if (ndim > kMaxDims) return nullptr;
   auto* tensor = new Tensor;
   tensor->dtype = dtype;
   tensor->shape(ndim, size, stride);
   tensor->offset = offset;
   const size_t bytes = offset * element_bytes(dtype) + tensor->span_bytes();
-  tensor->storage = new Storage(static_cast<char*>(data), bytes, false);
+  tensor->storage = new Storage(static_cast<char*>(data), bytes, false, on);
   return tensor;
 }
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <set>
 
+#include "host_api.h"
+
 namespace ingot::host {
 inline constexpr int kMaxDims = 16;
 
@@ -29,14 +31,19 @@ struct Pooled {
   static void operator delete(void* object, size_t bytes);
 };
 
+// The GPU whose memory this thread's tensors are in, if any; see ingot_host_device.
+extern constinit thread_local const ingot_host_device* device;
+
 // Memory shared by tensors; owned ones go back to the pool, borrowed ones (weights, KV) stay.
 struct Storage : Pooled {
   std::atomic<int32_t> references{1};
   char* data;
   size_t bytes;
   bool owned;
+  const ingot_host_device* device;  // null: the CPU's
 
-  Storage(char* memory, size_t size, bool own) : data(memory), bytes(size), owned(own) {}
+  Storage(char* memory, size_t size, bool own, const ingot_host_device* on)
+      : data(memory), bytes(size), owned(own), device(on) {}
   void retain() { references.fetch_add(1, std::memory_order_relaxed); }
   void release();
 };
@@ -60,9 +67,11 @@ struct Tensor : Pooled {
   int64_t numel() const;
   size_t span_bytes() const;  // from the first element to the end of the last
 
-  static Tensor* empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype);
+  // On a device, or on the CPU where that is null. Null where it cannot be.
+  static Tensor* empty(int64_t ndim, const int64_t* size, const int64_t* stride, int32_t dtype,
+                       const ingot_host_device* on);
   static Tensor* borrow(void* data, int64_t ndim, const int64_t* size, const int64_t* stride,
-                        int64_t offset, int32_t dtype);
+                        int64_t offset, int32_t dtype, const ingot_host_device* on);
 };
 
 // Handles that generated code copies and may forget: AOTInductor copies each constant's when it is

@@ -5,5 +5,6 @@
 
 namespace ingot::host {
 void trace_enable(int32_t on);
+void trace_add(const ingot_host_event* event);
 void trace_collect(void (*take)(const ingot_host_event*, void*), void* user);
 }  // namespace ingot::host

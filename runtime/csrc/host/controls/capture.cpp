@@ -202,7 +202,7 @@ class Writes : public Control {
 class Dump : public Writes {
  public:
   Dump(Selection calls, std::string folder)
-      : Writes(kOps), calls_(std::move(calls)), folder_(std::move(folder)) {
+      : Writes(kOps | kData), calls_(std::move(calls)), folder_(std::move(folder)) {
     if (mkdir(folder_.c_str(), 0777) != 0 && errno != EEXIST) refuse_folder(std::strerror(errno));
     struct stat found;
     if (stat(folder_.c_str(), &found) != 0 || !S_ISDIR(found.st_mode))
@@ -245,7 +245,7 @@ class Dump : public Writes {
 class Capture : public Writes {
  public:
   Capture(Selection call, std::string path)
-      : Writes(kOps), call_(std::move(call)), path_(std::move(path)) {
+      : Writes(kOps | kData), call_(std::move(call)), path_(std::move(path)) {
     NpzWriter probe(path_);  // refuses a place that cannot be written before anything runs
   }
 

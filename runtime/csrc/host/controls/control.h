@@ -21,8 +21,9 @@ class ControlError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What a control wants to hear of; the rest costs it nothing.
-enum Interest : uint32_t { kOps = 1, kTensors = 2, kKernels = 4, kRuns = 8 };
+// What a control wants to hear of; the rest costs it nothing. kData: it reads or writes the tensors
+// of op calls, which it cannot on a GPU.
+enum Interest : uint32_t { kOps = 1, kTensors = 2, kKernels = 4, kRuns = 8, kData = 16 };
 
 // One run of a package's graph, on its thread.
 struct Run {

@@ -11,7 +11,7 @@ namespace {
 class NullKernels : public Control {
  public:
   explicit NullKernels(const std::string& setting)
-      : Control(kOps | kRuns), out_("null-kernels", setting) {}
+      : Control(kOps | kRuns | kData), out_("null-kernels", setting) {}
 
   bool computes(const Op&) override { return false; }
   void run_ends(const Run& run, int64_t ns) override {

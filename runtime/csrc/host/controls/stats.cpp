@@ -76,7 +76,8 @@ Values examine(const DLTensor& tensor) {
 
 class Stats : public Control {
  public:
-  explicit Stats(const std::string& setting) : Control(kOps | kKernels), out_("stats", setting) {}
+  explicit Stats(const std::string& setting)
+      : Control(kOps | kKernels | kData), out_("stats", setting) {}
 
   void op_begins(const Op& op) override {
     const int32_t inputs = op.call.count - op.call.outputs;
