@@ -25,6 +25,8 @@ from ingot.export.targets import find_targets
 from tests.checkpoints import make_llama
 from tests.test_cli import ingot
 
+if not torch_versions.can_target():
+    pytest.skip("this torch does not export for GPUs", allow_module_level=True)
 with_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason=f"needs triton {torch_versions.triton()}"
 )
@@ -59,6 +61,12 @@ def test_a_gpu_that_no_code_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingot.export.cuda.architecture.find_spec", lambda _: None)
     with pytest.raises(ExportError, match=f"pip install triton=={torch_versions.triton()}"):
+        find_architectures("90")
+
+
+def test_an_older_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_versions, "installed", lambda: "2.12.1+cpu")
+    with pytest.raises(ExportError, match="2.12.1.cpu has not been tried .* take torch 2.13"):
         find_architectures("90")
 
 
