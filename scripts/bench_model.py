@@ -21,6 +21,7 @@ import click
 
 import ingot
 from ingot import native
+from ingot.profiling.calls import own_name
 from ingot.runtime.bench_command import measure
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -140,7 +141,7 @@ def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
         inside = [e for e in calls if step["ts"] <= e["ts"] <= end]
         times = dict.fromkeys((*_KINDS.values(), "generated"), 0.0)
         for event in inside:
-            name = event["name"].removeprefix("aoti_torch_cpu_")
+            name = own_name(event["name"])
             kind = _KINDS.get(name, "generated")
             times[kind] += event["dur"] / 1e3
         times["host"] = step["dur"] / 1e3 - sum(times.values())
