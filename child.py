@@ -6,10 +6,11 @@ one library's threads, memory and symbols stay out of another's way.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,15 +22,23 @@ class Child:
     sentence that begins with `name`.
     """
 
-    def __init__(self, module: str, argument: str, name: str, error: type[Exception]) -> None:
-        """argument: what the object in the child is made from."""
+    def __init__(
+        self,
+        module: str,
+        argument: str,
+        name: str,
+        error: type[Exception],
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """argument, options: what the object in the child is made from. Options go as JSON."""
         self._name, self._error = name, error
         self._pipe, remote = Pipe()
         here = str(Path(__file__).parents[1])  # where this ingot was imported from
         search = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
         with remote:
+            given = (argument, str(remote.fileno()), json.dumps(options or {}))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, argument, str(remote.fileno())],
+                [sys.executable, "-m", module, *given],
                 pass_fds=[remote.fileno()],
                 env={**os.environ, "PYTHONPATH": search},
             )
@@ -50,11 +59,11 @@ class Child:
         self._process.wait()
 
 
-def serve(make: Callable[[str], object]) -> None:
+def serve(make: Callable[..., object]) -> None:
     """The child's whole life: make the object, answer calls until the parent is gone."""
     argument, pipe = sys.argv[1], Connection(int(sys.argv[2]))
     try:
-        served = make(argument)
+        served = make(argument, **json.loads(sys.argv[3]))
     except Exception as error:
         pipe.send((False, f"cannot be run: {error}"))
         return

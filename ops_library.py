@@ -1,4 +1,5 @@
-"""libingot_ops by ctypes: opening it, and what a C call of an op takes for each argument.
+"""libingot_ops and libingot_ops_cuda by ctypes: opening them, and what a C call of an op takes
+for each argument.
 
 Shared by those that call single ops: eager PyTorch (custom_ops/eager.py), and what runs them on
 numpy's arrays without torch (runtime/ops.py). Tensors are DLPack's, as in
@@ -14,7 +15,8 @@ from typing import Any
 
 from . import native
 
-_CPU = 1
+# DLPack's device types.
+CPU, CUDA = 1, 2
 MAX_DIMS = 8
 # numpy's name of a dtype -> DLPack's (code, bits): code 0 int, 1 uint, 2 float, 4 bfloat, 6 bool.
 DTYPES = {
@@ -61,6 +63,15 @@ def library() -> ctypes.CDLL:
     return lib
 
 
+@cache
+def cuda_library() -> ctypes.CDLL:
+    """libingot_ops_cuda.so.1, opened once; that needs no GPU. Raises FileNotFoundError if it has
+    not been built."""
+    lib = ctypes.CDLL(str(native.find("libingot_ops_cuda.so.1")))
+    lib.ingot_cuda_ops_last_error.restype = ctypes.c_char_p
+    return lib
+
+
 def last_error() -> str:
     """The sentence of this thread's last failed call into the library."""
     message: bytes = library().ingot_ops_last_error()
@@ -80,13 +91,19 @@ def scalar(kind: str, value: Any) -> Any:
 
 
 def tensor(
-    data: int, dtype: tuple[int, int], shape: Sequence[int], strides: Sequence[int]
+    data: int,
+    dtype: tuple[int, int],
+    shape: Sequence[int],
+    strides: Sequence[int],
+    device: tuple[int, int] = (CPU, 0),
 ) -> DLTensor:
-    """Memory at the address `data`, which must outlive the call; strides in elements."""
+    """Memory at the address `data`, which must outlive the call; strides in elements; device: its
+    type and number."""
     dims = _DIMS[len(shape)]
     return DLTensor(
         data=data,
-        device_type=_CPU,
+        device_type=device[0],
+        device_id=device[1],
         ndim=len(shape),
         code=dtype[0],
         bits=dtype[1],
@@ -96,7 +113,7 @@ def tensor(
     )
 
 
-def unallocated() -> DLTensor:
+def unallocated(device: tuple[int, int] = (CPU, 0)) -> DLTensor:
     """An output without memory: the op fills in its shape and dtype."""
-    dims = _DIMS[MAX_DIMS]
-    return DLTensor(device_type=_CPU, shape=dims(), strides=dims())
+    dims, (kind, number) = _DIMS[MAX_DIMS], device
+    return DLTensor(device_type=kind, device_id=number, shape=dims(), strides=dims())

@@ -31,7 +31,7 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
         "--key",
         type=click.Path(path_type=Path),
-        help="Load it only if this public key (PEM) has signed it; as ingot verify --key.",
+        help="Load packages only if this public key (PEM) has signed them; as ingot verify --key.",
     )(command)
     return click.option(
         "--verify", is_flag=True, help="Check every entry's hash first, not the code's alone."

@@ -61,6 +61,18 @@ from .base import JSON, Progress, main, need
     "for each. Default: this machine's level.",
 )
 @click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    help="cuda: for NVIDIA GPUs; the export itself needs none.",
+)
+@click.option(
+    "--cuda-arch",
+    metavar="ARCHITECTURES",
+    help="80, 86, 89, 90 or several, with commas between: code for each; with --device cuda. "
+    "Default: that of this machine's GPU.",
+)
+@click.option(
     "--op-library", type=click.Path(path_type=Path), help="Of your own ops' C shims; for a module."
 )
 @JSON
@@ -75,6 +87,7 @@ def export(source: str, output: Path, as_json: bool, **options: Any) -> None:
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant int4-a8
     ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --quant awq --calib texts.jsonl
     ingot export path/to/checkpoint -o model.pt2 --isa x86-64-v3,x86-64-v4 --max-seq-len 4096
+    ingot export path/to/checkpoint -o model.pt2 --dtype bfloat16 --device cuda --cuda-arch 80,90
     ingot export path/to/checkpoint -o model.onnx --format onnx
     ingot export model.py:make -o model.pt2 --op-library libmine.so
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import JSON, PACKAGE, THREADS, Progress, fail, main, need
+from .base import JSON, PACKAGE, THREADS, Progress, checked, fail, main, need
 
 
 @main.command()
@@ -94,6 +94,7 @@ def analyze(source: Path, **options: Any) -> None:
 @click.option("--size", "sizes", multiple=True, help="Of a module's inputs, which vary: T=128")
 @click.option("--repeats", default=5, show_default=True, help="Runs with tracing, and without.")
 @THREADS
+@checked
 @click.option(
     "--trace",
     "recorded",
@@ -129,6 +130,7 @@ def profile(package: Path, **options: Any) -> None:
 @click.option("--new-tokens", type=int, help="Generated after the prompt; default: 16.")
 @click.option("--repeats", default=5, show_default=True, help="Untraced runs of each engine.")
 @THREADS
+@checked
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write a page (.html) with charts here."
 )

@@ -105,6 +105,7 @@ def classify(package: Path, **options: Any) -> None:
     help="A reference package to compare with; an encoder needs one.",
 )
 @THREADS
+@checked
 @JSON
 @controlled
 def evaluate(package: Path, **options: Any) -> None:
@@ -131,10 +132,11 @@ def evaluate(package: Path, **options: Any) -> None:
 @click.option("--repeats", default=5, show_default=True)
 @THREADS
 @COPY_WEIGHTS
+@checked
 @JSON
 @controlled
 def bench(package: Path, **options: Any) -> None:
-    """Measure a package's speed against what this machine's memory gives.
+    """Measure a decoder's package's speed against what this machine's memory gives.
 
     \b
     ingot bench model.pt2 --prompt-tokens 512 --new-tokens 64 --threads 4

@@ -2,9 +2,9 @@
 
     declare(schema="linear(Tensor x, ...) -> Tensor", doc=__doc__, fake=fake, ...)
 
-registers `torch.ops.ingot.linear` with a fake kernel for tracing and an eager CPU implementation
-that calls `ingot_op_linear` in libingot_ops.so.1. `csrc/generate.py` reads the same call at build
-time, so the schema must be a literal string.
+registers `torch.ops.ingot.linear` with a fake kernel for tracing and an eager implementation that
+calls `ingot_op_linear` in libingot_ops.so.1, or `ingot_cuda_op_linear` in libingot_ops_cuda.so.1.
+`csrc/generate.py` reads the same call at build time, so the schema must be a literal string.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Op:
     cases: Sequence[Case]
     cost: Callable[..., Cost]
     rounded: Callable[..., tuple[Any, ...]]
+    rounding: Callable[..., float]
 
     @property
     def overload(self) -> torch._ops.OpOverload:
@@ -58,6 +59,10 @@ def _as_they_are(_level: str, *arguments: Any) -> tuple[Any, ...]:
     return arguments
 
 
+def _none(_level: str, *_arguments: Any) -> float:
+    return 0.0
+
+
 def declare(
     *,
     schema: str,
@@ -67,6 +72,7 @@ def declare(
     cases: Sequence[Case],
     cost: Callable[..., Cost],
     rounded: Callable[..., tuple[Any, ...]] = _as_they_are,
+    rounding: Callable[..., float] = _none,
 ) -> Op:
     """Registers an op under the namespace `ingot` and returns its declaration.
 
@@ -77,15 +83,16 @@ def declare(
         floating-point inputs, float64 too. It mutates what the op mutates.
     cases: what tests and benchmarks iterate over.
     cost: a call's arithmetic and traffic from the step's `Load` and the arguments (cost.py).
-    rounded: the arguments, after the name of an ISA level, as the kernels of that level round them
-        before they compute: a test's tolerance follows from the reference of these.
+    rounded: the arguments, after the name of an ISA level or "cuda", as the kernels of that level
+        round them before they compute: a test's tolerance follows from the reference of these.
     """
     parsed = parse(schema)
     if parsed.name in OPS:
         raise ValueError(f"op {parsed.name!r} is declared twice; a changed schema gets a new name")
-    op = Op(parsed, doc or "", fake, reference, cases, cost, rounded)
+    op = Op(parsed, doc or "", fake, reference, cases, cost, rounded, rounding)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-    _library.impl(parsed.name, eager(parsed), "CPU")  # type: ignore[no-untyped-call]
+    for key in ("CPU", "CUDA"):
+        _library.impl(parsed.name, eager(parsed), key)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"{NAMESPACE}::{parsed.name}", fake, lib=_library)
     OPS[parsed.name] = op
     return op

@@ -1,4 +1,5 @@
-"""Eager CPU implementations: torch tensors go to libingot_ops.so.1 as DLTensor structs."""
+"""Eager implementations: torch tensors go to libingot_ops.so.1, those of a GPU to
+libingot_ops_cuda.so.1, as DLTensor structs."""
 
 from __future__ import annotations
 
@@ -9,15 +10,28 @@ from typing import Any
 import torch
 
 from .. import ops_library
-from ..ops_library import DTYPES, MAX_DIMS, DLTensor, last_error, library, scalar, unallocated
+from ..ops_library import (
+    CPU,
+    CUDA,
+    DTYPES,
+    MAX_DIMS,
+    DLTensor,
+    cuda_library,
+    last_error,
+    library,
+    scalar,
+    unallocated,
+)
 from .schema import Schema
 
 _DTYPES = {getattr(torch, name): code_bits for name, code_bits in DTYPES.items()}
+_DEVICE_TYPES = {"cpu": CPU, "cuda": CUDA}
 _TORCH_DTYPES = {code_bits: dtype for dtype, code_bits in _DTYPES.items()}
 
 
 def eager(schema: Schema) -> Callable[..., Any]:
-    """The op as a function on CPU tensors; it raises RuntimeError with the library's sentence."""
+    """The op as a function on tensors of one device; it raises RuntimeError with the library's
+    sentence."""
 
     kinds = [argument.type for argument in schema.arguments]
 
@@ -36,29 +50,63 @@ def bind(
     schema: Schema, args: Sequence[Any], results: list[torch.Tensor] | None = None
 ) -> Callable[[], None]:
     """A call of the library with these arguments, prepared once; it fills the tensors that are put
-    into `results`.
+    into `results`. On a GPU it enqueues on the stream that is current now, and does not wait.
 
     Benchmarks time it alone: to prepare a call costs more than a small op takes.
     """
     results = [] if results is None else results
-    function = getattr(library(), f"ingot_op_{schema.name}")
+    device = _device(schema, args)
     kinds = [argument.type for argument in schema.arguments]
     arguments = list(map(_argument, kinds, args))
-    outputs = [unallocated() for _ in range(schema.outputs)]
+    run = _on_gpu(schema, device) if device.type == "cuda" else _on_cpu(schema)
+    outputs = [unallocated(_place(device)) for _ in range(schema.outputs)]
     if outputs:
-        _check(function(*arguments, *map(ctypes.byref, outputs)))
-    results += [_allocate(output) for output in outputs]
+        run(*arguments, *map(ctypes.byref, outputs))
+    results += [_allocate(output, device) for output in outputs]
     described = [ctypes.byref(_describe(result)) for result in results]
 
     def call(keep: object = (args, results)) -> None:
-        _check(function(*arguments, *described))
+        run(*arguments, *described)
 
     return call
 
 
-def _check(status: int) -> None:
-    if status != 0:
-        raise RuntimeError(last_error())
+def _on_cpu(schema: Schema) -> Callable[..., None]:
+    function = getattr(library(), f"ingot_op_{schema.name}")
+
+    def run(*arguments: Any) -> None:
+        if function(*arguments) != 0:
+            raise RuntimeError(last_error())
+
+    return run
+
+
+def _on_gpu(schema: Schema, device: torch.device) -> Callable[..., None]:
+    function = getattr(cuda_library(), f"ingot_cuda_op_{schema.name}")
+    stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+
+    def run(*arguments: Any) -> None:
+        with torch.cuda.device(device):
+            if function(*arguments, stream) != 0:
+                raise RuntimeError(cuda_library().ingot_cuda_ops_last_error().decode())
+
+    return run
+
+
+def _device(schema: Schema, args: Sequence[Any]) -> torch.device:
+    """Where all of the call's tensors are."""
+    devices = dict.fromkeys(value.device for value in args if isinstance(value, torch.Tensor))
+    first, *others = devices
+    if others or first.type not in _DEVICE_TYPES:
+        raise RuntimeError(
+            f"{schema.name} takes tensors of one CPU or one GPU, not of"
+            f" {' and '.join(map(str, devices))}"
+        )
+    return first
+
+
+def _place(device: torch.device) -> tuple[int, int]:
+    return _DEVICE_TYPES[device.type], device.index or 0
 
 
 def _argument(kind: str, value: Any) -> Any:
@@ -69,16 +117,19 @@ def _argument(kind: str, value: Any) -> Any:
 
 def _describe(tensor: torch.Tensor) -> DLTensor:
     """`tensor`'s memory as a DLTensor; it borrows, so the tensor must outlive the call."""
-    if tensor.device.type != "cpu":
-        raise RuntimeError(f"expected a CPU tensor, got one on {tensor.device}")
     if tensor.dtype not in _DTYPES:
         raise RuntimeError(f"the ops take no tensors of {tensor.dtype}")
     if tensor.ndim > MAX_DIMS:
         raise RuntimeError(f"the ops take no tensors of {tensor.ndim} dimensions")
     return ops_library.tensor(
-        tensor.data_ptr(), _DTYPES[tensor.dtype], tensor.shape, tensor.stride()
+        tensor.data_ptr(),
+        _DTYPES[tensor.dtype],
+        tensor.shape,
+        tensor.stride(),
+        _place(tensor.device),
     )
 
 
-def _allocate(output: DLTensor) -> torch.Tensor:
-    return torch.empty(output.shape[: output.ndim], dtype=_TORCH_DTYPES[(output.code, output.bits)])
+def _allocate(output: DLTensor, device: torch.device) -> torch.Tensor:
+    dtype = _TORCH_DTYPES[(output.code, output.bits)]
+    return torch.empty(output.shape[: output.ndim], dtype=dtype, device=device)

@@ -29,6 +29,7 @@ before anything is written.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -88,6 +89,43 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     cos, sin = cos[:, None], sin[:, None]
     a, b = x[..., :size], x[..., size : 2 * size]
     return torch.cat((a * cos - b * sin, b * cos + a * sin, x[..., 2 * size :]), dim=-1)
+
+
+def rounded(level: str, *arguments: Any) -> tuple[Any, ...]:
+    """On CUDA's tensor cores q is turned, multiplied by what its scores are, and then rounded."""
+    dtype = _tensor_core_dtype(level, *arguments)
+    if dtype is None:
+        return arguments
+    q, k, *others, cos, sin, scale, window, softcap, n_sink, kv_dtype = arguments
+    if cos is not None:
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    factor = scale * math.log2(math.e) if softcap is None else scale / softcap
+    q = (q * factor).to(dtype).to(q.dtype) / factor
+    return q, k, *others, None, None, scale, window, softcap, n_sink, kv_dtype
+
+
+def rounding(level: str, *arguments: Any) -> float:
+    """On CUDA's tensor cores each softmax weight w is rounded by at most u w, u half the dtype's
+    epsilon: an output, the sum of w v over the sum of w, moves by at most u times the largest v."""
+    dtype = _tensor_core_dtype(level, *arguments)
+    if dtype is None:
+        return 0.0
+    _, k, v, cache, *_, kv_dtype = arguments
+    slots = torch.arange(BLOCK * len(cache))
+    largest = max(
+        x.abs().nan_to_num(0, 0, 0).max().item()
+        for x in (v, read_tokens(cache, slots, k, kv_dtype)[1])
+        if x.numel()
+    )
+    return torch.finfo(dtype).eps / 2 * largest
+
+
+def _tensor_core_dtype(level: str, q: torch.Tensor, *others: Any) -> torch.dtype | None:
+    """What tensor cores multiply, where they do: int8 codes are exact in bfloat16."""
+    if level != "cuda" or q.shape[-1] not in (64, 80, 96, 128, 256):
+        return None
+    dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.bfloat16}
+    return dtypes.get(others[-1])
 
 
 def cost(
@@ -153,4 +191,6 @@ declare(
     reference=reference,
     cases=CASES,
     cost=cost,
+    rounded=rounded,
+    rounding=rounding,
 )

@@ -10,8 +10,12 @@ of integers and exact, so all ISA levels agree on them. At 16 bits the error is 
 largest value, less than that of bfloat16 (2^-9 of each); at 8 bits, 2^-8. 32 bits are 16 and, of
 what rounding leaves, another 16, so that float32 itself limits.
 
-Groups whose largest magnitude is below 2^-100 count as zero; one that holds NaN or infinity makes
-its row NaN.
+A GPU's tensor cores multiply no integers of 16 bits: there x is cut into bfloat16 parts, each the
+rounded rest of those before, one at 8 bits (an error of 2^-9 of each value), two at 16 (2^-17) and
+three at 32, and the sums are float32.
+
+On the CPU groups whose largest magnitude is below 2^-100 count as zero; one that holds NaN or
+infinity makes its row NaN.
 """
 
 from __future__ import annotations
@@ -48,6 +52,14 @@ def round_activations(x: Tensor, group_size: int, bits: int) -> Tensor:
     return rounded.view(rows, groups * group_size)[:, :columns]
 
 
+def cut_activations(x: Tensor, bits: int) -> Tensor:
+    """x as a GPU's kernels see it: the sum of bfloat16 parts, of which `bits` says how many."""
+    seen = torch.zeros_like(x)
+    for _ in range({8: 1, 16: 2, 32: 3}[bits]):
+        seen = seen + (x - seen).bfloat16().to(x.dtype)
+    return seen
+
+
 def as_multiplied(x: Tensor, input_scale: Tensor | None, input_perm: Tensor | None) -> Tensor:
     x = x if input_perm is None else x[:, input_perm]
     return x if input_scale is None else x * input_scale
@@ -80,8 +92,11 @@ def rounded_of(bits: int) -> Any:
         out_features: int,
         activation_bits: int,
     ) -> tuple[Any, ...]:
-        size = layout_of(weight, bits).group_size
-        x = round_activations(as_multiplied(x, input_scale, input_perm), size, activation_bits)
+        x = as_multiplied(x, input_scale, input_perm)
+        if level == "cuda":
+            x = cut_activations(x, activation_bits)
+        else:
+            x = round_activations(x, layout_of(weight, bits).group_size, activation_bits)
         return x, weight, bias, None, None, out_features, EXACT
 
     return rounded

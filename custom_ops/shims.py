@@ -5,12 +5,17 @@ from __future__ import annotations
 import torch
 
 from . import declare
-from .schema import shim_declaration
+from .schema import shim_declaration, shim_name
 
 
-def c_shims() -> dict[torch._ops.OpOverload, list[str]]:
-    """For `torch._inductor.config.aot_inductor.custom_ops_to_c_shims`: each op's C declaration."""
-    return {op.overload: [shim_declaration(op.schema)] for op in declare.OPS.values()}
+def c_shims(device: str = "cpu") -> dict[torch._ops.OpOverload, list[str]]:
+    """For `torch._inductor.config.aot_inductor.custom_ops_to_c_shims`: each op's C declaration for
+    tensors of `device`, "cpu" or "cuda"."""
+    return {op.overload: [shim_declaration(op.schema, device)] for op in declare.OPS.values()}
+
+
+def shim_names(device: str) -> list[str]:
+    return [shim_name(op.schema, device) for op in declare.OPS.values()]
 
 
 def schemas() -> dict[str, str]:

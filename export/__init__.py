@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..quant import Recipe
     from .cache import Compiled
     from .contracts import Contract
-    from .isa import IsaLevel
+    from .targets import Target
 
 __all__ = ["ExportError", "export_checkpoint", "export_model", "export_module"]
 
@@ -67,6 +67,8 @@ def export_checkpoint(
     calib_length: int | None = None,
     report: Path | None = None,
     isa: str | None = None,
+    device: str = "cpu",
+    cuda_arch: str | None = None,
     format: str = "package",
     progress: Callable[[str], None] = _silent,
     since: float | None = None,
@@ -77,18 +79,19 @@ def export_checkpoint(
     activation_bits: of all quantised linears, imported ones too; calib: texts that a recipe is
     calibrated and measured on, of which it takes so many samples of so many tokens; report: texts
     on which the model is measured before and after it is quantised, for the compile record.
-    isa: x86-64 levels to build for, "x86-64-v3,x86-64-v4"; default: this machine's. format:
-    "package", or "onnx" for a model that ONNX Runtime runs (docs/onnx.md).
+    isa: x86-64 levels to build for, "x86-64-v3,x86-64-v4"; default: this machine's. device: "cpu",
+    or "cuda" for GPUs of the architectures cuda_arch, "80,90"; default: that of this machine's GPU.
+    format: "package", or "onnx" for a model that ONNX Runtime runs (docs/onnx.md).
     `progress` is told the name of each phase as it begins; the record begins at `since`
     (process.now), default now. Raises ExportError, or the models' CheckpointError, with one
     sentence for the user; `output` is then as it was before.
     """
-    from .isa import find_levels
+    from .targets import find_targets
 
-    levels = find_levels(isa)
+    targets = find_targets(device, isa, cuda_arch)
     _check(output)
     if format == "onnx":
-        check_options(output, kv_dtype, isa)
+        check_options(output, kv_dtype, isa, device)
         kv_dtype = "float32"
     recorder = Recorder("compile", progress, since)
     with recorder.phase("import torch"):
@@ -125,7 +128,7 @@ def export_checkpoint(
         contract = contracts.of_checkpoint(model, checkpoint)
     if format == "onnx":
         return export_onnx(contract, output, recorder)
-    return _export(contract, levels, output, recorder)
+    return _export(contract, targets, output, recorder)
 
 
 def _report_tokens(
@@ -165,14 +168,16 @@ def export_model(
     *,
     name: str,
     isa: str | None = None,
+    device: str = "cpu",
+    cuda_arch: str | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
     """Cast a model that is in memory, as `models.build` makes one of random weights, without a
     tokenizer. Returns the compile record. Raises ExportError; `output` is then as it was before.
     """
-    from .isa import find_levels
+    from .targets import find_targets
 
-    levels = find_levels(isa)
+    targets = find_targets(device, isa, cuda_arch)
     _check(output)
     recorder = Recorder("compile", on_phase=progress)
     with recorder.phase("import torch"):
@@ -181,7 +186,7 @@ def export_model(
         contract = contracts.of_checkpoint(model, Path(empty))
     contract.card["name"] = name
     recorder.note("aliases", model.aliases())
-    return _export(contract, levels, output, recorder)
+    return _export(contract, targets, output, recorder)
 
 
 @_no_collection()
@@ -194,6 +199,8 @@ def export_module(
     op_library: Path | None = None,
     name: str | None = None,
     isa: str | None = None,
+    device: str = "cpu",
+    cuda_arch: str | None = None,
     progress: Callable[[str], None] = _silent,
     since: float | None = None,
 ) -> dict[str, Any]:
@@ -203,13 +210,15 @@ def export_module(
     torch.export.export takes it; a size that varies begins at its `Dim`'s min. The module is in
     eval mode when it is traced, and is not changed. Its float32 `nn.Linear`s and bidirectional
     `scaled_dot_product_attention` go to Ingot's ops. op_library: a shared library with the C shims
-    of the module's own ops (examples/own_op), which goes into the package. isa, since: as for
-    `export_checkpoint`. Returns the compile record. Raises ExportError; `output` is then as it was
-    before.
+    of the module's own ops (examples/own_op), which goes into the package. isa, device,
+    cuda_arch, since: as for `export_checkpoint`. Returns the compile record. Raises ExportError;
+    `output` is then as it was before.
     """
-    from .isa import find_levels
+    from .targets import find_targets
 
-    levels = find_levels(isa)
+    targets = find_targets(device, isa, cuda_arch)
+    if op_library is not None and device != "cpu":
+        raise ExportError("--op-library is for CPUs: its ops take no tensors of a GPU")
     _check(output)
     recorder = Recorder("compile", progress, since)
     with recorder.phase("import torch"):
@@ -220,7 +229,7 @@ def export_module(
         library = None if op_library is None else read_library(op_library)
         name = name or type(module).__name__
         contract = contract_of(module, args, dynamic_shapes, name, library)
-    return _export(contract, levels, output, recorder)
+    return _export(contract, targets, output, recorder)
 
 
 def _check(output: Path) -> None:
@@ -238,7 +247,7 @@ def _check(output: Path) -> None:
 
 
 def _export(
-    contract: Contract, levels: tuple[IsaLevel, ...], output: Path, recorder: Recorder
+    contract: Contract, targets: tuple[Target, ...], output: Path, recorder: Recorder
 ) -> dict[str, Any]:
     with recorder.phase("cache look-up"):
         from . import cache, package
@@ -246,22 +255,22 @@ def _export(
         from .contracts import named_tensors
         from .weights import WeightStore
 
-        options = inductor_options(contract)
-        keys = {level: cache.fingerprint(contract, level, options) for level in levels}
-        found = {level: cache.find(key) for level, key in keys.items()}
+        options = inductor_options(contract, targets[0].device)
+        keys = {target: cache.fingerprint(contract, target, options) for target in targets}
+        found = {target: cache.find(key) for target, key in keys.items()}
     variants: dict[str, Any] = {
-        level.name: {"cache_hit": made is not None} for level, made in found.items()
+        target.name: {"cache_hit": made is not None} for target, made in found.items()
     }
-    missing = {level: keys[level] for level, made in found.items() if made is None}
+    missing = {target: keys[target] for target, made in found.items() if made is None}
     made, headers = _compile(contract, missing, recorder) if missing else ({}, {})
-    compiled = {level: found[level] or made[level] for level in levels}
-    first = compiled[levels[0]].facts
+    compiled = {target: found[target] or made[target] for target in targets}
+    first = compiled[targets[0]].facts
     for name, value in first.items():
         recorder.note(name, value)
-    for level, code in compiled.items():
-        facts = variants[level.name]
+    for target, code in compiled.items():
+        facts = variants[target.name]
         facts |= {name: value for name, value in code.facts.items() if value != first[name]}
-        facts |= {"code_bytes": code.shared_object.stat().st_size} | headers.get(level, {})
+        facts |= {"code_bytes": code.shared_object.stat().st_size} | headers.get(target, {})
     recorder.note("variants", variants)
     with recorder.phase("plan weights"):
         source = package.Source(contract, compiled)
@@ -275,10 +284,10 @@ def _export(
 
 
 def _compile(
-    contract: Contract, keys: Mapping[IsaLevel, str], recorder: Recorder
-) -> tuple[dict[IsaLevel, Compiled], dict[IsaLevel, dict[str, Any]]]:
-    """The graph, captured once, compiled for each level; and whether what is made once a machine
-    was there. Of several levels each is a phase."""
+    contract: Contract, keys: Mapping[Target, str], recorder: Recorder
+) -> tuple[dict[Target, Compiled], dict[Target, dict[str, Any]]]:
+    """The graph, captured once, compiled for each target; and whether what is made once a machine
+    was there. Of several targets each is a phase."""
     with recorder.phase("import compiler"):
         import torch._inductor.compile_fx
         import torch.export._trace  # noqa: F401
@@ -288,7 +297,7 @@ def _compile(
         from .compile import compile, inductor_for
         from .contracts import capture
 
-    compiled: dict[IsaLevel, Compiled] = {}
+    compiled: dict[Target, Compiled] = {}
     with (
         ExitStack() as stack,
         repeated.library() as library,
@@ -296,9 +305,9 @@ def _compile(
     ):
         warnings.simplefilter("ignore")
         builds = {}
-        for level in keys:  # all begin to make their headers now
-            with inductor_for(contract, level) as options:
-                builds[level] = stack.enter_context(CppBuild(options, recorder))
+        for target in keys:  # all begin to make their headers now
+            with inductor_for(contract, target) as options:
+                builds[target] = stack.enter_context(CppBuild(options, recorder, target.device))
         program, blocks = contract.program, None
         if program is None:
             with (
@@ -307,12 +316,12 @@ def _compile(
             ):
                 program = capture(contract)
             blocks = watch.blocks
-        for level, key in keys.items():
+        for target, key in keys.items():
             with (
-                recorder.phase(level.name) if len(keys) > 1 else nullcontext(),
-                inductor_for(contract, level) as options,
+                recorder.phase(target.name) if len(keys) > 1 else nullcontext(),
+                inductor_for(contract, target) as options,
             ):
-                compiled[level] = compile(
-                    program, blocks, contract, key, options, builds[level], recorder
+                compiled[target] = compile(
+                    program, blocks, contract, key, options, builds[target], recorder
                 )
-        return compiled, {level: {"cached": build.cached} for level, build in builds.items()}
+        return compiled, {target: {"cached": build.cached} for target, build in builds.items()}

@@ -18,10 +18,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,22 @@ import torch
 
 from ..profiling.record import Recorder
 from . import cache, torch_versions
+from .cuda.kernels import assembly, cubins_of
+from .cuda.wrapper import FLAGS as GPU_FLAGS
+from .cuda.wrapper import OF_GPU, launchers, renamed
 from .errors import ExportError
 from .toolchain import compiler_version
 
 _OVERLAY = Path(__file__).with_name("include")
 # Flags of ours, beside Inductor's. Only the container's interface is exported.
 _FLAGS = ("-I", str(_OVERLAY), "-fvisibility=hidden", "-w")
-_MODEL_HEADER = "torch/csrc/inductor/aoti_include/cpu.h"
-_KERNEL_HEADER = "torch/csrc/inductor/cpp_prefix.h"
+# What is precompiled. A precompiled header still costs each file the templates that its own
+# functions use: a second for the model's.
+_MODEL_HEADERS = {
+    device: f"torch/csrc/inductor/aoti_include/{device}.h" for device in ("cpu", "cuda")
+}
+_BLOCK_HEADER = "ingot/block.h"
+_KERNEL_HEADER = "ingot/kernel.h"
 # Lines of run_impl that take handles over, or are of the model's class.
 _OF_A_MODEL = re.compile(
     r"\s*(__check_inputs_outputs\(|auto inputs = steal_from|.*static_cast<AOTInductorModelKernels)"
@@ -46,10 +54,7 @@ _OF_A_MODEL = re.compile(
 _INTERFACE_END = '} // extern "C"\n'
 _BASE_CLASS = "template class AOTInductorModelBase<AOTInductorModel>;\n}\n"
 _NAMESPACE = "namespace torch::aot_inductor {\n"
-_FUNCTIONS_HEAD = f"""#include <{_MODEL_HEADER}>
-#include <torch/csrc/inductor/aoti_runtime/kernel_context_tls.h>
-#include <ingot/block.h>
-"""
+_CONTAINER = "#include <torch/csrc/inductor/aoti_runtime/model_container.h>"  # the interface's
 # The weights are not in the object, but its loader names their place.
 _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bin_end[1]{};\n"
 
@@ -57,31 +62,31 @@ _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bi
 @dataclass(frozen=True)
 class Generated:
     """What Inductor made of a graph: the C++ that calls the kernels, theirs, and the names of the
-    constants that it wants, in its order."""
+    constants that it wants, in its order. cubins: files of GPU kernels, by name."""
 
     wrapper: str
     kernels: str
     constants: tuple[str, ...]
+    cubins: Mapping[str, Path] = field(default_factory=dict)
 
 
 class CppBuild:
     """The build of one graph. Headers that this machine lacks begin to compile at once.
 
-    `options` are the Inductor options that the code will be generated with.
+    `options` are the Inductor options that the code will be generated with, for `device`.
     """
 
-    def __init__(self, options: dict[str, Any], recorder: Recorder) -> None:
-        self._options, self._recorder = dict(options), recorder
+    def __init__(self, options: dict[str, Any], recorder: Recorder, device: str = "cpu") -> None:
+        self._options, self._recorder, self.device = dict(options), recorder, device
+        self._model_header = _MODEL_HEADERS[device]
         self.cached: dict[str, bool] = {}  # whether what is made once a machine was there
         self._folder = Path(tempfile.mkdtemp(prefix="ingot-build-"))
         self._pool = ThreadPoolExecutor(max_workers=4)
         self._jobs: dict[str, Future[Path]] = {}
         self._children: set[subprocess.Popen[str]] = set()
         self._ended = False
-        self._headers = {
-            header: self._pool.submit(self._precompile, header, small)
-            for header, small in ((_MODEL_HEADER, True), (_KERNEL_HEADER, False))
-        }
+        headers = [self._model_header, _BLOCK_HEADER] + [_KERNEL_HEADER] * (device == "cpu")
+        self._headers = {header: self._precompile(header) for header in headers}
 
     def __enter__(self) -> CppBuild:
         return self
@@ -99,27 +104,28 @@ class CppBuild:
         events of a trace, since what it calls is."""
         interface, model = _split(_with_table(graph.wrapper))
         model = re.sub(rf'^.*RecordFunctionHandle .*"{unrecorded}".*$', "", model, flags=re.M)
-        self._jobs["model"] = self._compile("model", model, _MODEL_HEADER, small=True)
-        self._jobs["kernels"] = self._compile("kernels", graph.kernels, _KERNEL_HEADER, small=False)
+        self._jobs["model"] = self._compile("model", model, self._model_header)
+        self._add_kernels("kernels", [graph])
         if interface:
             self._jobs["interface"] = self._interface(interface)
 
     def add_functions(self, name: str, graphs: Mapping[str, Generated], caller: str) -> None:
         """Graphs as functions `void NAME(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, of
         inputs that stay their owner's, and C++ that calls them: compiling begins."""
-        functions = [_FUNCTIONS_HEAD]
-        kernels = []
-        for function, graph in graphs.items():
-            graph = _with_own_names(function, graph)
-            functions.append(_function(function, graph.wrapper))
-            kernels.append(graph.kernels)
+        functions = [f"#include <{_BLOCK_HEADER}>"]
+        renamed = {name: _with_own_names(name, graph) for name, graph in graphs.items()}
+        for function, graph in renamed.items():
+            functions.append(_function(function, graph.wrapper, self.device))
         functions.append(f"namespace torch::aot_inductor {{\n{caller}\n}}\n")
-        text = "\n".join(functions)
-        self._jobs[name] = self._compile(name, text, _MODEL_HEADER, small=True)
-        text = "\n".join(kernels)
-        self._jobs[f"{name}_kernels"] = self._compile(
-            f"{name}_kernels", text, _KERNEL_HEADER, small=False
-        )
+        self._jobs[name] = self._compile(name, "\n".join(functions), _BLOCK_HEADER)
+        self._add_kernels(f"{name}_kernels", list(renamed.values()))
+
+    def _add_kernels(self, name: str, graphs: Sequence[Generated]) -> None:
+        if self.device == "cuda":
+            self._jobs[name] = self._assemble(name, graphs)
+            return
+        text = "\n".join(graph.kernels for graph in graphs)
+        self._jobs[name] = self._compile(name, text, _KERNEL_HEADER)
 
     def link(self) -> Path:
         """The shared object of all that was added. Raises ExportError with the compiler's first
@@ -132,18 +138,18 @@ class CppBuild:
                 objects.append(str(job.result()))
         output = self._folder / "model.so"
         with self._recorder.phase("link"):
-            command, _ = _command(self._options, objects, output, small=False)
+            command, _ = self._command(objects, output, small=False)
             self._run(command, "the linker")
         return output
 
     def sources(self) -> list[Path]:
         return sorted(self._folder.glob("*.cpp"))
 
-    def _compile(self, name: str, text: str, header: str, *, small: bool) -> Future[Path]:
-        source = self._folder / f"{name}.cpp"
+    def _compile(self, name: str, text: str, header: str) -> Future[Path]:
+        source, small = self._folder / f"{name}.cpp", _is_small(header)
         source.write_text(text)
-        command, output = _command(
-            self._options, [str(source)], self._folder / name, small=small, compile_only=True
+        command, output = self._command(
+            [str(source)], self._folder / name, small=small, compile_only=True
         )
 
         def run() -> Path:
@@ -153,25 +159,38 @@ class CppBuild:
 
         return self._pool.submit(run)
 
+    def _assemble(self, name: str, graphs: Sequence[Generated]) -> Future[Path]:
+        """Machine code of GPU kernels becomes data of an object."""
+        source, output = self._folder / f"{name}.s", self._folder / f"{name}.o"
+        cubins = {name: path for graph in graphs for name, path in graph.cubins.items()}
+        source.write_text(assembly(cubins))
+
+        def run() -> Path:
+            self._run(["g++", "-c", str(source), "-o", str(output)], f"g++ on {name}.s")
+            return output
+
+        return self._pool.submit(run)
+
     def _interface(self, text: str) -> Future[Path]:
-        command, output = _command(
-            self._options, ["interface.cpp"], Path("interface"), small=True, compile_only=True
+        command, output = self._command(
+            ["interface.cpp"], Path("interface"), small=True, compile_only=True
         )
 
         def make(folder: Path) -> None:
             (folder / "interface.cpp").write_text(text)
-            precompiled = self._headers[_MODEL_HEADER].result()
+            precompiled = self._headers[self._model_header].result()
             self._run([*command, "-include", str(precompiled)], "g++ on interface.cpp", folder)
 
         return self._pool.submit(
             lambda: self._once("interface.cpp", (text, *command), make) / output
         )
 
-    def _precompile(self, header: str, small: bool) -> Path:
+    def _precompile(self, header: str) -> Future[Path]:
         """Once a machine; the path to include."""
         line = f"#include <{header}>\n"
-        command, _ = _command(
-            self._options, ["header.h"], Path("header.h"), small=small, precompiling=True
+        # Here, not in the pool: Inductor's options are the process's.
+        command, _ = self._command(
+            ["header.h"], Path("header.h"), small=_is_small(header), precompiling=True
         )
         name = Path(header).name
 
@@ -179,7 +198,7 @@ class CppBuild:
             (folder / "header.h").write_text(line)
             self._run(command, f"g++ on {name}", folder)
 
-        return self._once(name, (line, *command), make) / "header.h"
+        return self._pool.submit(lambda: self._once(name, (line, *command), make) / "header.h")
 
     def _once(self, name: str, identity: tuple[str, ...], make: Callable[[Path], None]) -> Path:
         """A cached folder that `make` filled, for this identity, compiler and torch."""
@@ -192,6 +211,11 @@ class CppBuild:
             with cache.staging(folder) as staging:
                 make(staging)
         return folder
+
+    def _command(self, sources: list[str], output: Path, **kind: Any) -> tuple[list[str], Path]:
+        (compiler, *rest), target = _command(self._options, sources, output, **kind)
+        flags = GPU_FLAGS if self.device == "cuda" else ()
+        return [compiler, *flags, *rest], target
 
     def _run(self, command: list[str], what: str, folder: Path | None = None) -> None:
         begun = time.perf_counter()
@@ -237,7 +261,7 @@ def intercepted() -> Iterator[list[Generated]]:
             )
         names = (n for n in graph.constants if n not in graph.folded_constants)
         constants = tuple(graph.allocated_constant_name[name] for name in names)
-        found.append(Generated(wrapper, kernels, constants))
+        found.append(Generated(wrapper, kernels, constants, cubins_of(graph)))
         return [""]  # in place of the object's path
 
     theirs = codecache.AotCodeCompiler.compile
@@ -254,6 +278,7 @@ def _split(wrapper: str) -> tuple[str, str]:
     if not end:
         return "", wrapper + _NO_CONSTANTS
     includes = [line for line in head.splitlines() if line.startswith("#include")]
+    includes = [line for line in includes if line != _CONTAINER]
     model = [*includes, f"{_NAMESPACE}extern {_BASE_CLASS}", tail, _NO_CONSTANTS]
     return head + end + _NAMESPACE + _BASE_CLASS, "\n".join(model)
 
@@ -261,7 +286,7 @@ def _split(wrapper: str) -> tuple[str, str]:
 _CONSTANT = re.compile(
     r"""    constants_info_\[\d+\]\.name = (?P<name>.*);
     constants_info_\[\d+\]\.dtype = (?P<dtype>\w+);
-    constants_info_\[\d+\]\.device_type = cached_torch_device_type_cpu;
+    constants_info_\[\d+\]\.device_type = (?P<device>\w+);
     constants_info_\[\d+\]\.offset = 0;
     constants_info_\[\d+\]\.data_size = (?P<size>\d+);
     constants_info_\[\d+\]\.from_folded = false;
@@ -274,7 +299,7 @@ _CONSTANT = re.compile(
 )
 _TABLE = """    static const struct {{
       const char *name, *path;
-      const int32_t* dtype;
+      const int32_t *dtype, *device;
       torch::aot_inductor::ConstantType type;
       size_t bytes, dims;
       int64_t shape[8], stride[8];
@@ -290,7 +315,7 @@ _TABLE = """    static const struct {{
       info.data_size = constant.bytes;
       info.shape.assign(constant.shape, constant.shape + constant.dims);
       info.stride.assign(constant.stride, constant.stride + constant.dims);
-      info.device_type = cached_torch_device_type_cpu;
+      info.device_type = *constant.device;
       info.layout = static_cast<int32_t>(cached_torch_layout_strided);
     }}
 """
@@ -306,13 +331,17 @@ def _with_table(wrapper: str) -> str:
     rows = []
     for c in constants:
         dims = len(c["shape"].split(",")) if c["shape"] else 0
-        name, of_name = f"{c['name']}, {c['path']}", f"&{c['dtype']}, {c['type']}, {c['size']}"
+        name, of_name = f"{c['name']}, {c['path']}", f"&{c['dtype']}, &{c['device']}"
+        of_name += f", {c['type']}, {c['size']}"
         rows.append(f"      {{{name}, {of_name}, {dims}, {{{c['shape']}}}, {{{c['stride']}}}}},\n")
     return wrapper.replace(whole, _TABLE.format(rows="".join(rows))) if rows else wrapper
 
 
 def _with_own_names(prefix: str, graph: Generated) -> Generated:
     """Kernels by names that no other graph has; the events that they record keep theirs."""
+    if graph.cubins:
+        cubins = {f"{prefix}_{name}": path for name, path in graph.cubins.items()}
+        return replace(graph, wrapper=renamed(prefix, graph.wrapper, graph.cubins), cubins=cubins)
     names = re.findall(r'^extern "C"\s+void\s+(\w+)\(', graph.kernels, re.MULTILINE)
     if not names:
         return graph
@@ -324,7 +353,7 @@ def _with_own_names(prefix: str, graph: Generated) -> Generated:
     return Generated(wrapper, kernels, graph.constants)
 
 
-def _function(name: str, wrapper: str) -> str:
+def _function(name: str, wrapper: str, device: str) -> str:
     """A wrapper's part that runs the graph, as a function of borrowed handles."""
     _, _, tail = wrapper.partition(_INTERFACE_END)
     declared = re.findall(r'^extern "C"\s+void\s+\w+\(.*?\);', tail, re.MULTILINE | re.DOTALL)
@@ -334,6 +363,7 @@ def _function(name: str, wrapper: str) -> str:
     body, _, _ = body.partition("} // AOTInductorModel::run_impl")
     _, _, body = body.partition(") {\n")
     lines = [line for line in body.splitlines() if not _OF_A_MODEL.match(line)]
+    gpu = device == "cuda"
     return "\n".join(
         (
             *declared,
@@ -342,14 +372,25 @@ def _function(name: str, wrapper: str) -> str:
             "}",
             f"namespace torch::aot_inductor::of_{name} {{",
             *cached,
+            *(launchers(tail) if gpu else ()),
             "static void run(AtenTensorHandle* input_handles, AtenTensorHandle* output_handles) {",
             "    BorrowedHandles inputs{input_handles};",
-            *(line.replace("this->device_idx_", "-1") for line in lines),
+            *(OF_GPU if gpu else ["    constexpr int32_t device_idx_ = -1;"]),
+            *map(_without_model, lines),
             "}",
             "}",
             f"namespace torch::aot_inductor {{ constexpr auto {name} = of_{name}::run; }}",
         )
     )
+
+
+def _without_model(line: str) -> str:
+    return line.replace("this->device_idx_", "device_idx_").replace("this->cubin_dir_", "{}")
+
+
+def _is_small(header: str) -> bool:
+    """Whether what includes it is to compile quickly, not to run quickly: all but kernels."""
+    return header != _KERNEL_HEADER
 
 
 def _command(

@@ -25,7 +25,7 @@ import torch
 from ..custom_ops.shims import schemas
 from .contracts import Contract, named_tensors
 from .errors import ExportError
-from .isa import IsaLevel
+from .targets import Target
 from .toolchain import compiler_version
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) -> str:
+def fingerprint(contract: Contract, target: Target, options: dict[str, Any]) -> str:
     """SHA-256 of all that decides the code. Small tensors are inlined: their values count."""
     tensors = [
         (name, str(t.dtype), tuple(t.shape), t.tolist() if t.numel() <= _INLINED else None)
@@ -95,7 +95,7 @@ def fingerprint(contract: Contract, level: IsaLevel, options: dict[str, Any]) ->
         _sources_hash(),
         schemas(),
         sorted((name, str(value)) for name, value in options.items()),
-        level.name,
+        (target.name, target.toolchain),
         torch.__version__,
         compiler_version(),
     )

@@ -10,10 +10,11 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -27,11 +28,16 @@ from . import cache, provenance, torch_versions
 from .build import CppBuild, Generated, intercepted
 from .cache import Compiled
 from .contracts import Contract
+from .cuda.link import LIBRARY as CUDA_HOST
+from .cuda.link import stand_in
+from .cuda.program import on_gpu
+from .cuda.replaced import environment
 from .errors import ExportError
 from .isa import IsaLevel, inductor_targets
 from .memory_plan import Wrapper, memory_plan
 from .op_library import OpLibrary
-from .repeated import NAME, SHIM, Blocks
+from .repeated import NAME, Blocks, shim_name
+from .targets import Target
 
 HOST = "libingot_host.so.1"
 
@@ -49,12 +55,13 @@ _PHASES = {
 _SHIMS = "aot_inductor.custom_ops_to_c_shims"
 
 
-def inductor_options(contract: Contract) -> dict[str, Any]:
+def inductor_options(contract: Contract, device: str) -> dict[str, Any]:
+    hosts = [HOST, CUDA_HOST] if device == "cuda" else [HOST]
     own = [f":{contract.op_library.soname}"] if contract.op_library else []
     return {
         "aot_inductor.link_libtorch": False,
-        _SHIMS: c_shims() | contract.own_shims,
-        "aot_inductor.custom_op_libs": [f":{HOST}", *own],
+        _SHIMS: c_shims(device) | contract.own_shims,
+        "aot_inductor.custom_op_libs": [*(f":{host}" for host in hosts), *own],
         "aot_inductor.check_lowerbound": False,  # sizes from 1; the runtime checks inputs
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.package": True,
@@ -67,16 +74,25 @@ def inductor_options(contract: Contract) -> dict[str, Any]:
 
 
 @contextmanager
-def inductor_for(contract: Contract, level: IsaLevel) -> Iterator[dict[str, Any]]:
-    """While it is open Inductor compiles for `level`, with the options that it yields."""
+def inductor_for(contract: Contract, target: Target) -> Iterator[dict[str, Any]]:
+    """While it is open Inductor compiles for `target`, with the options that it yields."""
     with (
-        inductor_targets(level) as target,
-        _environment(contract.op_library),
+        _targeting(target) as options,
+        _environment(contract.op_library, target.device),
         _without_input_checks(),
         _counted_from_zero(),
         _without_attention_patterns(),
+        _with_quick_strides(),
     ):
-        yield {**inductor_options(contract), **target}
+        yield {**inductor_options(contract, target.device), **options}
+
+
+def _targeting(target: Target) -> AbstractContextManager[dict[str, object]]:
+    if isinstance(target, IsaLevel):
+        return inductor_targets(target)
+    from .cuda import inductor
+
+    return inductor.inductor_targets(target)
 
 
 def compile(
@@ -93,10 +109,10 @@ def compile(
     blocks: those that the program calls as one op.
     """
     if blocks is not None:
-        options = {**options, _SHIMS: {**options[_SHIMS], blocks.op: [blocks.shim]}}
+        options = {**options, _SHIMS: {**options[_SHIMS], blocks.op: [blocks.shim(build.device)]}}
     shapes = [fact["shape"] for fact in contract.inputs]
-    model = _generate(program, shapes, contract, options, recorder)
-    build.add_model(model.code, unrecorded=SHIM)
+    model = _generate(program, shapes, contract, options, build.device, recorder)
+    build.add_model(model.code, unrecorded=shim_name(build.device))
     kinds: dict[str, Graph] = {}
     if blocks is not None:
         letters = _letters(program, contract)
@@ -104,9 +120,9 @@ def compile(
             with recorder.phase("capture"):
                 block = blocks.capture(kind, program)
             shapes = [_shape(node, letters) for node in blocks.arguments(kind, program)]
-            kinds[kind.name] = _generate(block, shapes, contract, options, recorder)
+            kinds[kind.name] = _generate(block, shapes, contract, options, build.device, recorder)
         code = {name: graph.code for name, graph in kinds.items()}
-        build.add_functions(NAME, code, blocks.source())
+        build.add_functions(NAME, code, blocks.source(build.device))
     with recorder.phase("C++ compile and link"):
         shared_object = build.link()
     with recorder.phase("publish"):
@@ -126,6 +142,7 @@ class Graph:
     program: ExportedProgram
     schedule: provenance.Schedule
     code: Generated
+    device: str
 
     @property
     def exported_nodes(self) -> int:
@@ -137,7 +154,8 @@ class Graph:
 
     @property
     def calls(self) -> list[Call]:
-        return provenance.as_run(self.schedule.calls, self.code.wrapper, self.code.kernels)
+        code = self.code
+        return provenance.as_run(self.schedule.calls, code.wrapper, code.kernels, self.device)
 
 
 def _generate(
@@ -145,6 +163,7 @@ def _generate(
     shapes: list[list[str | int]],
     contract: Contract,
     options: dict[str, Any],
+    device: str,
     recorder: Recorder,
 ) -> Graph:
     """shapes: of the graph's inputs, by the contract's letters."""
@@ -152,7 +171,10 @@ def _generate(
 
     assert program.example_inputs is not None
     with recorder.phase("capture"):
-        module = program.module(check_guards=False)
+        if device == "cuda":
+            module, inputs = on_gpu(program)
+        else:
+            module, inputs = program.module(check_guards=False), program.example_inputs[0]
     load = provenance.LOAD if contract.ragged else Load()
     with (
         _phases(recorder),
@@ -163,7 +185,7 @@ def _generate(
         try:
             torch._inductor.aot_compile(
                 module,
-                program.example_inputs[0],
+                inputs,
                 options=torch_versions.inductor_options(options),
             )
         except torch._inductor.exc.InductorError as error:
@@ -171,7 +193,7 @@ def _generate(
                 raise error.inner_exception from None
             raise
     (code,) = found
-    return Graph(program, schedule, code)
+    return Graph(program, schedule, code, device)
 
 
 def _facts(
@@ -181,7 +203,7 @@ def _facts(
     of_blocks = [] if blocks is None else _calls_of_blocks(blocks, kinds)
     calls: list[Call] = []
     for call in model.calls:
-        calls += of_blocks if call.name == SHIM else [call]
+        calls += of_blocks if call.name == shim_name(model.device) else [call]
     graphs = [model, *kinds.values()]
     in_turn = [kinds[call.kind.name].wrapper for call in blocks.calls] if blocks else []
     return {
@@ -237,24 +259,17 @@ def _called_ops(graphs: list[Graph]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _environment(library: OpLibrary | None) -> Iterator[None]:
+def _environment(library: OpLibrary | None, device: str) -> Iterator[None]:
     """Where the linker finds the host and the user's ops; an Inductor cache of our own."""
     folders = [native.find(HOST).parent] + ([library.path.parent] if library else [])
+    folders += [stand_in().parent] if device == "cuda" else []
     wanted = {
         "LIBRARY_PATH": os.pathsep.join(map(str, folders)),
         "TORCHINDUCTOR_CACHE_DIR": str(cache.folder() / "inductor"),
         "TORCHINDUCTOR_VEC_ISA_OK": "1",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with environment(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -301,6 +316,31 @@ def _without_attention_patterns() -> Iterator[None]:
         fuse_attention._sfdp_init = theirs
         # Whoever compiles next in this process has them.
         joint_graph.lazy_init.cache_clear()  # type: ignore[attr-defined]
+
+
+class _QuickSympy:
+    """sympy, but a polynomial is simplified by expanding it, which makes equal ones alike."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sympy, name)
+
+    @staticmethod
+    def simplify(expression: Any) -> Any:
+        return (sympy.expand if expression.is_polynomial() else sympy.simplify)(expression)
+
+
+@contextmanager
+def _with_quick_strides() -> Iterator[None]:
+    """Inductor looks for strides in indices, polynomials most of them. All that sympy.simplify
+    tries, and the units of physics that it imports first, take it half a second."""
+    from torch._inductor import sizevars
+
+    theirs = vars(sizevars)["sympy"]
+    vars(sizevars)["sympy"] = _QuickSympy()
+    try:
+        yield
+    finally:
+        vars(sizevars)["sympy"] = theirs
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from . import torch_versions
 from .errors import ExportError
@@ -25,10 +25,21 @@ class IsaLevel:
     Levels compare by what they demand: v3 < v4.
     """
 
+    device: ClassVar[str] = "cpu"
     name: str
     cpu_flags: frozenset[str]  # as /proc/cpuinfo names them, beyond the level before
     vector_bits: int  # 0: scalar code, for the compiler to vectorise
     vec_isa: str  # class in torch._inductor.cpu_vec_isa
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The manifest's, of a variant for this target."""
+        return {"isa": self.name}
+
+    @property
+    def toolchain(self) -> dict[str, str]:
+        """What compiles for it, beside torch and the C++ compiler, and its version."""
+        return {}
 
     def __lt__(self, other: IsaLevel) -> bool:
         return LEVELS.index(self) < LEVELS.index(other)

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import sympy
 
 from .provenance import symbols
-from .repeated import SHIM
+from .repeated import NAME
 
 _LINE = re.compile(
     r"empty_strided\(.*&(?P<allocated>buf\d+)_handle"
     r"|RAIIAtenTensorHandle (?P<given>buf\d+)\(buf\d+_handle\)"
     r"|auto (?P<again>buf\d+) = .*?(?P<before>buf\d+).*// reuse"
     r"|(?P<freed>buf\d+)\.reset\(\)"
-    rf"|ERROR_CODE_CHECK\((?P<blocks>{SHIM}\(.*)"
+    rf"|ERROR_CODE_CHECK\((?P<blocks>aoti_torch_\w+_{NAME}\(.*)"
 )
 _LONG = 512
 

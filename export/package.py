@@ -14,9 +14,10 @@ from ..custom_ops.shims import schemas
 from .archive import ArchiveWriter
 from .cache import Compiled
 from .contracts import Contract
+from .cuda.link import provided
 from .errors import ExportError
-from .isa import IsaLevel
 from .symbols import missing
+from .targets import Target
 from .toolchain import compiler_version
 from .weights import WeightStore
 
@@ -25,19 +26,19 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Source:
-    """What a package is made from. compiled: the graph's code for each level, highest first."""
+    """What a package is made from. compiled: the graph's code for each target, highest first."""
 
     contract: Contract
-    compiled: Mapping[IsaLevel, Compiled]
+    compiled: Mapping[Target, Compiled]
 
     @property
     def constants(self) -> tuple[str, ...]:
         """Those that all variants bind: one weight store serves them. Raises ExportError."""
-        (first, wanted), *others = ((level, c.constants) for level, c in self.compiled.items())
-        for level, names in others:
+        (first, wanted), *others = ((target, c.constants) for target, c in self.compiled.items())
+        for target, names in others:
             if different := set(names) ^ set(wanted):
                 raise ExportError(
-                    f"code for {level.name} and {first.name} would need different weights"
+                    f"code for {target.name} and {first.name} would need different weights"
                     f" ({min(different)}); export a package for each"
                 )
         return wanted
@@ -49,7 +50,7 @@ def write(
     """Write the package; the file appears only when it is whole. Raises ExportError."""
     try:
         with ArchiveWriter(output) as archive:
-            variants = [_add_code(archive, source, level) for level in source.compiled]
+            variants = [_add_code(archive, source, target) for target in source.compiled]
             archive.add("ingot/weights.bin", store.chunks())
             if library := source.contract.op_library:
                 archive.add(library.entry, library.path.read_bytes())
@@ -65,16 +66,17 @@ def write(
         ) from error
 
 
-def _add_code(archive: ArchiveWriter, source: Source, level: IsaLevel) -> dict[str, object]:
-    entry, library = f"ingot/variants/{level.name}/model.so", source.contract.op_library
-    code = source.compiled[level].shared_object
+def _add_code(archive: ArchiveWriter, source: Source, target: Target) -> dict[str, object]:
+    entry, library = f"ingot/variants/{target.name}/model.so", source.contract.op_library
+    code = source.compiled[target].shared_object
     archive.add(entry, code.read_bytes())
+    cuda = provided() if target.device == "cuda" else frozenset()
     return {
-        "name": level.name,
-        "device": "cpu",
-        "isa": level.name,
+        "name": target.name,
+        "device": target.device,
+        **target.facts,
         "entry": entry,
-        "requires": missing(code, *([library.path] if library else [])),
+        "requires": missing(code, *([library.path] if library else []), also=cuda),
     }
 
 
@@ -83,14 +85,16 @@ def _manifest(
 ) -> dict[str, Any]:
     from .. import __version__
 
-    contract = source.contract
+    contract, first = source.contract, next(iter(source.compiled))
     return {
         "format_version": FORMAT_VERSION,
         "producer": {
             "ingot": __version__,
             "torch": torch.__version__,
             "compiler": compiler_version(),
+            **first.toolchain,
         },
+        "device": first.device,
         "model": contract.card,
         "quantization": None,
         "graph": {

@@ -28,7 +28,6 @@ from .nodes import Sized, computes, cost_of, flops_of, modules_of, source_of, te
 LOAD = Load(*sympy.symbols("context pairs"))  # of a step that says both, as formulas
 
 _RECORD = r'RAIIAtenRecordFunctionHandle record_\w+\("(\w+)"'
-_SHIM = "aoti_torch_cpu_"
 
 
 @dataclass
@@ -50,7 +49,7 @@ def scheduled(shapes: Sequence[Sequence[str | int]], load: Load) -> Iterator[Sch
     one length.
     """
     from torch._inductor import debug
-    from torch._inductor.codegen import cpp
+    from torch._inductor.codegen import cpp, triton
     from torch._inductor.virtualized import V
 
     theirs = debug.set_kernel_post_grad_provenance_tracing
@@ -69,16 +68,16 @@ def scheduled(shapes: Sequence[Sequence[str | int]], load: Load) -> Iterator[Sch
         found.calls.append(replace(call, name=kernel_name))
         return theirs(scheduled, kernel_name, is_extern)
 
-    for module in (debug, cpp):
+    for module in (debug, cpp, triton):
         module.set_kernel_post_grad_provenance_tracing = note  # type: ignore[attr-defined]
     try:
         yield found
     finally:
-        for module in (debug, cpp):
+        for module in (debug, cpp, triton):
             module.set_kernel_post_grad_provenance_tracing = theirs  # type: ignore[attr-defined]
 
 
-def as_run(calls: Sequence[Call], wrapper: str, kernels: str) -> list[Call]:
+def as_run(calls: Sequence[Call], wrapper: str, kernels: str, device: str = "cpu") -> list[Call]:
     """The calls as generated code makes them in one run: one for each event, under its name.
 
     wrapper, kernels: C++ that was generated with `cpp.enable_kernel_profile`. An event that nothing
@@ -87,9 +86,10 @@ def as_run(calls: Sequence[Call], wrapper: str, kernels: str) -> list[Call]:
     events = {"cpp_" + name.partition("cpp_")[2]: name for name in re.findall(_RECORD, kernels)}
     waiting = list(calls)
     found = []
+    shim = f"aoti_torch_{device}_"
     for op, kernel in re.findall(rf"{_RECORD}|^\s*(cpp_\w+)\(", wrapper, re.MULTILINE):
         written = op or kernel
-        call = next((c for c in waiting if written in (c.name, _SHIM + c.name)), None)
+        call = next((c for c in waiting if written in (c.name, shim + c.name)), None)
         if call is not None:
             waiting.remove(call)
         known = call or Call(written, "kernel" if kernel else "fallback")

@@ -24,11 +24,15 @@ from torch.fx import Node
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 NAME = "blocks"  # of the op
-SHIM = f"aoti_torch_cpu_{NAME}"
 _NAMESPACE = "ingot_repeated"
 _TENSOR = object()  # stands for a tensor among a call's arguments
 # Attributes of modules that decide nothing of their code.
 _IDLE = ("forward", "quality", "training")
+
+
+def shim_name(device: str) -> str:
+    """The C function that stands for the op."""
+    return f"aoti_torch_{device}_{NAME}"
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,16 @@ class Blocks:
     def kinds(self) -> list[Kind]:
         return list({call.kind.name: call.kind for call in self.calls}.values())
 
-    @property
-    def shim(self) -> str:
+    def shim(self, device: str) -> str:
         """Its C declaration, as Inductor's `custom_ops_to_c_shims` has it."""
         names = range(self.results)
         x = [f"AtenTensorHandle x{i}" for i in names]
         others = ["read, int64_t reads", "written, int64_t writes"]
         lists = [f"const AtenTensorHandle* {name}" for name in others]
         made = [f"AtenTensorHandle* ret{i}" for i in names]
-        return f"AOTITorchError {SHIM}({', '.join((*x, *lists, *made))})"
+        return f"AOTITorchError {shim_name(device)}({', '.join((*x, *lists, *made))})"
 
-    def source(self) -> str:
+    def source(self, device: str) -> str:
         """The op's C++, which calls the functions of the kinds."""
         names = range(self.results)
         x = ", ".join(f"x{i}" for i in names)
@@ -95,7 +98,9 @@ class Blocks:
             lines.append(f"run({call.kind.name}, {{{', '.join(map(str, call.tensors))}}});")
         lines += [f"*ret{i} = run.x[{i}].release();" for i in names]
         lines.append("return AOTI_TORCH_SUCCESS;")
-        return "\n".join((f'extern "C" {self.shim} {{', *(f"  {line}" for line in lines), "}"))
+        return "\n".join(
+            (f'extern "C" {self.shim(device)} {{', *(f"  {line}" for line in lines), "}")
+        )
 
     def arguments(self, kind: Kind, program: ExportedProgram) -> list[Node]:
         """What the first block of a kind is called with, as nodes of the model's graph."""

@@ -28,14 +28,14 @@ _DEFAULTS = {
 
 
 def export_source(
-    source: str, output: Path, *, op_library: Path | None, isa: str | None, **options: Any
+    source: str, output: Path, *, op_library: Path | None, **options: Any
 ) -> dict[str, Any]:
     """Export what `source` names; `progress` is among the options. Raises ExportError."""
     file, colon, function = source.rpartition(":")
     if not colon or not file.endswith(".py"):
         if op_library is not None:
             raise ExportError("--op-library is for a module (FILE.py:FUNCTION), not a checkpoint")
-        return export_checkpoint(Path(source), output, isa=isa, **options)
+        return export_checkpoint(Path(source), output, **options)
     for name, default in _DEFAULTS.items():
         if options.pop(name) != default:
             raise ExportError(f"--{name.replace('_', '-')} is for a checkpoint, not a module")
@@ -52,7 +52,6 @@ def export_source(
         output,
         dynamic_shapes=shapes[0] if shapes else None,
         op_library=op_library,
-        isa=isa,
         **options,
     )
 

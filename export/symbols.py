@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,15 +42,15 @@ def defined(shared_object: Path) -> set[str]:
     return _nm(["--defined-only"], str(shared_object))
 
 
-def missing(shared_object: Path, *others: Path) -> list[str]:
+def missing(shared_object: Path, *others: Path, also: Iterable[str] = ()) -> list[str]:
     """Symbols the object needs that neither the lean host, nor the system's libraries, nor `others`
-    define."""
+    define, and that are not among `also`."""
     undefined = _nm(["--undefined-only"], str(shared_object))
     weak = _nm_weak(shared_object)
     with ThreadPoolExecutor() as pool:  # each waits for a process of its own
         system = pool.map(lambda soname: _nm(["--defined-only"], _library_path(soname)), _SYSTEM)
         offered = set().union(*system, *map(defined, (native.find("libingot_host.so.1"), *others)))
-    return sorted(undefined - weak - offered)
+    return sorted(undefined - weak - offered - set(also))
 
 
 def _nm_weak(shared_object: Path) -> set[str]:

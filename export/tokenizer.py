@@ -7,7 +7,6 @@ space and `<0x0A>` for a byte.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import json_text
 from ..models.errors import shortened
 from .errors import ExportError
 
@@ -48,8 +48,8 @@ def _decoder_kinds(decoder: dict[str, Any] | None) -> set[str]:
 def token_bytes(tokenizer_json: bytes, vocab_size: int) -> list[bytes]:
     """The bytes each id stands for; special and unused ids stand for none. Raises ExportError."""
     try:
-        return _token_bytes(json.loads(tokenizer_json), vocab_size)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return _token_bytes(json_text.parse(tokenizer_json), vocab_size)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ExportError(f"tokenizer.json cannot be read ({error!r}); save it again") from error
 
 
@@ -152,8 +152,8 @@ def read_json(path: Path, default: Any) -> Any:
     if not path.is_file():
         return default
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = json_text.read(path)
+    except (OSError, ValueError) as error:
         raise ExportError(f"{path} is not JSON ({error}); save it again") from error
     if type(found) is not type(default):
         kind = "an object" if isinstance(default, dict) else "a list"

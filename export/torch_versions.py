@@ -50,6 +50,11 @@ def _version() -> Version:
     return int(major), int(minor)
 
 
+def triton() -> str:
+    """The version of triton that belongs to this torch, as its CUDA builds require it."""
+    return {(2, 11): "3.6.0", (2, 12): "3.7.0"}.get(_version(), "3.7.1")
+
+
 def can_target() -> bool:
     """Up to 2.12 Inductor writes -march=native; from 2.13 on `cpp.march` says another CPU."""
     return _version() >= (2, 13)

@@ -5,7 +5,6 @@ Tensors are read one at a time from the mapped file, so a checkpoint is never in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .. import json_text
 from .errors import CheckpointError, shortened
 
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -23,12 +23,12 @@ _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def read_json(path: Path) -> dict[str, Any]:
     """Raises CheckpointError if the file is missing or no JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_text.read(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing; give a checkpoint folder in the Hugging Face layout"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); take the original file") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a JSON object; take the original file")

@@ -6,6 +6,7 @@ An engine's module ends with `serve(MyEngine)` (child.py); the comparison starts
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -29,7 +30,8 @@ class Request:
 
 
 class Engine(Protocol):
-    """Made from what follows the colon of "eager:CHECKPOINT"; loading is timed by itself."""
+    """Made from what follows the colon of "eager:CHECKPOINT", and from options, if it takes any;
+    loading is timed by itself."""
 
     def run(self, request: Request, traced: bool) -> Trace:
         """One run from an empty cache. Its header's `runs` holds this one's time.
@@ -63,8 +65,8 @@ def header_of_run(
 class Process(Child):
     """An engine in a process of its own. Raises ProfileError with the engine's own sentence."""
 
-    def __init__(self, module: str, source: str) -> None:
-        super().__init__(module, source, source, ProfileError)
+    def __init__(self, module: str, source: str, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(module, source, source, ProfileError, options)
 
     def run(self, request: Request, traced: bool) -> Trace:
         trace: Trace = self.call("run", request, traced)

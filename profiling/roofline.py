@@ -10,13 +10,13 @@ in that form. Bandwidth and rate are the machine's, or where they were measured 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import json_text
 from .calls import Call, Cost
 from .errors import ProfileError
 
@@ -129,8 +129,8 @@ def read_hardware(name: str) -> Hardware:
         known = ", ".join([*known_hardware(), "cpu"])
         raise ProfileError(f"no hardware '{name}'; name one of {known}, or a .json file")
     try:
-        return from_dict(json.loads(path.read_text()), str(path))
-    except (OSError, ValueError, RecursionError) as error:
+        return from_dict(json_text.read(path), str(path))
+    except (OSError, ValueError) as error:
         if isinstance(error, ProfileError):
             raise
         raise ProfileError(f"{path} cannot be read as hardware ({error})") from error

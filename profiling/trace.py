@@ -6,13 +6,13 @@ none of them.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import json_text
 from .errors import ProfileError
 
 FORMAT_VERSION = 1
@@ -207,10 +207,10 @@ def from_chrome(document: Any, where: str) -> Trace:
 def read_json(path: Path) -> Any:
     """Raises ProfileError, one sentence, for a file that is missing or not whole JSON."""
     try:
-        return json.loads(path.read_text())
+        return json_text.read(path)
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ProfileError(
             f"{path} is not JSON, or was cut off ({error}); record it again"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import json_text
 from ..models import CheckpointError
 
 _PIECE = 1 << 16  # characters of a text that are tokenised at once
@@ -82,7 +82,7 @@ class Calibration:
 
     def _text_of(self, line: str, number: int) -> str:
         try:
-            text = json.loads(line)["text"]
+            text = json_text.parse(line)["text"]
         except (ValueError, KeyError, TypeError):
             text = None
         if not isinstance(text, str):

@@ -12,15 +12,17 @@ path; null bits, or no rule, leave it in the model's dtype.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import json_text
 from ..custom_ops.quantised_layout import GROUP_SIZES
 from ..models import CheckpointError
+from ..models.errors import shortened
+from .patterns import check_pattern
 
 Method = Literal["round", "awq", "smooth"]
 ACTIVATION_BITS = (8, 16, 32)
@@ -52,17 +54,16 @@ class Rule:
             "method": ("round", "awq", "smooth"),
         }
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
+            value = getattr(self, name)
+            if not any(value == known and type(value) is type(known) for known in values):
                 known = ", ".join("null" if value is None else str(value) for value in values)
                 raise CheckpointError(
-                    f"{where}: {name} is {getattr(self, name)!r}; it is one of {known}"
+                    f"{where}: {name} is {shortened(value)}; it is one of {known}"
                 )
         try:
-            re.compile(self.modules)
-        except re.error as error:
-            raise CheckpointError(
-                f"{where}: modules {self.modules!r} is no regular expression ({error})"
-            ) from error
+            check_pattern(self.modules)
+        except ValueError as error:
+            raise CheckpointError(f"{where}: modules {error}") from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def from_dict(values: Any, where: str) -> Recipe:
         if not isinstance(rule, dict) or not {"modules", "bits"} <= rule.keys() <= known:
             raise CheckpointError(
                 f"{where}: a rule has modules and bits, and may have"
-                f" {', '.join(sorted(known - {'modules', 'bits'}))}; this is {rule!r}"
+                f" {', '.join(sorted(known - {'modules', 'bits'}))}; this is {shortened(rule)}"
             )
     recipe = Recipe(str(values.get("name", Path(where).stem)), tuple(Rule(**r) for r in rules))
     for rule in recipe.rules:
@@ -140,7 +141,7 @@ def find(name: str, group_size: int | None = None) -> Recipe:
         recipe = RECIPES[name]
     elif name.endswith(".json"):
         try:
-            recipe = from_dict(json.loads(Path(name).read_text()), name)
+            recipe = from_dict(json_text.read(Path(name)), name)
         except (OSError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise

@@ -41,6 +41,11 @@ def measure(
     """Repeats of read, generate, read, generate; the medians of each."""
     if prompt_tokens < 1 or new_tokens < 2 or repeats < 1:
         raise BadInput("bench needs at least 1 prompt token, 2 new tokens and 1 repeat")
+    if (kind := package.manifest["model"]["kind"]) != "decoder":
+        raise BadInput(
+            f"{package.path} is of kind {kind}, and bench measures decoders; ingot profile measures"
+            " it"
+        )
     prompt = made_up(prompt_tokens, package.manifest["model"]["vocab_size"])
     reads, prefill, decode = [], [], []
     for repeat in range(repeats + 1):
@@ -69,11 +74,11 @@ def run(
     prompt_tokens: int,
     new_tokens: int,
     repeats: int,
-    threads: int,
-    copy_weights: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    package = Package(path, threads=threads, copy_weights=copy_weights)
+    """options: of `Package`."""
+    package = Package(path, **options)
     result = measure(package, prompt_tokens, new_tokens, repeats)
     if as_json:
         click.echo(json.dumps(result))

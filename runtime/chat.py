@@ -5,11 +5,11 @@ A template is code from a stranger, so it runs in a sandbox.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .. import json_text
 from .errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def _template(package: BasePackage) -> tuple[str, dict[str, Any]]:
     settings: dict[str, Any] = {}
     try:
         if package.has_entry("ingot/tokenizer_config.json"):
-            settings = dict(json.loads(package.entry("ingot/tokenizer_config.json")))
+            settings = dict(json_text.parse(package.entry("ingot/tokenizer_config.json")))
         if package.has_entry("ingot/chat_template.jinja"):
             return package.entry("ingot/chat_template.jinja").decode(), settings
         template = settings.get("chat_template")
         if isinstance(template, list):  # several, by name
             template = next((t["template"] for t in template if t["name"] == "default"), None)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise BadInput(
             f"the chat template of {package.path} cannot be read ({error!r}); export it again"
         ) from error

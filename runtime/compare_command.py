@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Source:
-    """kind: of KINDS, or "trace". target: its file, or folder with options ("folder@bfloat16")."""
+    """kind: of KINDS, or "trace". target: its file, or folder with options ("folder@bfloat16").
+    checks: `verify` and `key` of `ingot.load`, of a package."""
 
     text: str
     kind: str
     target: str
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -71,6 +73,8 @@ def run(
     new_tokens: int | None,
     repeats: int,
     threads: int,
+    verify: bool,
+    key: Path | None,
     output: Path | None,
     save_traces: Path | None,
     as_json: bool,
@@ -82,6 +86,8 @@ def run(
     if repeats < 1 or (new_tokens or 0) < 0:
         raise ProfileError("compare needs at least 1 repeat, and 0 new tokens or more")
     sources = [source(text) for text in texts]
+    if verify or key is not None:
+        sources = _checked(sources, {"verify": verify, "key": key and str(key)})
     for path in (output and output.absolute().parent, save_traces):
         if path and not path.is_dir():
             raise ProfileError(f"there is no folder {path}; make it first")
@@ -140,6 +146,17 @@ def source(text: str) -> Source:
     return found
 
 
+def _checked(sources: Sequence[Source], checks: Mapping[str, Any]) -> list[Source]:
+    """With these checks of the packages among them. Raises ProfileError where they would say less
+    than they seem to."""
+    for one in sources:
+        if one.kind == "onnx":
+            raise ProfileError(f"--key and --verify are for packages, which {one.text} is not")
+    if all(one.kind != "package" for one in sources):
+        raise ProfileError("--key and --verify are for packages, and no source is one")
+    return [replace(s, checks=checks) if s.kind == "package" else s for s in sources]
+
+
 def record(
     sources: Sequence[Source],
     request: Request,
@@ -155,7 +172,9 @@ def record(
         processes = []
         for one in sources:
             progress(f"{one.text}: starts, warms up")
-            process = stack.enter_context(closing(Process(KINDS[one.kind].module, one.target)))
+            process = stack.enter_context(
+                closing(Process(KINDS[one.kind].module, one.target, one.checks))
+            )
             process.run(request, traced=False)
             processes.append(process)
 
@@ -217,9 +236,9 @@ def _encode(live: list[Source], prompt: str) -> list[int]:
     """By the first source that has a tokenizer."""
     for one in live:
         if one.kind in ("package", "onnx"):
-            package = load(one.path)
+            package = load(one.path, **one.checks)
             if package.manifest["tokenizer"]:
-                return package.encode(prompt)
+                return list(package.encode(prompt))
         elif (one.path / "tokenizer.json").exists():
             from tokenizers import Tokenizer
 
@@ -231,7 +250,7 @@ def _vocab_size(live: list[Source]) -> int:
     """The first that a source says."""
     for one in live:
         if one.kind in ("package", "onnx"):
-            size = load(one.path).manifest["model"].get("vocab_size")
+            size = load(one.path, **one.checks).manifest["model"].get("vocab_size")
         else:
             config = read_json(one.path / "config.json")
             size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")

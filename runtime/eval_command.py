@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from .. import process
+from .. import json_text, process
 from . import load, perplexity
 from .base import BasePackage
 from .errors import BadInput
@@ -28,14 +28,15 @@ def run(
     stride: int | None,
     limit: int | None,
     against: Path | None,
-    threads: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
+    """options: of `load`, of the package and of the one that it is compared with."""
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} scores nothing; give at least 1")
     texts = read_texts(file)
-    package = load(path, threads=threads)
-    reference = _reference(package, against, threads) if against else None
+    package = load(path, **options)
+    reference = _reference(package, load(against, **options)) if against else None
     kind = package.manifest["model"]["kind"]
     if kind == "decoder":
         window, stride = _sizes(package, reference, window, stride)
@@ -73,16 +74,15 @@ def read_texts(file: Path) -> dict[str, str]:
 
 def _text(line: str, where: str) -> str:
     try:
-        text = json.loads(line)["text"]
+        text = json_text.parse(line)["text"]
         text.encode()  # JSON can spell halves of a character
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadInput(f'{where} is not {{"text": "..."}}; write it so ({error!r})') from error
     return str(text)
 
 
-def _reference(package: BasePackage, against: Path, threads: int) -> BasePackage:
+def _reference(package: BasePackage, reference: BasePackage) -> BasePackage:
     """Raises BadInput where outputs cannot be compared."""
-    reference = load(against, threads=threads)
     ours, theirs = ({**p.manifest["model"], **_tokenizer(p)} for p in (package, reference))
     same = ["kind"]
     same += {"decoder": ["vocab_size", "tokenizer"], "encoder": ["hidden_size"]}.get(
@@ -90,7 +90,9 @@ def _reference(package: BasePackage, against: Path, threads: int) -> BasePackage
     )
     for fact in same:
         if ours[fact] != theirs[fact]:
-            raise BadInput(f"{package.path} and {against} differ in {fact}; compare like with like")
+            raise BadInput(
+                f"{package.path} and {reference.path} differ in {fact}; compare like with like"
+            )
     return reference
 
 

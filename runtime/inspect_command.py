@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..profiling.record import Record
+from ..profiling.reports.report import entry, read_record, report
 from .package import read_manifest
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """The manifest and the compile record inside. Raises BadInput or BadPackage."""
+    """The manifest and the compile record inside, which is empty where there is none. Raises
+    BadInput, BadPackage or ProfileError."""
     manifest = read_manifest(path)
-    report: dict[str, Any] = {}
-    with zipfile.ZipFile(path) as archive:
-        if "model/ingot/report.json" in archive.namelist():
-            report = json.loads(archive.read("model/ingot/report.json"))
-    return {"file_bytes": path.stat().st_size, "manifest": manifest, "report": report}
+    record = {} if entry(path) is None else read_record(path).to_dict()
+    return {"file_bytes": path.stat().st_size, "manifest": manifest, "report": record}
 
 
 def _by_kind(manifest: dict[str, Any]) -> dict[str, str]:
@@ -90,7 +89,6 @@ def run(path: Path, as_json: bool) -> None:
         facts.add_row("entry", f"{name}  {fact['bytes']:,} bytes")
     terminal.print(facts)
     if found["report"]:
-        from ..profiling.reports.report import read_record, report
         from ..profiling.reports.table import phases
 
-        terminal.print(phases(report(read_record(path))))
+        terminal.print(phases(report(Record.from_dict(found["report"]))))

@@ -6,7 +6,6 @@ Needs neither torch nor the C++ runtime. docs/onnx.md has the graphs' signatures
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import json_text
 from .base import BasePackage
 from .errors import BadInput, BadPackage, IngotError
 from .onnx_session import OnnxSession
@@ -157,11 +157,16 @@ def _manifest(runtime: Any, path: str) -> dict[str, Any]:
     text = runtime.get_modelmeta().custom_metadata_map.get("ingot")
     if text is None:
         raise BadPackage(f"{path} was not made by Ingot; export with ingot export --format onnx")
-    manifest: dict[str, Any] = json.loads(text)
-    if manifest["format_version"] != _FORMAT_VERSION:
+    try:
+        manifest: dict[str, Any] = json_text.parse(text)
+        version = manifest["format_version"]
+    except (ValueError, LookupError, TypeError) as error:
         raise BadPackage(
-            f"{path} has format {manifest['format_version']}, this version reads"
-            f" {_FORMAT_VERSION}; export it again"
+            f"the manifest of {path} cannot be read ({error}); export again"
+        ) from error
+    if version != _FORMAT_VERSION:
+        raise BadPackage(
+            f"{path} has format {version}, this version reads {_FORMAT_VERSION}; export it again"
         )
     return manifest
 

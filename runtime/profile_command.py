@@ -47,12 +47,16 @@ class Options:
     sizes: Sequence[str]
     repeats: int
     threads: int
+    verify: bool
+    key: Path | None
 
 
 def run(
     path: Path, *, recorded: Path | None, output: Path | None, as_json: bool, **options: Any
 ) -> None:
     """recorded: a trace of this package, to be explained instead of a new run."""
+    if recorded and (options["verify"] or options["key"] is not None):
+        raise BadInput("--key and --verify check a package that is run, and with --trace none is")
     if output and not output.absolute().parent.is_dir():
         raise ProfileError(f"there is no folder {output.absolute().parent}; make it first")
     facts = describe(path)
@@ -81,7 +85,7 @@ def record(path: Path, options: Options, aliases: dict[str, str]) -> Trace:
     if options.repeats < 1:
         raise BadInput("profile needs at least 1 repeat")
     begun = process.now()
-    package = Package(path, threads=options.threads)
+    package = Package(path, threads=options.threads, verify=options.verify, key=options.key)
     load_ms = (process.now() - begun) * 1e3
     workload = _workload(package, options)
     workload.run()  # warms up

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import time
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import json_text
 from ..ops_library import DTYPES, DLTensor, last_error, scalar, unallocated
 from . import ops
 from .errors import BadInput
@@ -174,12 +174,12 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile) or "call.json" not in file:
                 raise BadInput(f"{path} is not a captured call: it has no call.json")
-            call = json.loads(bytes(file["call.json"]))
+            call = json_text.parse(bytes(file["call.json"]))
             arrays = {name: file[name] for name in file.files if name != "call.json"}
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
     # MemoryError: of an array that says it is larger than the file.
-    except (ValueError, EOFError, zipfile.BadZipFile, MemoryError, RecursionError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         raise BadInput(
             f"{path} is not a captured call, or is damaged ({error}); capture it again"
         ) from error

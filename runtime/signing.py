@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import json_text
 from .errors import BadInput, BadPackage
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def check(
 def parse(data: bytes, path: str) -> list[Signature]:
     """What the entry holds. Raises BadPackage for what is no list of signatures."""
     try:
-        root = json.loads(data)
+        root = json_text.parse(data)
         if root["version"] != 1:
             raise BadPackage(
                 f"{path} has signatures of version {root['version']}, which this Ingot does not"
@@ -109,7 +110,7 @@ def parse(data: bytes, path: str) -> list[Signature]:
             base64.b64decode(signature.signature, validate=True)
         if len({(s.algorithm, s.key_id) for s in found}) < len(found):
             raise ValueError("a key has signed twice")
-    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
+    except (ValueError, TypeError, KeyError, binascii.Error) as error:
         raise BadPackage(
             f"the signatures of {path} cannot be read ({error}); get the package again"
         ) from error

@@ -6,11 +6,11 @@ Nothing of the package is run.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .. import json_text
 from . import signing
 from .archive import Archive
 from .errors import BadInput, BadPackage
@@ -95,13 +95,13 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
         return values
 
     try:
-        manifest: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=once)
+        manifest: dict[str, Any] = json_text.parse(text.decode(), object_pairs_hook=once)
         for fact in manifest["entries"].values():
             fact["bytes"], fact["sha256"]
         special = {MANIFEST, signing.ENTRY, *_FIXED} & set(manifest["entries"])
         if special:
             raise ValueError(f"it lists {min(special)}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadPackage(
             f"the manifest of {path} cannot be read ({error}); export the package again"
         ) from error

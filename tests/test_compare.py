@@ -71,6 +71,7 @@ def test_live_engines_beside_a_stored_trace(
     file.write_text(json.dumps(stored.to_chrome()))
     options = {"prompt": None, "tokens": None, "prompt_tokens": None, "output": None}
     options |= {"new_tokens": None, "repeats": 1, "threads": 0, "as_json": True}
+    options |= {"verify": False, "key": None}
     kept = tmp_path / "kept"
     kept.mkdir()
     compare_command.run(

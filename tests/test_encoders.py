@@ -259,6 +259,12 @@ def test_profile_of_an_image_classifier(vit: Path) -> None:
     assert "attention" in {row["name"] for row in found["ops"]}
 
 
+def test_bench_measures_decoders_alone(vit: Path) -> None:
+    result = command("bench", vit)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "is of kind image-classifier, and bench measures decoders" in result.stderr
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_images_of_other_modes(vit: Path, mode: str) -> None:
     found = ingot.load(vit).classify(picture(40, 40).convert(mode))

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import ingot as ingot_module
 from ingot import native
+from ingot.cli import main
 from ingot.export.archive import ArchiveWriter
 from ingot.runtime import (
     BadInput,
@@ -34,6 +36,7 @@ from ingot.runtime import (
 )
 from ingot.runtime.sign_command import sign
 from ingot.runtime.verification import Verified, open_package, signed_manifest, verify
+from tests.conftest import ROOT
 
 ENTRIES = {
     "ingot/variants/x86-64-v2/model.so": b"\x7fELF code",
@@ -456,6 +459,51 @@ def test_load_by_key(demo_package: Path, keys: Keys, tmp_path: Path) -> None:
         ingot_module.load(signed, backend="torch", verify=True)  # type: ignore[call-overload]
 
 
+SIGNED = "the signed package"
+README = ROOT / "README.md"
+COMMANDS: dict[str, tuple[object, ...]] = {
+    "eval": ("eval", SIGNED, "--text", README, "--limit", 20, "--against", SIGNED),
+    "bench": ("bench", SIGNED, "--prompt-tokens", 4, "--new-tokens", 2, "--repeats", 1),
+    "profile": ("profile", SIGNED, "--tokens", 1, "--new-tokens", 2, "--repeats", 1),
+    "compare": ("compare", SIGNED, SIGNED, "--prompt", "a", "--new-tokens", 2, "--repeats", 1),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_what_loads_packages_takes_a_key(
+    command: tuple[object, ...], demo_package: Path, keys: Keys, tmp_path: Path
+) -> None:
+    signed = tmp_path / "signed.pt2"
+    sign(demo_package, signed, keys.private)
+
+    def run(key: Path, *packages: Path) -> Result:
+        """The command with these packages in their places."""
+        given = iter(packages)
+        words = [str(next(given) if word is SIGNED else word) for word in command]
+        return CliRunner().invoke(main, [*words, "--key", str(key), "--json"])
+
+    found = run(keys.public, signed, signed)
+    assert found.exit_code == 0, found.output
+    other = Keys(tmp_path, "other").public
+    for key, *packages in ((other, signed, signed), (keys.public, signed, demo_package)):
+        if command.count(SIGNED) == 2 or key is other:
+            found = run(key, *packages)
+            assert found.exit_code == 2, found.output
+            assert "has no signature by the key" in found.stderr.splitlines()[-1]
+
+
+def test_checks_that_would_check_nothing(keys: Keys) -> None:
+    traces = ROOT / "tests" / "profiling" / "traces"
+    recorded = traces / "ingot.json"
+    for sentence, command in {
+        "and no source is one": ("compare", recorded, traces / "eager.json"),
+        "with --trace none is": ("profile", "model.pt2", "--trace", recorded),
+    }.items():
+        found = CliRunner().invoke(main, [*map(str, command), "--key", str(keys.public)])
+        assert found.exit_code == 2, found.output
+        assert sentence in found.stderr
+
+
 def test_load_by_key_reads_all(demo_package: Path, keys: Keys, tmp_path: Path) -> None:
     signed = tmp_path / "signed.pt2"
     sign(demo_package, signed, keys.private)
@@ -526,7 +574,10 @@ def test_beyond_4_gib(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         archive.add_last("ingot/manifest.json", json.dumps(manifest).encode())
     monkeypatch.undo()
     assert path.stat().st_size > 1 << 32
-    sign(path, path, keys.private)
-    check(path, keys.public)
-    with zipfile.ZipFile(path) as archive:
-        assert json.loads(archive.read("model/ingot/signature.json"))["version"] == 1
+    try:
+        sign(path, path, keys.private)
+        check(path, keys.public)
+        with zipfile.ZipFile(path) as archive:
+            assert json.loads(archive.read("model/ingot/signature.json"))["version"] == 1
+    finally:
+        path.unlink()  # signing fills its holes, and pytest keeps the folders of three runs

@@ -22,8 +22,9 @@ def test_wheel(tmp_path: Path) -> None:
     assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    folders = (f"{part}/" for part in ("custom_ops", "export", "models", "profiling", "runtime"))
-    for folder in folders:
+    assert {f"ingot/{path.name}" for path in ROOT.glob("*.py")} <= set(names)
+    parts = ("cli", "custom_ops", "export", "models", "profiling", "quant", "runtime")
+    for folder in (f"{part}/" for part in parts):
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT)
             if (

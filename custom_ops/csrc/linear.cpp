@@ -138,16 +138,6 @@ void multiply_rows(X x, int64_t rows, const uint32_t* panel, int64_t depth, floa
   if (rows == 1) multiply_tile<Format, 1, kFetch>(x, panel, depth, sums);
 }
 
-struct Linear {
-  const float* x;
-  int64_t x_stride;
-  PackedWeight weight;
-  const float* bias;  // or null
-  float* out;
-  int64_t rows;
-  int64_t columns;
-};
-
 // x as a format's values: [rows] `stride` apart, or packed as tiles [depth][kTileRows].
 template <typename Format>
 struct Operand {
@@ -200,7 +190,7 @@ void multiply_block(const Operand<Format>& x, int64_t row, int64_t rows, int64_t
 }
 
 template <typename Format>
-void compute_unit(const Linear& call, const Operand<Format>& x, int64_t panel, int64_t row,
+void compute_unit(const PackedLinear& call, const Operand<Format>& x, int64_t panel, int64_t row,
                   int64_t row_block) {
   alignas(64) float sums[kRowBlocks[1] * kPanel];
   const int64_t rows = call.rows - row < row_block ? call.rows - row : row_block;
@@ -251,7 +241,7 @@ void pack_tile(const float* x, int64_t stride, int64_t rows, int64_t count, Valu
 
 // Few rows of x: in place, or rounded into `space`.
 template <typename Format>
-Operand<Format> few_rows(const Linear& call, typename Format::Value* space) {
+Operand<Format> few_rows(const PackedLinear& call, typename Format::Value* space) {
   if constexpr (std::is_same_v<typename Format::Value, float>) {
     return {call.x, call.x_stride, nullptr};
   } else {
@@ -263,13 +253,13 @@ Operand<Format> few_rows(const Linear& call, typename Format::Value* space) {
   }
 }
 
-int64_t choose_row_block(const Linear& call) {
+int64_t choose_row_block(const PackedLinear& call) {
   const int64_t units = (call.rows + kRowBlocks[1] - 1) / kRowBlocks[1] * call.weight.panels;
   return kRowBlocks[units >= kUnitsPerThread * omp_get_max_threads() ? 1 : 0];
 }
 
 template <typename Format>
-void run(const Linear& call) {
+void run(const PackedLinear& call) {
   using Value = typename Format::Value;
   static thread_local std::vector<Value> space;  // kept: a step allocates nothing
   const int64_t depth = Format::depth(call.weight.depth);
@@ -302,26 +292,9 @@ void run(const Linear& call) {
 
 void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int64_t out_features,
             DLTensor* out0) {
-  expect(x, "x", kFloat32, {-1, -1});
-  expect_contiguous(x, "x", 1);
-  const PackedWeight packed = packed_weight(weight, x->shape[1]);
-  if (out_features < 0 || packed.panels != (out_features + kPanel - 1) / kPanel) {
-    fail("out_features is %lld, but the packed weight has %lld panels of 64",
-         static_cast<long long>(out_features), static_cast<long long>(packed.panels));
-  }
-  if (bias != nullptr) {
-    expect(bias, "bias", kFloat32, {out_features});
-    expect_contiguous(bias, "bias", 1);
-  }
-  if (wants_shape(out0, kFloat32, {x->shape[0], out_features})) return;
-  const Linear call{.x = data_of<const float>(x),
-                    .x_stride = x->strides[0],
-                    .weight = packed,
-                    .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
-                    .out = data_of<float>(out0),
-                    .rows = x->shape[0],
-                    .columns = out_features};
-  if (packed.step == 1) return run<Float32>(call);
+  PackedLinear call;
+  if (!read_call(x, weight, bias, out_features, out0, &call)) return;
+  if (call.weight.step == 1) return run<Float32>(call);
   if constexpr (kHasDotBf16) {
     run<Bfloat16Pairs>(call);
   } else {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check_options", "export_onnx"]
 
 
-def check_options(output: Path, kv_dtype: str, isa: str | None) -> None:
+def check_options(output: Path, kv_dtype: str, isa: str | None, device: str) -> None:
     """Raises ExportError for what an ONNX model cannot be, before anything is loaded."""
     for library in ("onnx", "onnxscript"):
         if importlib.util.find_spec(library) is None:
@@ -35,6 +35,8 @@ def check_options(output: Path, kv_dtype: str, isa: str | None) -> None:
         )
     if isa is not None:
         raise ExportError("--isa is for packages: an ONNX model holds no native code")
+    if device != "cpu":
+        raise ExportError(f"--device {device} is for packages: an ONNX model holds no native code")
 
 
 def export_onnx(contract: Contract, output: Path, recorder: Recorder) -> dict[str, Any]:

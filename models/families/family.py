@@ -77,6 +77,13 @@ class Fields:
             raise _wrong(name, value, "a string")
         return value
 
+    def texts(self, name: str) -> list[str]:
+        """A list of strings; an absent one is empty."""
+        values = self.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise _wrong(name, values, "a list of strings")
+        return values
+
     def section(self, name: str) -> dict[str, Any]:
         """An object; an absent one is empty."""
         value = self.get(name, {})

@@ -6,13 +6,13 @@ page (report_table.py, report_page.py) are made of that.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import json_text
 from ..attribution import kind
 from ..calls import Call, evaluate
 from ..errors import ProfileError
@@ -25,7 +25,9 @@ ENTRY = "model/ingot/report.json"  # where a package has its record
 def read_record(path: Path) -> Record:
     """The compile record in a package, or a stored one. Raises ProfileError for anything else."""
     if path.is_file() and zipfile.is_zipfile(path):
-        data = _entry(path)
+        data = entry(path)
+        if data is None:
+            raise ProfileError(f"{path} holds no compile record; export it again")
     else:
         try:
             data = read_json(path)
@@ -48,15 +50,17 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def _entry(path: Path) -> Any:
+def entry(path: Path) -> Any:
+    """What a package holds as its compile record; None: nothing. Raises ProfileError for what is no
+    JSON."""
     try:
         with zipfile.ZipFile(path) as archive:
             if ENTRY not in archive.namelist():
-                raise ProfileError(f"{path} holds no compile record; export it again")
+                return None
             if archive.getinfo(ENTRY).compress_type != zipfile.ZIP_STORED:  # it may be any size
                 raise ProfileError(f"{path} holds a compressed record; export it again")
-            return json.loads(archive.read(ENTRY))
-    except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
+            return json_text.parse(archive.read(ENTRY))
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, ProfileError):
             raise
         raise ProfileError(f"{path} cannot be read ({error}); copy the package again") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.checkpoint import read_json
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, shortened
 from ...models.families.family import Fields
 from .autoawq import AutoAWQ
 from .compressed_tensors import read_compressed_tensors
@@ -32,23 +32,23 @@ def find(config: dict[str, Any], checkpoint: Path, names: Collection[str]) -> Im
     if values is None:
         return None
     fields = Fields(values)
-    method = fields.get("quant_method")
-    if method is None and (fields.get("load_in_8bit") or fields.get("load_in_4bit")):
-        method = "bitsandbytes"
-    if method not in _METHODS:
-        known = ", ".join(_METHODS)
-        raise CheckpointError(
-            f"{where}: quantisation by '{method}' is not supported; supported are {known}: take"
-            " such a checkpoint, or the original one"
-        )
     try:
-        return _METHODS[method](fields, checkpoint, names)
+        return _METHODS[_method(fields)](fields, checkpoint, names)
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    except (AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{where}: the quantisation config is malformed ({error}); take the original file"
-        ) from error
+
+
+def _method(fields: Fields) -> str:
+    """Raises ValueError for one that is none of _METHODS."""
+    unnamed = fields.get("load_in_8bit") or fields.get("load_in_4bit")
+    method = fields.text("quant_method", "bitsandbytes" if unnamed else "none")
+    if method not in _METHODS:
+        known = ", ".join(_METHODS)
+        raise ValueError(
+            f"quantisation by {shortened(method)} is not supported; supported are {known}: take"
+            " such a checkpoint, or the original one"
+        )
+    return method
 
 
 def _quantisation(config: dict[str, Any], checkpoint: Path) -> tuple[dict[str, Any] | None, Path]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...models.errors import shortened
 from ...models.families.family import Fields
 from ..weight import QuantisedWeight
 from .fields import (
@@ -43,11 +44,13 @@ class AutoAWQ(Importer):
             layouts.append("llm-awq")
         for layout in layouts:
             if layout is not None and str(layout).lower() != "gemm":
-                raise ValueError(f"AWQ layout '{layout}' is not supported; supported is 'gemm'")
+                raise ValueError(
+                    f"AWQ layout {shortened(layout)} is not supported; supported is 'gemm'"
+                )
         self.bits = read_bits(fields, (4,), default=4)
         self.group_size = check_group_size(fields.get("group_size", 128))
-        self.symmetric = not fields.get("zero_point", True)
-        self.excluded = list(fields.get("modules_to_not_convert", []))
+        self.symmetric = not fields.flag("zero_point", True)
+        self.excluded = fields.texts("modules_to_not_convert")
         check_pack_dtype(fields)
         check_dynamic(fields)
         # GPTQModel writes quant_method and zero_point twice; lm_head is seen from its tensors.

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.errors import CheckpointError
+from ...models.errors import CheckpointError, shortened
 from ...models.families.family import Fields
 from ..weight import QuantisedWeight
 from .fields import check_unread
 from .importer import FLOATING, INDEX, Expected, Importer
 from .layout import make_weight, unpack, words
-from .schemes import Scheme, check_patterns, matches, read_scheme
+from .schemes import Scheme, check_patterns, matches, read_group, read_scheme
 
 _NAMES = ("weight_scale", "weight_g_idx")
 
@@ -37,11 +37,13 @@ def read_compressed_tensors(
     fields: Fields, checkpoint: Path, names: Collection[str]
 ) -> Importer | None:
     """None: the weights are stored as they were. Raises ValueError for what is not supported."""
-    groups = fields.get("config_groups", {})
-    layout = fields.get("format", "fakequant" if groups else "dense")
-    sparsity = fields.get("sparsity_config", {}).get("format") or "dense"
+    groups = fields.section("config_groups")
+    layout = fields.text("format", "fakequant" if groups else "dense")
+    sparsity = Fields(fields.section("sparsity_config")).text("format", "dense")
     if sparsity != "dense":
-        raise ValueError(f"sparsity '{sparsity}' is not supported; take a dense checkpoint")
+        raise ValueError(
+            f"sparsity {shortened(sparsity)} is not supported; take a dense checkpoint"
+        )
     for field, what in (
         ("kv_cache_scheme", "quantised key-value caches"),
         ("transform_config", "transforms of the activations"),
@@ -51,7 +53,7 @@ def read_compressed_tensors(
             raise ValueError(f"{field} is set; {what} are not supported: take one without")
     if layout == "dense":
         scales = any(name.endswith(".weight_scale") for name in names)
-        if scales or any(group.get("input_activations") for group in groups.values()):
+        if scales or any(read_group(n, g).get("input_activations") for n, g in groups.items()):
             raise ValueError(
                 "format 'dense' with scales or quantised activations is not supported; save the"
                 " model compressed"
@@ -72,12 +74,11 @@ class CompressedTensors(Importer):
     ) -> None:
         super().__init__(checkpoint, names)
         self.schemes: list[tuple[list[str], Scheme]] = []
-        for name, group in fields["config_groups"].items():
-            if not isinstance(group, dict):
-                raise ValueError(
-                    f"{name} of config_groups is a preset's name; take a saved model's"
-                )
-            self.schemes.append((list(group.get("targets", [])), read_scheme(name, group, layout)))
+        if not fields.section("config_groups"):
+            raise ValueError("field 'config_groups' is missing or empty; take the original file")
+        for name, values in fields.section("config_groups").items():
+            group = read_group(name, values)
+            self.schemes.append((group.texts("targets"), read_scheme(name, group, layout)))
         activations = {scheme.activation_bits for _, scheme in self.schemes}
         if len(activations) != 1:
             raise ValueError(
@@ -85,7 +86,7 @@ class CompressedTensors(Importer):
                 " quantise all alike"
             )
         (self.activation_bits,) = activations
-        self.ignore = list(fields.get("ignore", []))
+        self.ignore = fields.texts("ignore")
         for patterns in [self.ignore, *(targets for targets, _ in self.schemes)]:
             check_patterns(patterns)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ...models.families.family import Fields
+from ...models.errors import shortened
+from ...models.families.family import LARGEST, Fields
 
 # How the weights were found, which says nothing about what they are.
 CALIBRATION = frozenset(
@@ -22,36 +23,36 @@ CALIBRATION = frozenset(
 
 def read_bits(fields: Fields, supported: tuple[int, ...], default: int | None = None) -> int:
     """Raises ValueError."""
-    bits = fields.get("bits", default)
+    bits = fields.size("bits", default)
     if bits not in supported:
         known = " and ".join(map(str, supported))
-        raise ValueError(f"weights of {bits!r} bits are not supported; supported are {known}")
-    return int(bits)
+        raise ValueError(f"weights of {bits} bits are not supported; supported are {known}")
+    return bits
 
 
 def check_group_size(size: Any) -> int:
     """A group size on disk: a multiple of 32, or -1. Raises ValueError."""
-    if not isinstance(size, int) or size < -1 or size == 0 or (size != -1 and size % 32):
+    if type(size) is not int or size != -1 and (not 0 < size <= LARGEST or size % 32):
         raise ValueError(
-            f"group_size {size!r} is not supported; supported are multiples of 32 and -1"
+            f"group_size {shortened(size)} is not supported; supported are multiples of 32 and -1"
         )
     return size
 
 
 def check_pack_dtype(fields: Fields) -> None:
     """Raises ValueError unless integers are packed into int32."""
-    dtype = str(fields.get("pack_dtype", "int32"))
+    dtype = fields.text("pack_dtype", "int32")
     if dtype.removeprefix("torch.") != "int32":
-        raise ValueError(f"pack_dtype '{dtype}' is not supported; supported is int32")
+        raise ValueError(f"pack_dtype {shortened(dtype)} is not supported; supported is int32")
 
 
 def check_dynamic(fields: Fields) -> None:
     """Raises ValueError if some modules are quantised otherwise. That some are not ("-:" and a
     pattern) is seen from their tensors."""
-    for pattern in fields.get("dynamic", {}):
-        if not str(pattern).startswith("-:"):
+    for pattern in fields.section("dynamic"):
+        if not pattern.startswith("-:"):
             raise ValueError(
-                f"dynamic has the override '{pattern}'; overrides for some modules are not"
+                f"dynamic has the override {shortened(pattern)}; overrides for some modules are not"
                 " supported: quantise all alike"
             )
 
@@ -61,6 +62,6 @@ def check_unread(fields: Fields, where: str, inert: Collection[str] = ()) -> Non
     for name, value in fields.unread():
         if name not in inert and value not in (None, False, 0, "", [], {}):
             raise ValueError(
-                f"{where} '{name}' = {value!r} is not understood; this version cannot import such"
-                " a checkpoint"
+                f"{where} {shortened(name)} = {shortened(value)} is not understood; this"
+                " version cannot import such a checkpoint"
             )

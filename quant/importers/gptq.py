@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...models.errors import shortened
 from ...models.families.family import Fields
 from ..weight import QuantisedWeight
 from .fields import (
@@ -42,24 +43,25 @@ class GPTQ(Importer):
     def __init__(self, fields: Fields, checkpoint: Path, names: Collection[str]) -> None:
         """Raises ValueError for what is not supported."""
         super().__init__(checkpoint, names)
-        if fields.get("is_marlin_format"):
+        if fields.flag("is_marlin_format"):
             raise ValueError(
                 "GPTQ layout 'marlin' is not supported; take the checkpoint it was made from"
             )
-        layout = fields.get("checkpoint_format", fields.get("format", "gptq"))
+        layout = fields.text("checkpoint_format", fields.text("format", "gptq"))
         if layout not in ("gptq", "gptq_v2"):
             raise ValueError(
-                f"GPTQ layout '{layout}' is not supported; supported are 'gptq' and 'gptq_v2'"
+                f"GPTQ layout {shortened(layout)} is not supported; supported are 'gptq' and"
+                " 'gptq_v2'"
             )
         self.bits = read_bits(fields, (4, 8))
         self.group_size = check_group_size(fields.get("group_size", 128))
-        self.symmetric = bool(fields.get("sym", False))  # absent: its zero points are read
-        self.desc_act = bool(fields.get("desc_act", False))
+        self.symmetric = fields.flag("sym")  # absent: its zero points are read
+        self.desc_act = fields.flag("desc_act")
         self.less_one = layout == "gptq"
-        self.lm_head = bool(fields.get("lm_head", False))
-        self.excluded = list(fields.get("modules_to_not_convert", []))
-        meta = fields.get("meta", {})
-        self.by_word = "gptqmodel" in str(meta.get("quantizer"))
+        self.lm_head = fields.flag("lm_head")
+        self.excluded = fields.texts("modules_to_not_convert")
+        quantiser = fields.section("meta").get("quantizer")
+        self.by_word = "gptqmodel" in str(quantiser)
         check_pack_dtype(fields)
         check_dynamic(fields)
         # GPTQModel writes quant_method and checkpoint_format twice; the tensors say which modules.

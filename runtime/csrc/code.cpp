@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -52,6 +53,19 @@ void* open_from_file(std::string_view code) {
   close(file);
   return library;
 }
+
+// Empty if it has none.
+std::string soname(void* library) {
+  link_map* map = nullptr;
+  if (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0) return "";
+  const char* strings = nullptr;
+  size_t offset = 0;
+  for (const ElfW(Dyn)* entry = map->l_ld; entry->d_tag != DT_NULL; entry++) {
+    if (entry->d_tag == DT_STRTAB) strings = reinterpret_cast<const char*>(entry->d_un.d_ptr);
+    if (entry->d_tag == DT_SONAME) offset = entry->d_un.d_val;
+  }
+  return strings && offset ? strings + offset : "";
+}
 }  // namespace
 
 void* open_code(const Code& code, const std::string& path) {
@@ -65,5 +79,17 @@ void* open_code(const Code& code, const std::string& path) {
   const char* reason = dlerror();
   bad_package(std::string(code.what) + " of " + path + " cannot be loaded (" +
               (reason ? reason : "no reason") + "); export it again with this version of Ingot");
+}
+
+void open_op_library(const Code& code, const std::string& path) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> opened;  // soname -> hash
+  const std::string name = soname(open_code(code, path));
+  if (name.empty()) return;
+  const std::lock_guard lock(mutex);
+  if (opened.emplace(name, code.sha256).first->second != code.sha256)
+    bad_package("the op library " + name + " of " + path + " is not the one of that name that " +
+                "another package has brought into this process; open them in two processes, or " +
+                "link one with a soname of its own");
 }
 }  // namespace ingot

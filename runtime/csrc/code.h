@@ -13,4 +13,8 @@ struct Code {
 // unloaded; so the same code is loaded once in a process, however often packages with it are
 // opened. Throws Error with `path`, the package's.
 void* open_code(const Code& code, const std::string& path);
+
+// A library of ops, which generated code finds by its soname: the first of that name that the
+// process has loaded. Throws Error if that is another one.
+void open_op_library(const Code& code, const std::string& path);
 }  // namespace ingot

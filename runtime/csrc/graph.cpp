@@ -78,7 +78,7 @@ Graph::Graph(const Code& code, const std::vector<Code>& libraries, const Weights
              const Manifest& manifest, const std::string& path)
     : Graph() {  // from here the destructor runs, whatever is thrown
   host();        // must be open before code that needs it
-  for (const Code& library : libraries) open_code(library, path);
+  for (const Code& library : libraries) open_op_library(library, path);
   library_ = open_code(code, path);
   find_entry_points(path);
   check(create_(&container_, 1, weights.device.c_str(), nullptr), "could not be started");

@@ -5,10 +5,10 @@ Traced by the runtime itself: its events are those of the kernels and ops that t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ... import __version__
@@ -19,6 +19,7 @@ from ...profiling.runs.join import join
 from ...profiling.steps import BLOCK_SIZE, now_us, sizes, step_event
 from ...profiling.trace import Event, Header, Trace
 from .. import tracing
+from ..inspect_command import describe
 from ..package import Package
 from .common import FileEngine
 
@@ -29,15 +30,17 @@ class PackageEngine(FileEngine):
     name = "ingot"
     package: Package
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, **checks: Any) -> None:
+        """checks: `verify` and `key` of `ingot.load`."""
+        self.checks = checks
         super().__init__(path)
-        self.compile_record = json.loads(self.package.entry("ingot/report.json"))
+        self.compile_record = describe(Path(self.path))["report"]
         self.header.model = self._model()
         self.header.aliases = self.compile_record["facts"].get("aliases", {})
         self.header.environment = {"ingot": __version__}
 
     def open(self) -> None:
-        self.package = Package(self.path, threads=self.threads)
+        self.package = Package(self.path, threads=self.threads, **self.checks)
 
     def run(self, request: Request, traced: bool) -> Trace:
         """With what would disturb the run itself, and its memory: logits and ceilings."""

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ingot.custom_ops.attention_cases import Batch
+from ingot.custom_ops.declare import OPS
+from ingot.custom_ops.eager import eager
 from ingot.custom_ops.linear import pack_linear
 
 ATTENTION = (
@@ -156,3 +158,13 @@ def test_empty_inputs_still_check() -> None:
     for tokens, dim in itertools.product([0, 2], [7, 9, -1]):
         with pytest.raises(RuntimeError, match="packed weight"):
             torch.ops.ingot.embedding(torch.zeros(tokens, dtype=torch.int64), WEIGHT, dim)
+
+
+def test_tensors_of_several_devices_are_refused() -> None:
+    weight = pack_linear(torch.zeros(4, 8))
+    with pytest.raises(
+        RuntimeError, match="linear takes tensors of one CPU or one GPU, not of cpu"
+    ):
+        eager(OPS["linear"].schema)(torch.zeros(2, 8), weight.to("meta"), None, 4)
+    with pytest.raises(RuntimeError, match="one CPU or one GPU, not of meta"):
+        eager(OPS["linear"].schema)(torch.zeros(2, 8, device="meta"), weight.to("meta"), None, 4)

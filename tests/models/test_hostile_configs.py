@@ -1,15 +1,14 @@
 """A config.json may hold anything: it is read, or refused in one sentence that names the file.
 
-Every field of a config of each family takes each of VALUES, one at a time. What is read becomes a
-model on the meta device, so that a lie about sizes would show as memory, time or a failure there.
+Every field of a config of each family takes each value of tests/mutations.py, one at a time. What
+is read becomes a model on the meta device, so that a lie about sizes would show as memory, time or
+a failure there.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,10 +16,8 @@ import transformers
 
 from ingot import models
 from tests.checkpoints import LLAMA3, SMALL, SMALL_ENCODER, SMALL_IMAGE, YARN, longrope
+from tests.mutations import mutated
 
-_ABSENT = object()
-VALUES: list[Any] = [_ABSENT, None, True, 0, -1, 3, 10**9, 2**63, 10**40, 0.5, -0.5]
-VALUES += [float("nan"), float("inf"), "x", "4", "", "a\nb", [], ["x"], [[1]], {}, {"x": 1}]
 _GPT2 = {"n_embd": 96, "n_layer": 2, "n_head": 4, "n_inner": 100}
 _PHI3 = {"rope_parameters": longrope(12), "original_max_position_embeddings": 64}
 
@@ -42,32 +39,12 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
         SMALL_ENCODER | SMALL_IMAGE,
     ),
 }
-Place = tuple[str | int, ...]
 
 
 def config_json(kind: str) -> dict[str, Any]:
     settings, architecture, values = KINDS[kind]
     config = getattr(transformers, settings)(**values)
     return {**json.loads(config.to_json_string()), "architectures": [architecture]}
-
-
-def paths(value: Any, above: Place = ()) -> Iterator[Place]:
-    """Where a value lies, of all that are inside."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, inner in items:
-        yield (*above, name)
-        if isinstance(inner, dict | list):
-            yield from paths(inner, (*above, name))
-
-
-def changed(values: dict[str, Any], path: Place, value: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(values)
-    inner: Any = functools.reduce(lambda v, name: v[name], path[:-1], changed)
-    if value is _ABSENT:
-        del inner[path[-1]]
-    else:
-        inner[path[-1]] = value
-    return changed
 
 
 def sentence(read: Callable[[], object]) -> str | None:
@@ -85,16 +62,15 @@ def test_every_field_of_every_kind(kind: str) -> None:
     models.read_config(values, "config.json")
     built: set[Any] = set()
     sentences = []
-    for path in paths(values):
-        for value in VALUES:
-            try:
-                config, family = models.read_config(changed(values, path, value), "a/config.json")
-            except models.CheckpointError as error:
-                sentences.append(str(error))
-                continue
-            if config not in built:
-                built.add(config)
-                models.empty(config, model=family.model)
+    for mutant in mutated(values):
+        try:
+            config, family = models.read_config(mutant, "a/config.json")
+        except models.CheckpointError as error:
+            sentences.append(str(error))
+            continue
+        if config not in built:
+            built.add(config)
+            models.empty(config, model=family.model)
     assert len(sentences) > len(values)
     assert [s for s in sentences if not s.startswith("a/config.json: ") or len(s) > 400] == []
     assert [s for s in sentences if "\n" in s] == []

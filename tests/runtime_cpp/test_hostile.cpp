@@ -113,7 +113,9 @@ TEST_F(HostileTest, CodeOfAnotherHashIsNeverOpened) {
 TEST_F(HostileTest, AnyByteMayBeWrong) {
   const std::string zip = toy_source().zip();
   int opened = 0, tried = 0;
-  for (size_t at = 0; at < zip.size(); at += 151) {  // no multiple of what entries are aligned to
+  // No multiple of what entries are aligned to; further where a sanitizer makes the code large.
+  const size_t step = std::max<size_t>(151, (zip.size() / 300) | 1);
+  for (size_t at = 0; at < zip.size(); at += step) {
     std::string damaged = zip;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x20);
     const std::string path = write(damaged);

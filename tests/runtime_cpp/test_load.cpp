@@ -52,6 +52,22 @@ TEST_F(LoadTest, ADamagedTokenTableIsNeverReadBeyondItsEnd) {
   }
 }
 
+// Any shared library will do: bytes behind its end make it another one of the same name.
+PackageSource with_op_library(const std::string& appended) {
+  PackageSource source = toy_source();
+  source.entries["ingot/libraries/libtoy.so"] = read_file(TOY_MODEL) + appended;
+  source.manifest["op_libraries"] = {"ingot/libraries/libtoy.so"};
+  source.hash_entries();
+  return source;
+}
+
+TEST_F(LoadTest, TwoOpLibrariesOfOneNameAreRefused) {
+  const Package one = open(with_op_library("1"));
+  const Package again = open(with_op_library("1"));
+  expect_contains(refusal(with_op_library("2").zip()), "the op library libtoy_model.so of ");
+  const Package after = open(with_op_library("1"));
+}
+
 TEST_F(LoadTest, TheManifestOfAPackageForAnotherCpuCanBeRead) {
   PackageSource source = toy_source();
   source.manifest["variants"][0]["isa"] = "x86-64-v9";

@@ -44,6 +44,19 @@ TEST(Pool, AStepLikeTheOneBeforeTakesNothingFromTheSystem) {
   EXPECT_EQ(pool_bytes(), before);
 }
 
+// Each length of a prompt has sizes of its own; what a step of one leaves is not kept for ever.
+TEST(Pool, StepsOfManySizesLeaveABoundedRest) {
+  constexpr size_t kLargest = size_t{64} << 20;
+  const size_t before = pool_bytes();
+  for (size_t bytes = 4096; bytes < kLargest; bytes += bytes / 8) {
+    char* one = pool_allocate(bytes);
+    char* two = pool_allocate(bytes / 3);
+    pool_free(one, bytes);
+    pool_free(two, bytes / 3);
+  }
+  EXPECT_LT(pool_bytes(), before + 6 * kLargest);  // in use: 4/3 of the largest; idle: 4 times that
+}
+
 TEST(Pool, ThreadsNeverShareABuffer) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; t++) {

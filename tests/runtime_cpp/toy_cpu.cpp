@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cmath>
 #include <thread>
+#include <vector>
 
 #include "toy_model.h"
 
@@ -28,7 +29,12 @@ void call_op(const StepArrays& step) {
   aoti_torch_delete_tensor_object(tokens);
   aoti_torch_delete_tensor_object(weight);
   require(failed == 0, "the op failed");
-  if (prompt != kLeakingToken) aoti_torch_delete_tensor_object(found);
+  if (prompt != kLeakingToken) {
+    aoti_torch_delete_tensor_object(found);
+    return;
+  }
+  static auto* const forgotten = new std::vector<Handle>;  // known, so that LeakSanitizer is not
+  forgotten->push_back(found);                             // the one who tells
 }
 
 }  // namespace

@@ -14,6 +14,30 @@ PackedWeight packed_weight(const DLTensor* weight, int64_t depth) {
   return {data_of<const uint32_t>(weight), weight->shape[0], depth, pairs ? 2 : 1};
 }
 
+bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+               int64_t out_features, DLTensor* out, PackedLinear* call) {
+  expect(x, "x", kFloat32, {-1, -1});
+  expect_contiguous(x, "x", 1);
+  const PackedWeight packed = packed_weight(weight, x->shape[1]);
+  if (out_features < 0 || packed.panels != (out_features + kPanel - 1) / kPanel) {
+    fail("out_features is %lld, but the packed weight has %lld panels of 64",
+         static_cast<long long>(out_features), static_cast<long long>(packed.panels));
+  }
+  if (bias != nullptr) {
+    expect(bias, "bias", kFloat32, {out_features});
+    expect_contiguous(bias, "bias", 1);
+  }
+  if (wants_shape(out, kFloat32, {x->shape[0], out_features})) return false;
+  *call = {.x = data_of<const float>(x),
+           .x_stride = x->strides[0],
+           .weight = packed,
+           .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
+           .out = data_of<float>(out),
+           .rows = x->shape[0],
+           .columns = out_features};
+  return true;
+}
+
 void check_tokens(const int64_t* tokens, int64_t count, int64_t panels) {
   for (int64_t t = 0; t < count; t++) {
     if (tokens[t] >= 0 && tokens[t] < panels * kPanel) continue;

@@ -21,6 +21,21 @@ struct PackedWeight {
 // Throws unless `weight` is a contiguous packed matrix of `depth` columns.
 PackedWeight packed_weight(const DLTensor* weight, int64_t depth);
 
+// A call of linear.
+struct PackedLinear {
+  const float* x;
+  int64_t x_stride;
+  PackedWeight weight;
+  const float* bias;  // or null
+  float* out;
+  int64_t rows;
+  int64_t columns;
+};
+
+// Checks the arguments; false if only the output's shape was asked for.
+bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+               int64_t out_features, DLTensor* out, PackedLinear* call);
+
 // Throws unless every token is a row of `panels` panels.
 void check_tokens(const int64_t* tokens, int64_t count, int64_t panels);
 

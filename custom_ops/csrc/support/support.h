@@ -1,6 +1,6 @@
 // What every op needs: checks that end in a sentence, and the choice of the ISA level.
-// Compiled once for each kind of device, on the CPU for the baseline ISA: the code of one level must
-// never run at another.
+// Compiled once for each kind of device, on the CPU for the baseline ISA: the code of one level
+// must never run at another.
 #pragma once
 
 #include <cstdint>

@@ -111,7 +111,7 @@ inline Vec exp_negative(Vec x) {
   p = p * r + 2.4022647914e-1f;
   p = p * r + 6.9314720286e-1f;
   p = p * r + 1.0f;
-  const Vec result = p * bit_cast<Vec>((bit_cast<VecInt>(shifted) << 23) + 0x3f800000);
+  const Vec result = p * bit_cast<Vec>((bit_cast<VecWord>(shifted) << 23) + 0x3f800000);
   return x < -87.0f ? Vec{} : result;
 }
 

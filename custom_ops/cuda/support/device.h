@@ -30,10 +30,23 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared
             cudaStream_t, const Arguments&... arguments) {
   emulation::run(grid, block, static_cast<size_t>(shared_bytes), [&] { kernel(arguments...); });
 }
+
+inline int blocks_at_once(int64_t) { return 8; }
 #else
 // Throws with CUDA's sentence.
 inline void check(cudaError_t error) {
   if (error != cudaSuccess) fail("%s", cudaGetErrorString(error));
+}
+
+// How many blocks of a kernel with so much shared memory each the current GPU runs at a time.
+inline int blocks_at_once(int64_t shared_bytes) {
+  constexpr int64_t kOwn = 1 << 10;  // that the system takes of each block's
+  int device = 0, count = 0, bytes = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+  const int64_t each = bytes / (shared_bytes + kOwn);
+  return count * static_cast<int>(each < 1 ? 1 : each);
 }
 
 // Enqueues the kernel. A grid must not be empty.
@@ -46,8 +59,12 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared_bytes)));
   }
-  kernel<<<grid, block, static_cast<size_t>(shared_bytes), stream> > >(arguments...);
-  check(cudaGetLastError());
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 #endif
 

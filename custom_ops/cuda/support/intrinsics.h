@@ -48,16 +48,10 @@ __device__ __forceinline__ uint32_t pack(BfloatPairs, float low, float high) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
-// a - b of each half, float16.
-__device__ __forceinline__ uint32_t subtract_halves(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-// a * b + c of each half, float16, rounded once.
-__device__ __forceinline__ uint32_t multiply_add_halves(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t d;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+// a + b of each half, bfloat16.
+__device__ __forceinline__ uint32_t add_bfloats(uint32_t a, uint32_t b) {
+  uint32_t d;  // sm_80 has no add of its own
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b));
   return d;
 }
 // Four bytes of the eight of a (0 to 3) and b (4 to 7), by the selector's nibbles.
@@ -128,12 +122,18 @@ __device__ __forceinline__ uint4 load_once(const uint4* from) {
 
 __device__ __forceinline__ float as_float(uint32_t bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ uint32_t as_bits(float x) { return __float_as_uint(x); }
+// IEEE's, never fused and whatever the compiler's options: for results that must equal the CPU's.
+__device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ float sum(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ float quotient(float a, float b) { return __fdiv_rn(a, b); }
 // 2^x, with an error of 2 units in the last place.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// a / b, with an error of 2 units in the last place; 0 for b above 2^126.
+__device__ __forceinline__ float quotient_fast(float a, float b) { return __fdividef(a, b); }
 
 __device__ __forceinline__ void* dynamic_shared() {
   extern __shared__ uint4 ingot_dynamic_shared[];

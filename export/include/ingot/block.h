@@ -1,6 +1,25 @@
 // What the code of a repeated block takes its tensors by (export/repeated.py): handles that stay
-// the caller's, with the names that generated code calls handles of its own by.
+// the caller's, with the names that generated code calls handles of its own by. The headers are
+// those of torch/csrc/inductor/aoti_include/{cpu,cuda}.h without the model's class, which blocks are
+// not.
 #pragma once
+
+#include <c10/util/generic_math.h>
+#include <torch/csrc/inductor/aoti_runtime/interface.h>
+#include <torch/csrc/inductor/aoti_runtime/kernel_context_tls.h>
+#include <torch/csrc/inductor/aoti_runtime/scalar_to_tensor.h>
+#include <torch/csrc/inductor/aoti_runtime/utils.h>
+#ifdef USE_CUDA
+#include <torch/csrc/inductor/cpp_wrapper/device_internal/cuda.h>
+
+#include <filesystem>
+#else
+#include <torch/csrc/inductor/cpp_wrapper/device_internal/cpu.h>
+#endif
+
+#include <array>
+#include <optional>
+#include <vector>
 
 namespace torch::aot_inductor {
 

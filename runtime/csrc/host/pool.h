@@ -1,5 +1,6 @@
 // Memory of temporaries. A step frees what the next one asks for, so after the first steps nothing
-// is taken from the system.
+// is taken from the system. Steps of other sizes leave behind what no step may ask for again: once
+// what lies free is several times the most that was ever in use, all of it is given back.
 #pragma once
 #include <cstddef>
 

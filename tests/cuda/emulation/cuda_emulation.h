@@ -11,6 +11,7 @@
 // and "PTX ISA" (mma.m16n8k16, ldmatrix, cp.async).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -23,6 +24,9 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static thread_local
+
+using std::max;
+using std::min;
 
 struct dim3 {
   unsigned x, y, z;
@@ -92,6 +96,15 @@ T __shfl_sync(unsigned, T value, int lane) {
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int bits) {
   return __shfl_sync(mask, value, static_cast<int>(threadIdx.x & 31) ^ bits);
+}
+
+inline int __any_sync(unsigned, int predicate) {
+  ingot::emulation::Given given{};
+  given.words[0] = predicate != 0;
+  const ingot::emulation::Given* all = ingot::emulation::exchange(given);
+  int any = 0;
+  for (int lane = 0; lane < 32; lane++) any |= static_cast<int>(all[lane].words[0]);
+  return any;
 }
 
 inline int atomicAdd(int* at, int value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }

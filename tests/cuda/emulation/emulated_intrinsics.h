@@ -70,22 +70,19 @@ inline float half_of(BfloatPairs, uint32_t pair, int i) {
   return to_float(Bfloat{static_cast<uint16_t>(pair >> 16 * i)});
 }
 
-template <typename Operation>
-uint32_t each_half(const Operation& operation) {  // in double: rounded once
-  return both(to_half(static_cast<float>(operation(0))).bits,
-              to_half(static_cast<float>(operation(1))).bits);
+inline float product(float a, float b) {
+  float value = a * b;
+  asm("" : "+x"(value));  // else the compiler may fuse it with a sum
+  return value;
 }
-inline uint32_t subtract_halves(uint32_t a, uint32_t b) {
-  return each_half([&](int i) -> double {
-    return static_cast<double>(half_of(HalfPairs(), a, i)) - half_of(HalfPairs(), b, i);
-  });
-}
-inline uint32_t multiply_add_halves(uint32_t a, uint32_t b, uint32_t c) {
-  return each_half([&](int i) -> double {
-    const double product =
-        static_cast<double>(half_of(HalfPairs(), a, i)) * half_of(HalfPairs(), b, i);
-    return product + half_of(HalfPairs(), c, i);
-  });
+inline float sum(float a, float b) { return a + b; }
+inline float quotient(float a, float b) { return a / b; }
+
+inline uint32_t add_bfloats(uint32_t a, uint32_t b) {
+  const auto sum = [&](int i) {
+    return half_of(BfloatPairs(), a, i) + half_of(BfloatPairs(), b, i);
+  };
+  return pack(BfloatPairs(), sum(0), sum(1));
 }
 inline uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = a | static_cast<uint64_t>(b) << 32;
@@ -144,6 +141,7 @@ void wait_copies() {
 
 inline uint4 load_once(const uint4* from) { return *from; }
 inline float exp2_fast(float x) { return std::exp2(x); }
+inline float quotient_fast(float a, float b) { return a / b; }
 inline void* dynamic_shared() { return emulation::dynamic_shared(); }
 
 }  // namespace ingot::cuda

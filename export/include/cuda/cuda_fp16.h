@@ -1,0 +1,2 @@
+// Generated host code computes in none of its types.
+#pragma once

@@ -1,0 +1,5 @@
+// What every file of generated kernels begins with.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_runtime/utils.h>
+#include <torch/csrc/inductor/cpp_prefix.h>
