@@ -102,6 +102,17 @@ class Plan:
         inside = f"{path}."
         self._fill([o for o in self.model.owners() if o[0].startswith(inside)], phase, held)
 
+    def stand_in(self, elements: int) -> Any:
+        """The model with its tensors of up to so many elements; the larger ones have no content,
+        and take no memory until they are written to. Raises CheckpointError."""
+        owners = self.model.owners()
+        large = {o for o in owners if getattr(o[2], o[1]).numel() > elements}
+        for _, name, owner in large:
+            setattr(owner, name, filled(torch.empty_like(getattr(owner, name), device="cpu")))
+        self._fill([owner for owner in owners if owner not in large], no_phase, held)
+        self.model.tie()
+        return self.model
+
     def _pieces(self, owners: Sequence[Owner]) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
         """Of each tensor, the checkpoint's that make it up, with their shapes."""
         return {
