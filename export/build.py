@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from ..profiling.record import Recorder
-from . import cache, torch_versions
+from . import cache, symbols, torch_versions
 from .errors import ExportError
 from .toolchain import compiler_version
 
@@ -82,6 +82,7 @@ class CppBuild:
         self._headers = {
             header: self._precompile(header, small) for header, small in _HEADERS.items()
         }
+        self._pool.submit(symbols.offered)  # packaging will ask
 
     def __enter__(self) -> CppBuild:
         return self

@@ -108,7 +108,8 @@ class Plan:
         owners = self.model.owners()
         large = {o for o in owners if getattr(o[2], o[1]).numel() > elements}
         for _, name, owner in large:
-            setattr(owner, name, filled(torch.empty_like(getattr(owner, name), device="cpu")))
+            tensor = getattr(owner, name)
+            setattr(owner, name, filled(torch.empty(tensor.shape, dtype=tensor.dtype)))
         self._fill([owner for owner in owners if owner not in large], no_phase, held)
         self.model.tie()
         return self.model
