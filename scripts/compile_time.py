@@ -6,9 +6,10 @@
 Each export is a process of its own on a machine that has exported, but not this model: what is
 made once a machine is in the cache, the model's code is not. Checkpoints of bfloat16 weights, and
 packages, lie in a temporary folder, which needs room for twice the weights. `weights` is what was
-waited for: they are read and written beside the graph, except where they are quantised. `anonymous`
-is the most memory of the process and its compilers at once that lies in no file, sampled every 20 ms;
-what is mapped from a file the kernel takes back when memory is short. Times want an idle machine.
+waited for: they are read and written beside the graph, except where they are quantised.
+`anonymous` is the most memory of the process and its compilers at once that lies in no file,
+sampled every 20 ms; what is mapped from a file the kernel takes back when memory is short. Times
+want an idle machine.
 """
 
 from __future__ import annotations
