@@ -208,7 +208,9 @@ def fill_random(model: Model, seed: int = 0) -> Any:
             pieces = [torch.ones(shape) for shape in shapes]
         else:
             pieces = [torch.randn(shape, generator=generator) * 0.02 for shape in shapes]
-        pieces = [piece.to(owner.piece_dtype(name)) for piece in pieces]
+        dtype = owner.piece_dtype(name)
+        if isinstance(dtype, torch.dtype):
+            pieces = [piece.to(dtype) for piece in pieces]
         setattr(owner, name, filled(owner.fill(name, pieces)))
     model.tie()
     return model
