@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from .. import models
     from ..models import Model
     from ..quant import Recipe
+    from .archive import ArchiveWriter
     from .cache import Compiled
     from .contracts import Contract
+    from .loading import Loading
     from .targets import Target
+    from .weights import WeightStore
 
 __all__ = ["ExportError", "export_checkpoint", "export_model", "export_module"]
 
@@ -98,6 +101,8 @@ def export_checkpoint(
         from .. import models
         from .. import quant as quantise
         from . import contracts
+        from .cache import INLINED
+        from .loading import Loading
         from .spill import Spill
     with recorder.phase("load checkpoint"):
         if quant is None and group_size is not None:
@@ -109,26 +114,47 @@ def export_checkpoint(
         plan = make_plan()
         texts = None if calib is None else quantise.Calibration(calib, calib_samples, calib_length)
         measured = None if report is None else _report_tokens(plan, recipe, report, calib_length)
-        with Spill(output.resolve().parent) as spill:
-            model = quantise.load(
-                plan,
-                recipe,
-                texts,
-                activation_bits=activation_bits,
-                progress=progress,
-                phase=recorder.phase,
-                keep=spill.keep,
-            )
+
+    def measure(model: Model) -> None:
+        if measured is not None:
+            with recorder.phase("measure quality"):
+                recorder.note("quality", _quality(make_plan(), model, measured))
+
+    def load(
+        keep: models.Keep, plan: models.Plan = plan, phase: models.Phase = recorder.phase
+    ) -> Model:
+        return quantise.load(
+            plan,
+            recipe,
+            texts,
+            activation_bits=activation_bits,
+            progress=progress,
+            phase=phase,
+            keep=keep,
+        )
+
+    def contract_of(model: Model) -> Contract:
         recorder.note("quantisation", quantise.report(model))
         recorder.note("aliases", model.aliases(plan.on_disk))
-    if measured is not None:
-        with recorder.phase("measure quality"):
-            recorder.note("quality", _quality(make_plan(), model, measured))
-    with recorder.phase("read tokenizer"):
-        contract = contracts.of_checkpoint(model, checkpoint)
+        with recorder.phase("read tokenizer"):
+            return contracts.of_checkpoint(model, checkpoint)
+
     if format == "onnx":
-        return export_onnx(contract, output, recorder)
-    return _export(contract, targets, output, recorder)
+        with Spill(output.resolve().parent) as spill, recorder.phase("load checkpoint"):
+            model = load(spill.keep)
+        measure(model)
+        return export_onnx(contract_of(model), output, recorder)
+    with _begun(output) as (archive, store):
+        if quantise.is_float(plan, recipe, activation_bits):
+            beside = partial(load, plan=make_plan(), phase=models.no_phase)
+            with Loading(beside, store.keep, recorder) as loading:
+                with recorder.phase("load checkpoint"):
+                    model = plan.stand_in(INLINED)
+                return _export(contract_of(model), targets, archive, store, recorder, loading)
+        with recorder.phase("load checkpoint"):
+            model = load(store.keep)
+        measure(model)
+        return _export(contract_of(model), targets, archive, store, recorder)
 
 
 def _report_tokens(
@@ -186,7 +212,8 @@ def export_model(
         contract = contracts.of_checkpoint(model, Path(empty))
     contract.card["name"] = name
     recorder.note("aliases", model.aliases())
-    return _export(contract, targets, output, recorder)
+    with _begun(output) as (archive, store):
+        return _export(contract, targets, archive, store, recorder)
 
 
 @_no_collection()
@@ -229,7 +256,8 @@ def export_module(
         library = None if op_library is None else read_library(op_library)
         name = name or type(module).__name__
         contract = contract_of(module, args, dynamic_shapes, name, library)
-    return _export(contract, targets, output, recorder)
+    with _begun(output) as (archive, store):
+        return _export(contract, targets, archive, store, recorder)
 
 
 def _check(output: Path) -> None:
@@ -246,14 +274,30 @@ def _check(output: Path) -> None:
         raise ExportError(f"folder {folder} cannot be written to; choose another")
 
 
+@contextmanager
+def _begun(output: Path) -> Iterator[tuple[ArchiveWriter, WeightStore]]:
+    """A package that is not there until it is whole; first it takes weights."""
+    from . import package
+    from .archive import ArchiveWriter
+    from .weights import WeightStore
+
+    with ArchiveWriter(output) as archive:
+        yield archive, WeightStore(archive.begin(package.WEIGHTS))
+
+
 def _export(
-    contract: Contract, targets: tuple[Target, ...], output: Path, recorder: Recorder
+    contract: Contract,
+    targets: tuple[Target, ...],
+    archive: ArchiveWriter,
+    store: WeightStore,
+    recorder: Recorder,
+    loading: Loading | None = None,
 ) -> dict[str, Any]:
+    """loading: the model for which the contract's stands."""
     with recorder.phase("cache look-up"):
         from . import cache, package
         from .compile import inductor_options
         from .contracts import named_tensors
-        from .weights import WeightStore
 
         options = inductor_options(contract, targets[0].device)
         keys = {target: cache.fingerprint(contract, target, options) for target in targets}
@@ -262,7 +306,8 @@ def _export(
         target.name: {"cache_hit": made is not None} for target, made in found.items()
     }
     missing = {target: keys[target] for target, made in found.items() if made is None}
-    made, headers = _compile(contract, missing, recorder) if missing else ({}, {})
+    check = (lambda: None) if loading is None else loading.check
+    made, headers = _compile(contract, missing, recorder, check) if missing else ({}, {})
     compiled = {target: found[target] or made[target] for target in targets}
     first = compiled[targets[0]].facts
     for name, value in first.items():
@@ -272,22 +317,28 @@ def _export(
         facts |= {name: value for name, value in code.facts.items() if value != first[name]}
         facts |= {"code_bytes": code.shared_object.stat().st_size} | headers.get(target, {})
     recorder.note("variants", variants)
+    tensors = named_tensors(contract.module)
+    if loading is not None:
+        shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        with recorder.phase("load checkpoint"):
+            tensors = named_tensors(loading.result())
+        assert shapes == {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
     with recorder.phase("plan weights"):
         source = package.Source(contract, compiled)
-        store = WeightStore.plan(named_tensors(contract.module), source.constants)
+        store.plan(tensors, source.constants)
     recorder.note("weight_bytes", store.size)
     # The report inside the package ends where it is written, after all that takes time; the
     # returned one has the little that follows too.
     with recorder.phase("write package"):
-        package.write(source, store, output, lambda: recorder.snapshot().to_dict())
+        package.write(source, archive, store, lambda: recorder.snapshot().to_dict())
     return recorder.finish().to_dict()
 
 
 def _compile(
-    contract: Contract, keys: Mapping[Target, str], recorder: Recorder
+    contract: Contract, keys: Mapping[Target, str], recorder: Recorder, check: Callable[[], None]
 ) -> tuple[dict[Target, Compiled], dict[Target, dict[str, Any]]]:
     """The graph, captured once, compiled for each target; and whether what is made once a machine
-    was there. Of several targets each is a phase."""
+    was there. Of several targets each is a phase. check: raises where going on is in vain."""
     with recorder.phase("import compiler"):
         import torch._inductor.compile_fx
         import torch.export._trace  # noqa: F401
@@ -297,6 +348,7 @@ def _compile(
         from .compile import compile, inductor_for
         from .contracts import capture
 
+    check()
     compiled: dict[Target, Compiled] = {}
     with (
         ExitStack() as stack,

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import struct
 import threading
 import zipfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+
+from .errors import ExportError
 
 ALIGNMENT = 64
 TOP = "model"  # the archive's one top folder
 _PADDING_FIELD = 0x4246  # "FB": the extra field that PyTorch pads with
+SMALL = 1 << 16  # bytes: what is not worth a mapping of its own
 _LOCAL_HEADER = 30
 _ZIP64_FIELD = 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no clock in the file: the same input gives the same bytes
@@ -29,23 +33,25 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # no clock in the file: the same input gives the
 class ArchiveWriter:
     """Writes beside `path` and puts the file there only when all went well.
 
-    A link stays one: what it points to is replaced.
-
-    Entries may be streamed, so a weight store never has to fit in memory. `entries` maps each name
-    to its size and SHA-256, for the manifest.
+    A link stays one: what it points to is replaced. Entries may be streamed, so a weight store
+    never has to fit in memory, and are hashed by a thread beside. Raises ExportError where the file
+    cannot be written; nothing is left then.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
-        self.entries: dict[str, dict[str, object]] = {}
+        self.path, self._given = path.resolve(), path
         unique = f"{os.getpid()}-{threading.get_ident()}"  # several may write to one path at once
         self._partial = self.path.with_name(f".{path.name}.{unique}.partial")
+        self._beside = ThreadPoolExecutor(1)
+        self._listed: list[Entry] = []
+        self._open: Entry | None = None
 
     def __enter__(self) -> ArchiveWriter:
         try:
-            self._partial.unlink(missing_ok=True)  # of a process that was killed
-            # "x": through no link that someone else put there.
-            self._zip = zipfile.ZipFile(self._partial, "x", zipfile.ZIP_STORED, allowZip64=True)
+            with self._writing():
+                self._partial.unlink(missing_ok=True)  # of a process that was killed
+                # "x": through no link that someone else put there.
+                self._zip = zipfile.ZipFile(self._partial, "x", zipfile.ZIP_STORED, allowZip64=True)
             self._add("archive_format", [b"pt2"])
             self._add("byteorder", [b"little"])
         except BaseException:
@@ -61,43 +67,115 @@ class ArchiveWriter:
     ) -> None:
         try:
             if kind is None:
-                self._zip.close()
-                self._partial.replace(self.path)
+                self.finish()
         finally:
             self._discard()
 
+    def finish(self) -> None:
+        """The file is whole: it takes its place."""
+        if self._zip.fp is not None:
+            self._beside.shutdown()
+            with self._writing():
+                self._zip.close()
+                self._partial.replace(self.path)
+
     def _discard(self) -> None:
         """Of a file that failed nothing more is written, which might fail again."""
+        if self._open is not None:
+            with contextlib.suppress(OSError):
+                self._open.file.close()
         file, self._zip.fp = self._zip.fp, None
         self._partial.unlink(missing_ok=True)
+        self._beside.shutdown(cancel_futures=True)
         if file is not None:
             with contextlib.suppress(OSError):  # what is still in its buffer
                 file.close()
 
+    @property
+    def entries(self) -> dict[str, dict[str, object]]:
+        """Of each entry that ended its size and SHA-256, for the manifest."""
+        return {e.name: {"bytes": e.size, "sha256": e.sha256()} for e in self._listed}
+
     def add(self, name: str, chunks: Iterable[bytes | memoryview] | bytes) -> None:
-        """Write one entry and note its size and hash."""
-        size, digest = self._add(name, [chunks] if isinstance(chunks, bytes) else chunks)
-        self.entries[name] = {"bytes": size, "sha256": digest}
+        """Write one entry, which the manifest lists."""
+        self._listed.append(self._add(name, [chunks] if isinstance(chunks, bytes) else chunks))
 
     def add_last(self, name: str, data: bytes) -> None:
         """Write the manifest, which lists every entry but itself."""
         self._add(name, [data])
 
-    def _add(self, name: str, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    def begin(self, name: str) -> Entry:
+        """An entry that grows until it is ended; no other is written meanwhile."""
+        entry = self._begin(name)
+        self._listed.append(entry)
+        return entry
+
+    def _add(self, name: str, chunks: Iterable[bytes | memoryview]) -> Entry:
+        entry = self._begin(name)
+        for chunk in chunks:
+            entry.write(chunk)
+        entry.end()
+        return entry
+
+    def _begin(self, name: str) -> Entry:
         info = zipfile.ZipInfo(f"{TOP}/{name}", _EPOCH)
         info.external_attr = 0o644 << 16
         assert self._zip.fp is not None
         start = self._zip.fp.tell() + _LOCAL_HEADER + len(info.filename) + _ZIP64_FIELD
         padding = -(start + 4) % ALIGNMENT
         info.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
-        size, digest = 0, hashlib.sha256()
-        with (
-            self._zip.open(info, "w", force_zip64=True) as entry,
-            ThreadPoolExecutor(1) as beside,  # hashing takes as long as writing
-        ):
-            for chunk in chunks:
-                hashed = beside.submit(digest.update, chunk)
-                entry.write(chunk)
-                hashed.result()
-                size += len(chunk)
-        return size, digest.hexdigest()
+        with self._writing():
+            self._open = Entry(self, name, info)
+        return self._open
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ExportError(
+                f"cannot write {self._given}: {error.strerror}; nothing was left there"
+            ) from error
+
+
+class Entry:
+    """An entry of an archive that is being written. What it holds can be used already."""
+
+    def __init__(self, archive: ArchiveWriter, name: str, info: zipfile.ZipInfo) -> None:
+        self.name, self.size = name, 0
+        self._archive = archive
+        self.file = archive._zip.open(info, "w", force_zip64=True)
+        assert archive._zip.fp is not None
+        self._start = archive._zip.fp.tell()
+        self._digest, self._hashed = hashlib.sha256(), Future[None]()
+        self._hashed.set_result(None)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Raises ExportError."""
+        with self._archive._writing():
+            self.file.write(data)
+        begin, self.size = self.size, self.size + len(data)
+        if len(data) >= SMALL:
+            data = self.view(begin, len(data))  # what it was may go, before it is hashed
+        self._hashed = self._archive._beside.submit(self._digest.update, data)
+
+    def view(self, begin: int, size: int) -> memoryview:
+        """Bytes of the entry, mapped from the file: the kernel takes them back when memory is
+        short. They stay what they are when the file is moved or gone."""
+        file = self._archive._zip.fp
+        assert file is not None
+        with self._archive._writing():
+            file.flush()
+            before = (self._start + begin) % mmap.ALLOCATIONGRANULARITY
+            offset = self._start + begin - before
+            mapped = mmap.mmap(file.fileno(), before + size, mmap.MAP_PRIVATE, offset=offset)
+        return memoryview(mapped)[before:]
+
+    def end(self) -> None:
+        with self._archive._writing():
+            self.file.close()
+        self._archive._open = None
+
+    def sha256(self) -> str:
+        self._hashed.result()  # the last: there is one thread
+        return self._digest.hexdigest()

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from ..profiling.record import Recorder
-from . import cache, torch_versions
+from . import cache, symbols, torch_versions
 from .cuda.kernels import assembly, cubins_of
 from .cuda.wrapper import FLAGS as GPU_FLAGS
 from .cuda.wrapper import OF_GPU, launchers, renamed
@@ -87,6 +87,7 @@ class CppBuild:
         self._ended = False
         headers = [self._model_header, _BLOCK_HEADER] + [_KERNEL_HEADER] * (device == "cpu")
         self._headers = {header: self._precompile(header) for header in headers}
+        self._pool.submit(symbols.offered)  # packaging will ask
 
     def __enter__(self) -> CppBuild:
         return self

@@ -29,7 +29,7 @@ from .targets import Target
 from .toolchain import compiler_version
 
 _ROOT = Path(__file__).resolve().parents[1]
-_INLINED = 8  # elements of a vector at most (GraphLowering.can_inline_constant)
+INLINED = 8  # elements of a vector at most (GraphLowering.can_inline_constant)
 _SOURCES = ("custom_ops", "models", "quant", "export")
 
 
@@ -85,7 +85,7 @@ def _sha256(path: Path) -> str:
 def fingerprint(contract: Contract, target: Target, options: dict[str, Any]) -> str:
     """SHA-256 of all that decides the code. Small tensors are inlined: their values count."""
     tensors = [
-        (name, str(t.dtype), tuple(t.shape), t.tolist() if t.numel() <= _INLINED else None)
+        (name, str(t.dtype), tuple(t.shape), t.tolist() if t.numel() <= INLINED else None)
         for name, t in sorted(named_tensors(contract.module).items())
     ]
     parts = (

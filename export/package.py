@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from .toolchain import compiler_version
 from .weights import WeightStore
 
 FORMAT_VERSION = 1
+WEIGHTS = "ingot/weights.bin"
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,24 @@ class Source:
 
 
 def write(
-    source: Source, store: WeightStore, output: Path, report: Callable[[], Mapping[str, Any]]
+    source: Source,
+    archive: ArchiveWriter,
+    store: WeightStore,
+    report: Callable[[], Mapping[str, Any]],
 ) -> None:
-    """Write the package; the file appears only when it is whole. Raises ExportError."""
-    try:
-        with ArchiveWriter(output) as archive:
-            variants = [_add_code(archive, source, target) for target in source.compiled]
-            archive.add("ingot/weights.bin", store.chunks())
-            if library := source.contract.op_library:
-                archive.add(library.entry, library.path.read_bytes())
-            for name, data in source.contract.files.items():
-                archive.add(name, data)
-            archive.add("ingot/report.json", json.dumps(report(), indent=1).encode())
-            manifest = _manifest(source, store, variants)
-            manifest["entries"] = archive.entries
-            archive.add_last("ingot/manifest.json", json.dumps(manifest, indent=1).encode())
-    except OSError as error:
-        raise ExportError(
-            f"cannot write {output}: {error.strerror}; nothing was left there"
-        ) from error
+    """Write what the package holds behind its weights; the file appears, whole. Raises
+    ExportError."""
+    store.end()
+    variants = [_add_code(archive, source, target) for target in source.compiled]
+    if library := source.contract.op_library:
+        archive.add(library.entry, library.path.read_bytes())
+    for name, data in source.contract.files.items():
+        archive.add(name, data)
+    archive.add("ingot/report.json", json.dumps(report(), indent=1).encode())
+    manifest = _manifest(source, store, variants)
+    manifest["entries"] = archive.entries
+    archive.add_last("ingot/manifest.json", json.dumps(manifest, indent=1).encode())
+    archive.finish()
 
 
 def _add_code(archive: ArchiveWriter, source: Source, target: Target) -> dict[str, object]:

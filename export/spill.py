@@ -1,7 +1,8 @@
 """Spill: weights that are ready lie in a file, so that no model has to fit in memory.
 
 What is mapped from a file the kernel takes back when memory is short, and reads again. So an export
-needs memory for one tensor at a time, and room on disk for the weights twice.
+needs memory for one tensor at a time. Of a package's weights the file is the package (weights.py);
+this is for ONNX's, which are changed once more, and room on disk for the weights twice.
 """
 
 from __future__ import annotations

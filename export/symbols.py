@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from .. import native
@@ -47,10 +48,16 @@ def missing(shared_object: Path, *others: Path, also: Iterable[str] = ()) -> lis
     define, and that are not among `also`."""
     undefined = _nm(["--undefined-only"], str(shared_object))
     weak = _nm_weak(shared_object)
-    with ThreadPoolExecutor() as pool:  # each waits for a process of its own
+    return sorted(undefined - weak - offered().union(also, *map(defined, others)))
+
+
+@cache
+def offered() -> frozenset[str]:
+    """Symbols that the lean host and the system's libraries define: the answers of a dozen
+    processes, which one may ask for ahead."""
+    with ThreadPoolExecutor() as pool:
         system = pool.map(lambda soname: _nm(["--defined-only"], _library_path(soname)), _SYSTEM)
-        offered = set().union(*system, *map(defined, (native.find("libingot_host.so.1"), *others)))
-    return sorted(undefined - weak - offered - set(also))
+        return frozenset(defined(native.find("libingot_host.so.1"))).union(*system)
 
 
 def _nm_weak(shared_object: Path) -> set[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from .archive import ALIGNMENT
+from .archive import ALIGNMENT, SMALL, Entry
 from .errors import ExportError
 
 
@@ -18,52 +17,69 @@ def _bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
-@dataclass
 class WeightStore:
-    """Where each tensor goes. Tensors of equal content, tied ones above all, share one place."""
+    """Where each tensor goes, and the entry of the package that they are written to. Tensors of
+    equal content, tied ones above all, share one place.
 
-    constants: dict[str, dict[str, object]] = field(default_factory=dict)
-    size: int = 0
-    _unique: list[Tensor] = field(default_factory=list)
+    constants: for the manifest.
+    """
 
-    @classmethod
-    def plan(cls, tensors: Mapping[str, Tensor], names: Sequence[str]) -> WeightStore:
-        """A store of those names. Raises ExportError if `tensors` lacks one."""
-        store = cls()
-        seen = _Seen()
+    def __init__(self, entry: Entry) -> None:
+        self.constants: dict[str, dict[str, object]] = {}
+        self._entry, self._seen = entry, _Seen()
+
+    @property
+    def size(self) -> int:
+        """Bytes, so far."""
+        return self._entry.size
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """An equal tensor, contiguous, that lies in the package instead of memory: an export needs
+        memory for a few tensors at a time. Raises ExportError where the disk is full."""
+        if tensor.nbytes < SMALL:  # it is written once the graph wants it
+            return tensor
+        offset = self._seen.place(tensor)
+        if offset is None:
+            return self._append(tensor)[1]
+        return self._kept(
+            offset, tensor
+        )  # memory of its own: a graph must not depend on a likeness
+
+    def plan(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        """Give each of those names its place; what was not kept is written. Raises ExportError if
+        `tensors` lacks one."""
         for name in names:
             if name not in tensors:
                 raise ExportError(f"compiled code wants '{name}', which the module does not hold")
             tensor = tensors[name].detach()
-            offset = seen.place(tensor)
-            if offset is None:
-                offset = store._append(tensor)
-                seen.note(tensor, offset)
-            store.constants[name] = {
-                "offset": offset,
+            offset = self._seen.place(tensor)
+            self.constants[name] = {
+                "offset": self._append(tensor)[0] if offset is None else offset,
                 "nbytes": tensor.numel() * tensor.element_size(),
                 "dtype": str(tensor.dtype).removeprefix("torch."),
                 "shape": list(tensor.shape),
                 "stride": _row_major(tensor.shape),
             }
-        return store
 
-    def _append(self, tensor: Tensor) -> int:
-        offset = self.size + -self.size % ALIGNMENT
-        self._unique.append(tensor)
-        self.size = offset + tensor.numel() * tensor.element_size()
-        return offset
+    def end(self) -> None:
+        self._entry.end()
 
-    def chunks(self) -> Iterator[bytes | memoryview]:
-        """The store's bytes, tensor by tensor."""
-        position = 0
-        for tensor in self._unique:
-            padding = -position % ALIGNMENT
-            if padding:
-                yield bytes(padding)
-            data = _bytes(tensor)
-            yield data
-            position += padding + len(data)
+    def _append(self, tensor: Tensor) -> tuple[int, Tensor]:
+        """Where it is written, and the tensor from there."""
+        if padding := -self.size % ALIGNMENT:
+            self._entry.write(bytes(padding))
+        offset = self.size
+        self._entry.write(_bytes(tensor))
+        kept = self._kept(offset, tensor)
+        self._seen.note(kept, offset)
+        return offset, kept
+
+    def _kept(self, offset: int, tensor: Tensor) -> Tensor:
+        """The tensor that was written there, from the file."""
+        if tensor.nbytes < SMALL:
+            return tensor
+        view = self._entry.view(offset, tensor.nbytes)
+        return torch.frombuffer(view, dtype=tensor.dtype).view(tensor.shape)
 
 
 class _Seen:

@@ -102,6 +102,18 @@ class Plan:
         inside = f"{path}."
         self._fill([o for o in self.model.owners() if o[0].startswith(inside)], phase, held)
 
+    def stand_in(self, elements: int) -> Any:
+        """The model with its tensors of up to so many elements; the larger ones have no content,
+        and take no memory until they are written to. Raises CheckpointError."""
+        owners = self.model.owners()
+        large = {o for o in owners if getattr(o[2], o[1]).numel() > elements}
+        for _, name, owner in large:
+            tensor = getattr(owner, name)
+            setattr(owner, name, filled(torch.empty(tensor.shape, dtype=tensor.dtype)))
+        self._fill([owner for owner in owners if owner not in large], no_phase, held)
+        self.model.tie()
+        return self.model
+
     def _pieces(self, owners: Sequence[Owner]) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:
         """Of each tensor, the checkpoint's that make it up, with their shapes."""
         return {
@@ -196,7 +208,9 @@ def fill_random(model: Model, seed: int = 0) -> Any:
             pieces = [torch.ones(shape) for shape in shapes]
         else:
             pieces = [torch.randn(shape, generator=generator) * 0.02 for shape in shapes]
-        pieces = [piece.to(owner.piece_dtype(name)) for piece in pieces]
+        dtype = owner.piece_dtype(name)
+        if isinstance(dtype, torch.dtype):
+            pieces = [piece.to(dtype) for piece in pieces]
         setattr(owner, name, filled(owner.fill(name, pieces)))
     model.tie()
     return model

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import json_text
 from .errors import CheckpointError, shortened
+from .layers import PieceDtype
 
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -103,10 +104,11 @@ class TensorFiles:
         self._open.clear()
         self._stack.close()
 
-    def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None) -> Tensor:
-        """The tensor, converted to a floating-point `dtype`; None: as it is.
+    def read(self, name: str, shape: tuple[int, ...], dtype: PieceDtype) -> Tensor:
+        """The tensor, converted to a floating-point `dtype`; "float": as it is, if it is of one;
+        None: as it is.
 
-        Raises CheckpointError for another shape, or one to convert that is not floating point.
+        Raises CheckpointError for another shape, or one that is not floating point but should be.
         """
         path = self._files[name]
         if path not in self._open:
@@ -122,4 +124,4 @@ class TensorFiles:
             raise CheckpointError(
                 f"{path}: tensor {name} is {tuple(tensor.shape)}, config.json wants {shape}"
             )
-        return tensor if dtype is None else tensor.to(dtype)
+        return tensor.to(dtype) if isinstance(dtype, torch.dtype) else tensor

@@ -6,7 +6,7 @@ Shape suffixes: T tokens of all sequences, H hidden, N heads, K key-value heads,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
+
+PieceDtype = torch.dtype | Literal["float"] | None
 
 
 def parameter(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
@@ -51,8 +53,9 @@ class Stored(nn.Module):
         """
         return {f"{path}.{name}": tuple(getattr(self, name).shape)}
 
-    def piece_dtype(self, name: str) -> torch.dtype | None:
-        """What `fill` wants the pieces of `name` in; None: as they are in the checkpoint."""
+    def piece_dtype(self, name: str) -> PieceDtype:
+        """What `fill` wants the pieces of `name` in; "float": any floating-point dtype, None: any,
+        both as they are in the checkpoint."""
         dtype: torch.dtype = getattr(self, name).dtype
         return dtype
 

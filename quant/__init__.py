@@ -38,6 +38,7 @@ __all__ = [
     "compare",
     "describe",
     "find",
+    "is_float",
     "load",
     "measure",
     "report",
@@ -86,6 +87,13 @@ def load(
     if importer is not None or recipe is not None:
         model.quantization = describe(model, recipe, importer)
     return model
+
+
+def is_float(plan: Plan, recipe: Recipe | None, activation_bits: int | None) -> bool:
+    """Whether `load` with these takes the weights as they are. Raises CheckpointError."""
+    if recipe is not None or activation_bits is not None:
+        return False
+    return importers.find(plan.config, plan.checkpoint, plan.files.keys()) is None
 
 
 def _quantise(

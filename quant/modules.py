@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..custom_ops.quantised_layout import PANEL, Layout, layout_of, pack
-from ..models.layers import Embedding, Linear, Stored, parameter
+from ..models.layers import Embedding, Linear, PieceDtype, Stored, parameter
 from .recipe import Rule
 from .weight import QuantisedWeight, weight_error
 
@@ -117,8 +117,8 @@ class QuantisedLinear(Quantised):
     def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
         return self.linear.pieces(path, name)
 
-    def piece_dtype(self, name: str) -> torch.dtype | None:
-        return torch.float32
+    def piece_dtype(self, name: str) -> PieceDtype:
+        return "float" if name == "weight" else torch.float32  # rounding widens a slice at a time
 
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
         if name == "bias":
@@ -169,8 +169,8 @@ class QuantisedEmbedding(Quantised):
     def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
         return {f"{path}.{name}": (self.rows, self.columns)}
 
-    def piece_dtype(self, name: str) -> torch.dtype | None:
-        return torch.float32
+    def piece_dtype(self, name: str) -> PieceDtype:
+        return "float" if name == "weight" else torch.float32  # rounding widens a slice at a time
 
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
         return packed(self.rounded(*pieces))

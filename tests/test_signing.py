@@ -553,7 +553,7 @@ class Sparse(io.FileIO):
     def write(self, data: Any) -> int:
         if len(data) < 4096 or memoryview(data).nbytes != len(data) or any(data[:64]):
             return super().write(data)
-        self.seek(len(data), io.SEEK_CUR)
+        self.truncate(self.seek(len(data), io.SEEK_CUR))
         return len(data)
 
 

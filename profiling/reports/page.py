@@ -22,7 +22,8 @@ def page(record: Record, name: str) -> str:
             [
                 f"{found['wall_s']:.1f} s, of which {missed(found)} are in no phase. A phase's CPU"
                 " time is that of the exporting process; memory is the most up to its end. The"
-                " compilers ran beside the phases, which have what was waited for of them."
+                " compilers, and what else is listed, ran beside the phases, which have what was"
+                " waited for of them."
             ],
         ),
         Section("The graph", [_table("what", "is", rows=graph_facts(found))]),

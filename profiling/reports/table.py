@@ -41,7 +41,7 @@ def beside(report: dict[str, Any]) -> list[Table]:
     if not report["beside"]:
         return []
     table = Table(title="beside the phases, which have what was waited for")
-    table.add_column("compiler")
+    table.add_column("what")
     for title in ("from s", "seconds", "CPU s"):
         table.add_column(title, justify="right")
     for run in report["beside"]:

@@ -36,6 +36,18 @@ std::string no_variant(const std::vector<Variant>& variants, int level) {
   return " has code for " + offered + why + "; export it again with --isa " + own;
 }
 
+// Of an encoder's inputs. On the CPU the op that follows these looks itself; in a GPU's memory it
+// cannot.
+void check_query_start(const Array& query_start, int64_t tokens) {
+  const auto* start = static_cast<const int64_t*>(query_start.data);
+  const int64_t count = query_start.shape[0];
+  bool rises = start[0] == 0 && start[count - 1] <= tokens;
+  for (int64_t b = 1; b < count; b++) rises &= start[b] >= start[b - 1];
+  if (!rises)
+    bad_input("input query_start must rise from 0 to at most " + std::to_string(tokens) +
+              ", the number of tokens");
+}
+
 const Variant* best_for_cpu(const std::vector<Variant>& variants, int level) {
   const Variant* best = nullptr;
   for (const Variant& variant : variants) {
@@ -186,6 +198,7 @@ Results Package::run(const std::vector<Array>& inputs) {
   if (engine_)
     bad_input(archive_.path() + " is a decoder's package; make a session to generate with it");
   check_inputs(manifest_.signature, inputs);
+  if (gpu_ && manifest_.kind == Kind::encoder) check_query_start(inputs[3], inputs[0].shape[0]);
   std::optional<Results> results;
   worker_->run([&] {
     const StepTrace step(tracing() ? describe(inputs) : StepFacts{});

@@ -298,6 +298,9 @@ API Status cuMemFree_v2(Address address) {
     return kSuccess;
   });
 }
+API Status cuDeviceGetDefaultMemPool(void** pool, int32_t) { return *pool = &gpu(), kSuccess; }
+API Status cuMemPoolSetAttribute(void*, int32_t, void*) { return kSuccess; }
+API Status cuMemPoolTrimTo(void*, size_t) { return kSuccess; }
 API Status cuMemAllocHost_v2(void** memory, size_t bytes) {
   return call(Needs::context, [&]() -> Status {
     if (spoils_capture()) return kCaptureUnsupported;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import torch
 
 from ingot import models, quant
 from ingot.export import ExportError, contracts, repeated, spill
+from ingot.export.archive import ALIGNMENT, ArchiveWriter
 from ingot.export.build import Generated, _with_table
 from ingot.export.compile import compile, inductor_for
 from ingot.export.isa import machine_level
+from ingot.export.weights import WeightStore
 from ingot.profiling.record import Recorder
 from tests.checkpoints import make_checkpoint
 
@@ -106,6 +110,30 @@ def test_loaded_weights_lie_in_a_file(tmp_path: Path, recipe: str | None) -> Non
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+def test_kept_weights_are_those_of_the_package(tmp_path: Path) -> None:
+    first = torch.arange(1 << 15, dtype=torch.int32).view(2, -1)
+    tensors = {"a": first, "odd": torch.ones(3), "b": first + 1, "a again": first.clone()}
+    path = tmp_path / "model.pt2"
+    with ArchiveWriter(path) as archive:
+        store = WeightStore(archive.begin("weights"))
+        kept = {name: store.keep(tensor) for name, tensor in tensors.items()}
+        assert kept["a"].data_ptr() != kept["a again"].data_ptr()
+        store.plan(kept, [*kept])
+        store.end()
+    for name, tensor in tensors.items():
+        assert torch.equal(kept[name], tensor)  # the file is elsewhere now
+    facts = store.constants
+    assert facts["a"]["offset"] == facts["a again"]["offset"] != facts["b"]["offset"]
+    with zipfile.ZipFile(path) as file:
+        data = file.read("model/weights")
+    for name, fact in facts.items():
+        begin, size = (int(str(fact[part])) for part in ("offset", "nbytes"))
+        assert begin % ALIGNMENT == 0
+        assert data[begin : begin + size] == tensors[name].numpy().tobytes()
+    assert len(data) == 2 * first.nbytes + 12
+    assert archive.entries["weights"]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def test_a_full_disk_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

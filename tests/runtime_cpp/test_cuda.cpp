@@ -104,6 +104,38 @@ TEST_F(CudaTest, ATraceHasTheCallsOfEachStepWithTheGpusTimes) {
   }
 }
 
+// The decoder's graph as arrays see it: two tokens of one sequence, and a cache of two blocks.
+TEST_F(CudaTest, AModuleTakesAndGivesArraysOfTheCpu) {
+  PackageSource source = gpu_source();
+  source.manifest["model"]["kind"] = "module";
+  const Package package = open(source);
+  std::vector<int64_t> tokens = {3, 4}, positions = {0, 1}, slots = {16, 17}, starts = {0, 2},
+                       lengths = {2}, table = {1}, rows = {1};
+  std::vector<char> cache(2 * kBytesPerBlock);
+  const int64_t two = 2, one = 1, matrix[] = {1, 1}, blocks[] = {2, kBytesPerBlock};
+  const ingot_array inputs[] = {
+      {tokens.data(), INGOT_INT64, 1, &two},  {positions.data(), INGOT_INT64, 1, &two},
+      {slots.data(), INGOT_INT64, 1, &two},   {starts.data(), INGOT_INT64, 1, &two},
+      {lengths.data(), INGOT_INT64, 1, &one}, {lengths.data(), INGOT_INT64, 1, &one},
+      {table.data(), INGOT_INT64, 2, matrix}, {rows.data(), INGOT_INT64, 1, &one},
+      {cache.data(), INGOT_UINT8, 2, blocks}, {cache.data(), INGOT_UINT8, 2, blocks}};
+  ingot_results *first = nullptr, *second = nullptr;
+  ASSERT_EQ(ingot_run(package.get(), inputs, 10, &first), INGOT_OK) << ingot_last_error();
+  tokens[1] = 5;
+  ASSERT_EQ(ingot_run(package.get(), inputs, 10, &second), INGOT_OK) << ingot_last_error();
+  const auto expect_logits = [](ingot_results* results, const std::vector<int64_t>& history) {
+    ingot_array array = {};
+    ASSERT_EQ(ingot_results_get(results, 0, &array), INGOT_OK) << ingot_last_error();
+    ASSERT_EQ(array.ndim, 2);
+    ASSERT_EQ(array.shape[1], kVocab);
+    for (int64_t v = 0; v < kVocab; v++)
+      ASSERT_EQ(static_cast<const float*>(array.data)[v], logit(hash(history), v));
+    ingot_results_free(results);
+  };
+  expect_logits(first, {3, 4});  // lasts beyond the next run
+  expect_logits(second, {3, 5});
+}
+
 TEST_F(CudaTest, TwoPackagesShareTheGpu) {
   const Package one = open(gpu_source()), other = open(gpu_source());
   const std::vector<int64_t> prompt = prompt_of(9);

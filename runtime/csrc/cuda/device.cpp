@@ -41,6 +41,11 @@ Device::Device(DeviceId id) : id_(id), facts_(facts_of(id)) {
   try {
     const Current current(*this);
     check(driver().stream_create(&stream_, kStreamNonBlocking), "making a stream");
+    // By default each wait for the stream would give the ops' memory back to the system.
+    uint64_t all = UINT64_MAX;
+    if (driver().default_pool(&async_pool_, id_) != kSuccess ||
+        driver().pool_attribute(async_pool_, kPoolReleaseThreshold, &all) != kSuccess)
+      async_pool_ = nullptr;
   } catch (...) {
     driver().primary_release(id_);
     throw;
@@ -73,6 +78,10 @@ void Device::copy_to_host(void* to, const void* from, size_t bytes) const {
 
 void Device::zero(void* memory, size_t bytes) const {
   if (bytes) check(driver().fill(address_of(memory), 0, bytes, stream_), "clearing memory");
+}
+
+void Device::trim() const {
+  if (async_pool_) driver().pool_trim(async_pool_, 0);
 }
 
 void Device::synchronize() const { check(driver().stream_synchronize(stream_), "a step"); }

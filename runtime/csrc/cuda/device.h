@@ -42,6 +42,8 @@ class Device {
   void copy_to_device(void* to, const void* from, size_t bytes) const;
   void copy_to_host(void* to, const void* from, size_t bytes) const;
   void zero(void* memory, size_t bytes) const;
+  // Gives back what ops took in the stream's order and have freed.
+  void trim() const;
   // Waits until the stream is empty. Throws what kernels did wrong.
   void synchronize() const;
 
@@ -50,6 +52,7 @@ class Device {
   DeviceFacts facts_;
   ContextHandle context_ = nullptr;
   StreamHandle stream_ = nullptr;
+  PoolHandle async_pool_ = nullptr;  // null: the device has none
 };
 
 // The device's context on this thread, for as long as this lives.

@@ -41,6 +41,9 @@ Driver open_driver() {
   find("cuMemGetInfo_v2", found.memory_info);
   find("cuMemAlloc_v2", found.allocate);
   find("cuMemFree_v2", found.release);
+  find("cuDeviceGetDefaultMemPool", found.default_pool);
+  find("cuMemPoolSetAttribute", found.pool_attribute);
+  find("cuMemPoolTrimTo", found.pool_trim);
   find("cuMemAllocHost_v2", found.allocate_host);
   find("cuMemFreeHost", found.release_host);
   find("cuMemcpyHtoDAsync_v2", found.copy_to_device);

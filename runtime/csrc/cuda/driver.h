@@ -15,12 +15,14 @@ using StreamHandle = void*;
 using EventHandle = void*;
 using ModuleHandle = void*;
 using FunctionHandle = void*;
+using PoolHandle = void*;
 using GraphHandle = void*;
 using GraphExecHandle = void*;
 
 inline constexpr Status kSuccess = 0, kOutOfMemory = 2, kNoDevice = 100;
 inline constexpr int32_t kMultiprocessors = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;
 inline constexpr uint32_t kStreamNonBlocking = 1;
+inline constexpr int32_t kPoolReleaseThreshold = 4;
 // Other threads may allocate while this one captures.
 inline constexpr int32_t kCaptureThreadLocal = 1;
 
@@ -42,6 +44,10 @@ struct Driver {
   Status (*memory_info)(size_t* free, size_t* total);
   Status (*allocate)(Address*, size_t bytes);
   Status (*release)(Address);
+  // Of what ops take in a stream's order (cudaMallocAsync).
+  Status (*default_pool)(PoolHandle*, DeviceId);
+  Status (*pool_attribute)(PoolHandle, int32_t attribute, void* value);
+  Status (*pool_trim)(PoolHandle, size_t bytes_to_keep);
   Status (*allocate_host)(void**, size_t bytes);
   Status (*release_host)(void*);
   Status (*copy_to_device)(Address, const void*, size_t bytes, StreamHandle);

@@ -78,6 +78,7 @@ Results Runner::with_memory(const std::function<Results()>& step,
   }
   forget();
   gpu_.pool().trim();
+  gpu_.device().trim();
   inputs_ = {};
   try {
     return step();
@@ -86,6 +87,7 @@ Results Runner::with_memory(const std::function<Results()>& step,
     forget();
     const size_t held = gpu_.pool().bytes();
     gpu_.pool().trim();
+    gpu_.device().trim();
     if (!gpu_.pool().ran_out() && error.status != INGOT_NO_SPACE) throw;
     throw Error(INGOT_NO_SPACE,
                 "the GPU's memory is full: a step needs more than the " +

@@ -41,7 +41,7 @@ void give_back_smallest(char* data) {
 // Every class's but the smallest's.
 void empty_free_lists() {
   for (int index = 1; index < kSizeClasses; index++) {
-    for (char* data : free_lists[index]) to_system(data, size_of_class(index));
+    for (char* data : free_lists[index]) to_system(data, class_bytes(index));
     free_lists[index].clear();
   }
   idle = 0;
