@@ -73,8 +73,7 @@ inline int64_t tile_count(const RaggedCall& call, int tile_rows) {
   return first_tile(call.tokens, call.group(), tile_rows, call.sequences);
 }
 
-// The last sequence whose first tile is not beyond `tile`. With tiles of one row and group 1,
-// token t + sequence b: see sequence_of_token.
+// The last sequence whose first tile is not beyond `tile`.
 __device__ inline int64_t sequence_of_tile(const DeviceCall& call, int64_t tile, int tile_rows) {
   int64_t low = 0, high = call.sequences;
   while (high - low > 1) {
