@@ -95,6 +95,7 @@ class Batch:
 _RAGGED = Batch("ragged", [(0, 37), (20, 1), (15, 1), (16, 5), (0, 1), (100, 40)])
 # Sequences of several segments (csrc/support/attention_tile.h), of few rows and of many.
 _LONG = Batch("segments", [(1100, 1), (505, 20), (0, 3), (1023, 2)], q_heads=6, dim=32)
+_SHARED = Batch("shared-window-dim96", [(480, 1), (333, 1)], dim=96, window=260, n_sink=20)
 _BATCHES = [
     Batch("prefill", [(0, 33)]),
     Batch("decode", [(70, 1)] * 4),
@@ -121,6 +122,13 @@ _BATCHES = [
     _LONG,
     replace(_LONG, name="segments-window", window=600, n_sink=5),
     replace(_LONG, name="segments-softcap-dim20", softcap=5.0, dim=20),
+    # Keys that several blocks of a GPU share, at decode and beside a prompt; and several tokens of
+    # one sequence among others that have none.
+    Batch("shared-dim128", [(650, 1), (20, 1), (300, 1)], q_heads=8, dim=128),
+    _SHARED,
+    replace(_SHARED, name="shared-softcap-dim256", softcap=5.0, dim=256, q_heads=2, kv_heads=1),
+    Batch("shared-beside-prompt", [(400, 1), (0, 20)]),
+    Batch("one-of-many-dim80", [(290, 6), *[(0, 0)] * 5], q_heads=8, dim=80, rotary=40),
     Batch("nothing", [(4, 0)]),
     Batch("padding-only", [(0, 0)], padding=3),
 ]

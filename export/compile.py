@@ -354,12 +354,12 @@ def _phases(recorder: Recorder) -> Iterator[None]:
     main, running = threading.get_ident(), list[ExitStack]()
 
     def start(event: str, time_ns: int, metadata: dict[str, Any], *rest: Any, **named: Any) -> None:
-        starts(event, time_ns, metadata, *rest, **named)
         if threading.get_ident() == main:
-            name = _PHASES.get(metadata.get("fn_name", event))
-            running.append(ExitStack())
+            name, phase = _PHASES.get(metadata.get("fn_name", event)), ExitStack()
             if name is not None:
-                running[-1].enter_context(recorder.phase(name))
+                phase.enter_context(recorder.phase(name))  # which a signal may end: nothing began
+            running.append(phase)
+        starts(event, time_ns, metadata, *rest, **named)
 
     def end(*arguments: Any, **named: Any) -> None:
         if threading.get_ident() == main:

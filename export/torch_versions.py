@@ -69,6 +69,14 @@ def check_levels(levels: Sequence[IsaLevel], own: IsaLevel) -> None:
         )
 
 
+def check_gpus() -> None:
+    """Raises ExportError for a torch whose code for GPUs was never looked at."""
+    if _version() < (2, 13):
+        raise ExportError(
+            f"torch {installed()} has not been tried with --device cuda; take torch 2.13"
+        )
+
+
 def inductor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that this torch knows.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,11 @@ class Call:
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
         }
         return cls(**fields)
+
+
+def own_name(name: str) -> str:
+    """An op's own name, "linear", of what generated code calls: "aoti_torch_cpu_linear"."""
+    return re.sub(r"^aoti_torch_(cpu|cuda)_", "", name)
 
 
 def calls_of(record: Mapping[str, Any], where: object, variant: str | None = None) -> list[Call]:

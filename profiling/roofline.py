@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import json_text
-from .calls import Call, Cost
+from .calls import Call, Cost, own_name
 from .errors import ProfileError
 
 Bound = Literal["memory", "compute"]
@@ -105,7 +105,7 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
 
 def op_name(call: Call) -> str:
     """The op's own name, "linear", of a call named as generated code names it."""
-    return call.name.removeprefix("aoti_torch_cpu_")
+    return own_name(call.name)
 
 
 def _multiplied(kernel: str) -> str:

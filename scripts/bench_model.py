@@ -21,6 +21,7 @@ import click
 
 import ingot
 from ingot import native
+from ingot.profiling.calls import own_name
 from ingot.runtime.bench_command import measure
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -33,6 +34,17 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "vocab_size": 32000,
         "max_position_embeddings": 2048,
+    },
+    "llama-3-8b": {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
+        "rope_theta": 500000.0,
     },
     "qwen2.5-0.5b": {
         "architectures": ["Qwen2ForCausalLM"],
@@ -71,9 +83,12 @@ _KINDS = {
 }
 
 
-def package_of(shape: str, dtype: str, recipe: str | None, group_size: int | None) -> Path:
+def package_of(
+    shape: str, dtype: str, recipe: str | None, group_size: int | None, device: str = "cpu"
+) -> Path:
     """The shape's package, exported with random weights if build/bench lacks it."""
-    parts = (dtype, recipe, group_size and f"g{group_size}")
+    on = device if device != "cpu" else None
+    parts = (dtype, recipe, group_size and f"g{group_size}", on)
     how = "-".join(part for part in parts if part)
     output = Path(__file__).parents[1] / "build" / "bench" / f"{shape}-{how}.pt2"
     if not output.exists():
@@ -88,7 +103,13 @@ def package_of(shape: str, dtype: str, recipe: str | None, group_size: int | Non
             quant.swap(model, rules)
             model.quantization = quant.describe(model, rules)
         models.fill_random(model)
-        export_model(model, output, name=shape, progress=lambda p: click.echo(p, err=True))
+        export_model(
+            model,
+            output,
+            name=shape,
+            device=device,
+            progress=lambda p: click.echo(p, err=True),
+        )
     return output
 
 
@@ -120,7 +141,7 @@ def step_breakdown(package: ingot.Package, context: int) -> dict[str, float]:
         inside = [e for e in calls if step["ts"] <= e["ts"] <= end]
         times = dict.fromkeys((*_KINDS.values(), "generated"), 0.0)
         for event in inside:
-            name = event["name"].removeprefix("aoti_torch_cpu_")
+            name = own_name(event["name"])
             kind = _KINDS.get(name, "generated")
             times[kind] += event["dur"] / 1e3
         times["host"] = step["dur"] / 1e3 - sum(times.values())

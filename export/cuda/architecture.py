@@ -53,9 +53,10 @@ ARCHITECTURES = (
 def find_architectures(names: str | None) -> tuple[Architecture, ...]:
     """Those of a list such as "80,90", highest first; for None that of the machine's GPU.
 
-    Raises ExportError for a name that is unknown, where there is no GPU to take the name from, and
-    where there is no triton to compile with.
+    Raises ExportError for a name that is unknown, where there is no GPU to take the name from,
+    where there is no triton to compile with, and for an older torch.
     """
+    torch_versions.check_gpus()
     found = {_find(name.strip()) for name in names.split(",")} if names else {_own()}
     if find_spec("triton") is None:
         raise ExportError(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..calls import own_name
 from ..trace import Event, Trace
 from .coverage import PHASES, Piece, coverage, pieces
 from .join import CALLS, WRAPPER
@@ -101,7 +102,7 @@ def _op(event: Event) -> str:
     if event.category == "kernel":
         return "generated code"
     if event.category == "op":
-        return event.name.removeprefix("aoti_torch_cpu_")
+        return own_name(event.name)
     return f"({event.name})" if event.name == WRAPPER else f"(host) {event.name}"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from ingot.custom_ops.schema import Argument, op_parameters, parse, shim_declaration
+from ingot.custom_ops.shims import c_shims
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,7 +84,8 @@ def test_generator_reads_the_declarations_alone(generate: ModuleType, tmp_path: 
     )
     generate.main(tmp_path, tmp_path / "out")
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert sorted(written) == ["ops.h", "ops_abi.h", "ops_entries.cpp", "ops_shims.cpp"]
+    files = ["ops.h", "ops_abi.h", "ops_entries.cpp", "ops_shims.cpp"]
+    assert sorted(written) == [*(f"cuda_{name}" for name in files), *files]
     assert (
         "void two(const DLTensor* x, const int64_t* n, DLTensor* out0, DLTensor* out1);"
         in (written["ops.h"])
@@ -90,3 +93,10 @@ def test_generator_reads_the_declarations_alone(generate: ModuleType, tmp_path: 
     assert '{"zero", "zero(Tensor(a!) x) -> ()"}' in written["ops_entries.cpp"]
     assert "*ret1 = out1.release();" in written["ops_shims.cpp"]
     assert "(void)ret0;" in written["ops_shims.cpp"]
+
+
+def test_shims_for_gpus_are_declared_as_the_c_side_defines_them(generate: ModuleType) -> None:
+    written = generate.cuda_ops_shims_cpp(generate.declared(ROOT / "custom_ops"))
+    defined = re.findall(r"int32_t (aoti_torch_cuda_\w+\(.*?\)) \{", written)
+    declared = [text for (text,) in c_shims("cuda").values()]
+    assert sorted(f"AOTITorchError {signature}" for signature in defined) == sorted(declared)

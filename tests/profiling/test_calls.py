@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingot.profiling.calls import Call, Cost, cost, evaluate
+from ingot.profiling.calls import Call, Cost, cost, evaluate, own_name
 from ingot.profiling.errors import ProfileError
 
 SIZES = {"T": 4, "context": 100}
@@ -23,3 +23,9 @@ def test_values() -> None:
 def test_refusals(formula: str) -> None:
     with pytest.raises(ProfileError):
         evaluate(formula, SIZES)
+
+
+def test_an_ops_own_name_on_each_device() -> None:
+    assert own_name("aoti_torch_cpu_linear_w4") == own_name("aoti_torch_cuda_linear_w4")
+    assert own_name("aoti_torch_cuda_linear_w4") == "linear_w4"
+    assert own_name("triton_poi_fused_add_0") == "triton_poi_fused_add_0"

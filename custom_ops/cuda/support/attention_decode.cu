@@ -43,18 +43,25 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
   char* ring = shared + warp * D::kStages * D::kPageBytes;
   const char* cache = call.cache + head * call.head_bytes;
 
+  // In shared memory: they need not stay in registers.
+  __shared__ RowTile tile;
+  __shared__ SeenPages seen;
   const Sequence owner(call, sequence);
   if (owner.rows > most_rows) return;
   for (int first = 0; first < owner.rows; first += D::kRows) {
-    const RowTile tile(call, owner, first, D::kRows);
-    const SeenPages seen(call, tile);
+    __syncthreads();  // the tile before has been read
+    if (threadIdx.x == 0) {
+      tile = RowTile(call, owner, first, D::kRows);
+      seen = SeenPages(call, tile);
+    }
+    __syncthreads();
     const Part part(seen.count, split.splits, index, D::kLeastPages);
     if (part.begin == part.end) continue;
 
-    __syncthreads();  // the tile before has been read
     load_queries<Pairs, kDim, D::kRows>(queries, call, tile, head);
     __syncthreads();
     PageList pages(call, sequence, seen, part.begin + warp, part.end, D::kWarps, lane);
+    const Mask any = seen.any;
     const auto fetch = [&](int i) {
       if (i < pages.count()) {
         const char* page = cache + pages.block(i) * call.cache_stride;
@@ -62,12 +69,11 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
         char* to = ring + i % D::kStages * D::kPageBytes;
         Cache::template copy_keys<32>(to, page, lane);
         Cache::template copy_values<32>(to + Cache::kPartBytes, page, lane,
-                                        [&](int token) { return seen.sees(position + token); });
+                                        [&](int token) { return any.sees(position + token); });
       }
       commit_copies();
     };
 
-    const RowMask rows[2] = {{call, tile, lane / 4}, {call, tile, lane / 4 + 8}};
     float largest[2] = {-kInfinity, -kInfinity}, total[2] = {};
     float sums[2 * Cache::kSteps][4] = {};
     for (int i = 0; i < D::kStages - 1; i++) fetch(i);
@@ -100,7 +106,10 @@ __global__ void __launch_bounds__(Decode<T, kDim>::kThreads)
       }
       scores.finish(call, 0, keys, lane);
       const int page = pages.page(i);
-      if (!seen.whole(page)) scores.mask(rows, 0, page * kPageTokens, lane);
+      if (!seen.all.sees_page(page)) {
+        const Mask rows[2] = {mask_of(call, tile, lane / 4), mask_of(call, tile, lane / 4 + 8)};
+        scores.mask(rows, 0, page * kPageTokens, lane);
+      }
       float rescale[2];
       scores.soften(largest, total, rescale);
       uint32_t weights[4];

@@ -10,6 +10,7 @@ namespace {
 // Keys and values in a paged cache of T.
 template <typename T>
 struct PagedSource {
+  static constexpr bool kPaged = true;
   static constexpr bool kCodes = sizeof(T) == 1;
 
   __device__ PagedSource(const DeviceCall& call, const Sequence&, int64_t sequence, int64_t head)
@@ -43,6 +44,8 @@ struct PagedSource {
 
 // Keys and values as tensors of all tokens.
 struct PlainSource {
+  static constexpr bool kPaged = false;
+
   __device__ PlainSource(const DeviceCall& call, const Sequence& owner, int64_t, int64_t head)
       : call_(call), first_token_(owner.first_token), head_(head) {}
 
@@ -120,12 +123,20 @@ __global__ void __launch_bounds__(Floats::kThreads) attend(DeviceCall call, Spli
 
   for (int begin = part.begin; begin < part.end; begin += 2) {
     __syncthreads();  // the step before has been read
-    for (int i = thread; i < F::kKeys * padded; i += F::kThreads) {
-      const int key = i / padded, d = i % padded, token = key % kPageTokens;
+    const auto stage = [&](int key, int d, float& to, auto get) {
       const int place = begin + key / kPageTokens, page = seen.page(place);
-      const bool there = place < part.end && seen.sees(page * kPageTokens + token) && d < dim;
-      keys[d * F::kKeyStride + key] = there ? source.key(page, token, d) : 0.0f;
-      values[i] = there ? source.value(page, token, d) : 0.0f;
+      const int token = key % kPageTokens;
+      const bool there = place < part.end && seen.any.sees(page * kPageTokens + token) && d < dim;
+      to = there ? get(page, token, d) : 0.0f;
+    };
+    for (int i = thread; i < F::kKeys * padded; i += F::kThreads) {
+      // As keys lie in memory: neighbouring threads read neighbours.
+      const int key = Source::kPaged ? i % F::kKeys : i / padded;
+      const int d = Source::kPaged ? i / F::kKeys : i % padded;
+      stage(key, d, keys[d * F::kKeyStride + key],
+            [&](int page, int token, int d) { return source.key(page, token, d); });
+      stage(i / padded, i % padded, values[i],
+            [&](int page, int token, int d) { return source.value(page, token, d); });
     }
     __syncthreads();
     if (!works) continue;
@@ -152,7 +163,7 @@ __global__ void __launch_bounds__(Floats::kThreads) attend(DeviceCall call, Spli
     float rescale[F::kWarpRows];
 #pragma unroll
     for (int r = 0; r < F::kWarpRows; r++) {
-      const RowMask mask(call, tile, own_row + r);
+      const Mask mask = mask_of(call, tile, own_row + r);
       float score = scores[r];
       if (call.softcap != 0.0f) score = call.softcap * kLog2E * tanhf(score);
       if (place >= part.end || !mask.sees(position)) score = -kInfinity;

@@ -6,8 +6,9 @@
 
 namespace ingot::cuda {
 
-// queries [kRows][kDim] = q, turned by the tokens' angles and times the query's factor, in 16 bits;
-// zeros beyond the tile's rows. By all threads of the block.
+// queries = q, turned by the tokens' angles and times the query's factor, in 16 bits; zeros beyond
+// the tile's rows. They lie as A's fragments do, [kRows / 16][kDim / 16][lane][4 words], so that a
+// lane gets its own by one load. By all threads of the block.
 template <typename Pairs, int kDim, int kRows>
 __device__ void load_queries(char* queries, const DeviceCall& call, const RowTile& tile,
                              int64_t kv_head) {
@@ -21,15 +22,22 @@ __device__ void load_queries(char* queries, const DeviceCall& call, const RowTil
       pair = pack(Pairs(), turned(call.rotary, q, d, token) * factor,
                   turned(call.rotary, q, d + 1, token) * factor);
     }
-    *reinterpret_cast<uint32_t*>(queries + at_chunk<kDim / 8>(row, d / 8) + d % 8 * 2) = pair;
+    const int fragment = row / 16 * (kDim / 16) + d / 16, lane = row % 8 * 4 + d % 8 / 2;
+    const int word = row % 16 / 8 + d % 16 / 8 * 2;
+    reinterpret_cast<uint32_t*>(queries)[(fragment * 32 + lane) * 4 + word] = pair;
   }
 }
 
-// A's fragment of 16 queries from `row` on, for the dimensions [16 step, 16 step + 16).
+// A's fragment of the queries [16 band, 16 band + 16), dimensions [16 step, 16 step + 16).
 template <int kDim>
-__device__ __forceinline__ void load_query(uint32_t (&a)[4], const char* queries, int row, int step,
-                                           int lane) {
-  load_matrices(a, queries + at_chunk<kDim / 8>(row + lane % 16, 2 * step + lane / 16));
+__device__ __forceinline__ void load_query(uint32_t (&a)[4], const char* queries, int band,
+                                           int step, int lane) {
+  const int fragment = band * (kDim / 16) + step;
+  const uint4 words = reinterpret_cast<const uint4*>(queries)[fragment * 32 + lane];
+  a[0] = words.x;
+  a[1] = words.y;
+  a[2] = words.z;
+  a[3] = words.w;
 }
 
 __device__ __forceinline__ float largest_of_quad(float x) {
@@ -65,7 +73,7 @@ struct Scores {
   }
 
   // Hides what a row does not see of the page whose first position is `position`.
-  __device__ __forceinline__ void mask(const RowMask (&rows)[2], int page, int position, int lane) {
+  __device__ __forceinline__ void mask(const Mask (&rows)[2], int page, int position, int lane) {
 #pragma unroll
     for (int j = 0; j < 2; j++) {
 #pragma unroll

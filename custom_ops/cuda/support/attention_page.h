@@ -21,7 +21,8 @@ namespace ingot::cuda {
 template <int kChunks>
 __device__ __forceinline__ int at_chunk(int row, int chunk) {
   constexpr int kApart = kChunks % 8 == 0 ? 8 : kChunks % 4 == 0 ? 4 : kChunks % 2 == 0 ? 2 : 1;
-  return (row * kChunks + (chunk ^ (row / (8 / kApart) % kApart))) * 16;
+  const int turned = chunk % kApart ^ row / (8 / kApart) % kApart;
+  return (row * kChunks + chunk / kApart * kApart + turned) * 16;
 }
 
 template <typename T, int kDim>
@@ -47,7 +48,7 @@ struct Page {
   template <int kThreads>
   static __device__ __forceinline__ void copy_keys(char* to, const char* page, int thread) {
     copy_scales<kThreads>(to, page, thread);
-#pragma unroll
+#pragma unroll 4
     for (int i = thread; i < kDim * kKeyChunks; i += kThreads) {
       copy_async(to + kScaleBytes + at_chunk<kKeyChunks>(i / kKeyChunks, i % kKeyChunks),
                  page + kScaleBytes + 16 * i);
@@ -58,7 +59,7 @@ struct Page {
                                                      const Seen& seen) {
     const char* part = page + kPartBytes;
     copy_scales<kThreads>(to, part, thread);
-#pragma unroll
+#pragma unroll 4
     for (int i = thread; i < kPageTokens * kValueChunks; i += kThreads) {
       const int token = i / kValueChunks;
       const int row = kCodes ? token % 2 * 8 + token / 2 : token;

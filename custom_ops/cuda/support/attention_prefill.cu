@@ -39,8 +39,14 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
   const int first = static_cast<int>(number - first_number) * P::kRows;
   if (owner.rows <= kFewRows || first >= owner.rows) return;
 
-  const RowTile tile(call, owner, first, P::kRows);
-  const SeenPages seen(call, tile);
+  // In shared memory: registers are what this kernel has least of.
+  __shared__ RowTile tile;
+  __shared__ SeenPages seen;
+  if (thread == 0) {
+    tile = RowTile(call, owner, first, P::kRows);
+    seen = SeenPages(call, tile);
+  }
+  __syncthreads();
   char* queries = static_cast<char*>(dynamic_shared());
   char* keys = queries + P::kQueryBytes;
   char* values = keys + P::kPages * Cache::kPartBytes;
@@ -68,7 +74,7 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
       const int position = pages.page(i) * kPageTokens;
       Cache::template copy_values<P::kThreads>(
           values + p * Cache::kPartBytes, page, thread,
-          [&](int token) { return there && seen.sees(position + token); });
+          [&](int token) { return there && seen.any.sees(position + token); });
     }
     commit_copies();
   };
@@ -94,7 +100,7 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
       for (int m = 0; m < P::kBands; m++) {
 #pragma unroll
         for (int u = 0; u < Cache::kUnit && s + u < Cache::kSteps; u++) {
-          load_query<kDim>(query[m][u], queries, own_row + 16 * m, s + u, lane);
+          load_query<kDim>(query[m][u], queries, own_row / 16 + m, s + u, lane);
         }
       }
 #pragma unroll
@@ -115,14 +121,14 @@ __global__ void __launch_bounds__(Prefill<T, kDim>::kThreads, 2)
 #pragma unroll
     for (int p = 0; p < P::kPages; p++) {
       const int i = step * P::kPages + p, page = pages.page(i);
-      const bool masked = i >= seen.count || !seen.whole(page);
+      const bool masked = i >= seen.count || !seen.all.sees_page(page);
 #pragma unroll
       for (int m = 0; m < P::kBands; m++) {
         scores[m].finish(call, p, keys + p * Cache::kPartBytes, lane);
         if (!masked) continue;
         const int row = own_row + 16 * m + lane / 4;
-        RowMask rows[2] = {{call, tile, row}, {call, tile, row + 8}};
-        if (i >= seen.count) rows[0] = rows[1] = RowMask::nothing();
+        Mask rows[2] = {mask_of(call, tile, row), mask_of(call, tile, row + 8)};
+        if (i >= seen.count) rows[0] = rows[1] = {-1, 0, 0};  // no position
         scores[m].mask(rows, p, page * kPageTokens, lane);
       }
     }

@@ -116,6 +116,7 @@ struct RowTile {
   int64_t first_token;
   int first, rows, group, first_last, last_of_all;
 
+  RowTile() = default;
   __device__ RowTile(const DeviceCall& call, const Sequence& sequence, int first, int most)
       : first_token(sequence.first_token),
         first(first),
@@ -136,50 +137,42 @@ struct RowTile {
   }
 };
 
+// Which positions of its sequence a row sees, or any row of a tile, or all of them.
+struct Mask {
+  int last, begin, sinks;
+
+  __device__ bool sees(int position) const {
+    return position <= last && (position >= begin || position < sinks);
+  }
+  __device__ bool sees_page(int page) const {  // all of it
+    const int from = page * kPageTokens, to = from + kPageTokens;
+    return to <= last + 1 && (from >= begin || to <= sinks);
+  }
+};
+
+__device__ inline Mask mask_of(const DeviceCall& call, const RowTile& tile, int row) {
+  const int last = tile.last(row);
+  if (!call.causal) return {last, 0, 0};
+  return {last, call.window_begin(last), call.sink_tokens};
+}
+
 // The pages that any row of a tile sees, in order: those of the sinks, then those of the window.
 struct SeenPages {
   int sink_pages, window_page, count;
-  int sinks, begin, end;   // seen are the positions [0, sinks) and [begin, end)
-  int all_begin, all_end;  // each row sees [0, min(sinks, all_end)) and [all_begin, all_end)
+  Mask any, all;  // what some row sees, and what each does
 
+  SeenPages() = default;
   __device__ SeenPages(const DeviceCall& call, const RowTile& tile) {
-    const int low = tile.last(0), high = tile.last(tile.rows - 1);
-    end = high + 1;
-    begin = call.causal ? call.window_begin(low) : 0;
-    sinks = call.causal ? min(call.sink_tokens, end) : 0;
-    all_begin = call.causal ? call.window_begin(high) : 0;
-    all_end = low + 1;
-    sink_pages = (sinks + kPageTokens - 1) / kPageTokens;
-    window_page = max(begin / kPageTokens, sink_pages);
-    count = sink_pages + max((end + kPageTokens - 1) / kPageTokens - window_page, 0);
+    const Mask first = mask_of(call, tile, 0), last = mask_of(call, tile, tile.rows - 1);
+    any = {last.last, first.begin, min(last.sinks, last.last + 1)};
+    all = {first.last, last.begin, last.sinks};
+    sink_pages = (any.sinks + kPageTokens - 1) / kPageTokens;
+    window_page = max(any.begin / kPageTokens, sink_pages);
+    count = sink_pages + max(any.last / kPageTokens + 1 - window_page, 0);
   }
 
   // The page at place i, of the sequence's.
   __device__ int page(int i) const { return i < sink_pages ? i : i - sink_pages + window_page; }
-  // By some row.
-  __device__ bool sees(int position) const {
-    return position < end && (position >= begin || position < sinks);
-  }
-  // Whether all rows see all of the page.
-  __device__ bool whole(int page) const {
-    const int from = page * kPageTokens, to = from + kPageTokens;
-    return to <= all_end && (from >= all_begin || to <= sinks);
-  }
-};
-
-// What one row sees.
-struct RowMask {
-  int last, begin, sinks;
-
-  static __device__ RowMask nothing() { return {-1, 0, 0}; }
-  __device__ RowMask(int last, int begin, int sinks) : last(last), begin(begin), sinks(sinks) {}
-  __device__ RowMask(const DeviceCall& call, const RowTile& tile, int row)
-      : last(tile.last(row)),
-        begin(call.causal ? call.window_begin(last) : 0),
-        sinks(call.causal ? call.sink_tokens : 0) {}
-  __device__ bool sees(int position) const {
-    return position <= last && (position >= begin || position < sinks);
-  }
 };
 
 }  // namespace ingot::cuda

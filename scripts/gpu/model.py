@@ -1,0 +1,64 @@
+"""Decoding by a whole model on the GPU: packages, and torch.compile with a static cache, as shares
+of what memory allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from bench_model import SHAPES, package_of
+
+import ingot
+from ingot.runtime.bench_command import bytes_per_token, measure
+
+from .static_llama import build
+
+# Of the linears; the head is bfloat16, or 8 bits.
+RECIPES = {"bf16": None, "int8": "int8", "int4": "int4"}
+_PROMPT, _NEW = 512, 64
+
+
+def package(shape: str, recipe: str, bytes_s: float) -> dict[str, Any]:
+    """A row of the table; `bytes_s`: what the device copies a second."""
+    path = package_of(shape, "bfloat16", RECIPES[recipe], None, device="cuda")
+    opened = ingot.load(path)
+    speed = measure(opened, _PROMPT, _NEW, 3)
+    needed = bytes_per_token(opened.manifest, _PROMPT + _NEW // 2)
+    return {"name": f"{shape} {recipe} decode", **_decode(speed["decode_tok_s"], needed, bytes_s)}
+
+
+def compiled(shape: str, bytes_s: float) -> dict[str, Any]:
+    """torch.compile(mode="max-autotune") of the same shape in bfloat16."""
+    model = build(SHAPES[shape], _PROMPT + 2 * _NEW)
+    step = torch.compile(model, mode="max-autotune", fullgraph=True)
+    token = torch.ones(1, dtype=torch.int64, device="cuda")
+    times = []
+    with torch.no_grad():
+        for position in range(_PROMPT, _PROMPT + _NEW):
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            token = step(token, torch.tensor([position], device="cuda")).argmax(-1)
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - begun)
+    middle = sorted(times[_NEW // 2 :])[_NEW // 4]  # the first compile and warm up
+    read = sum(p.nbytes for name, p in model.named_parameters() if not name.startswith("embed"))
+    caches = sum(b.nbytes for name, b in model.named_buffers() if name.startswith("blocks"))
+    name = f"{shape} bf16 decode by torch.compile"
+    return {"name": name, **_decode(1 / middle, read + caches, bytes_s)}
+
+
+def _decode(tok_s: float, needed: int, bytes_s: float) -> dict[str, Any]:
+    return {
+        "us": 1e6 / tok_s,
+        "tok_s": tok_s,
+        "gb_s": needed * tok_s / 1e9,
+        "ceiling_share": needed * tok_s / bytes_s,
+    }
+
+
+def rows(shape: str, recipes: list[str], bytes_s: float) -> Iterator[dict[str, Any]]:
+    for recipe in recipes:
+        yield package(shape, recipe, bytes_s)
+    yield compiled(shape, bytes_s)
