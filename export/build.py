@@ -17,7 +17,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -57,6 +59,7 @@ _NAMESPACE = "namespace torch::aot_inductor {\n"
 _CONTAINER = "#include <torch/csrc/inductor/aoti_runtime/model_container.h>"  # the interface's
 # The weights are not in the object, but its loader names their place.
 _NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bin_end[1]{};\n"
+_making: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -206,11 +209,12 @@ class CppBuild:
         overlay = [path.read_text() for path in sorted(_OVERLAY.rglob("*.h"))]
         parts = (identity, overlay, compiler_version(), torch.__version__)
         folder = cache.folder() / "cpp" / hashlib.sha256(repr(parts).encode()).hexdigest()
-        self.cached[name] = folder.is_dir()
-        if not self.cached[name]:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with cache.staging(folder) as staging:
-                make(staging)
+        with _making[folder]:  # builds for two GPU architectures want the same at once
+            self.cached[name] = folder.is_dir()
+            if not self.cached[name]:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with cache.staging(folder) as staging:
+                    make(staging)
         return folder
 
     def _command(self, sources: list[str], output: Path, **kind: Any) -> tuple[list[str], Path]:

@@ -33,7 +33,7 @@ _AOTI = (
 def provided() -> frozenset[str]:
     """The names: of AOTInductor's interface, of CUDA as the header has them, of the ops' shims."""
     header = (HEADERS / "cuda_runtime_api.h").read_text()
-    of_cuda = re.findall(r" INGOT_CUDA\((\w+)[,)]", header)
+    of_cuda = re.findall(r"^[^#\n]*INGOT_CUDA\((\w+)", header, re.MULTILINE)
     return frozenset((*_AOTI, *(f"ingot_{name}" for name in of_cuda), *shim_names("cuda")))
 
 
