@@ -1,7 +1,7 @@
 // What the code of a repeated block takes its tensors by (export/repeated.py): handles that stay
 // the caller's, with the names that generated code calls handles of its own by. The headers are
-// those of torch/csrc/inductor/aoti_include/{cpu,cuda}.h without the model's class, which blocks are
-// not.
+// those of cpu.h or cuda.h in torch/csrc/inductor/aoti_include without the model's class, which
+// blocks are not.
 #pragma once
 
 #include <c10/util/generic_math.h>
