@@ -26,6 +26,7 @@ class Texts:
     """In place of the build: keeps what would be compiled."""
 
     cached: dict[str, bool] = {}
+    device = "cpu"
 
     def __init__(self, folder: Path) -> None:
         self._object = folder / "model.so"
