@@ -90,7 +90,7 @@ class CppBuild:
         self._ended = False
         headers = [self._model_header, _BLOCK_HEADER] + [_KERNEL_HEADER] * (device == "cpu")
         self._headers = {header: self._precompile(header) for header in headers}
-        self._pool.submit(symbols.offered)  # packaging will ask
+        self._pool.submit(symbols.offered)  # asked for at the end
 
     def __enter__(self) -> CppBuild:
         return self
