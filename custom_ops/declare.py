@@ -85,6 +85,8 @@ def declare(
     cost: a call's arithmetic and traffic from the step's `Load` and the arguments (cost.py).
     rounded: the arguments, after the name of an ISA level or "cuda", as the kernels of that level
         round them before they compute: a test's tolerance follows from the reference of these.
+    rounding: of the same arguments, how much the level's own rounding while it computes may add to
+        an element's error: 0 where that is no more than float32's.
     """
     parsed = parse(schema)
     if parsed.name in OPS:

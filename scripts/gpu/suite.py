@@ -36,7 +36,7 @@ _CASES = [
     "-m",
     "pytest",
     "-q",
-    "--maxfail=5",
+    "--maxfail=5",  # what fails every case says no more by failing hundreds
     "-p",
     "no:cacheprovider",
     "tests/cuda/test_gpu.py",

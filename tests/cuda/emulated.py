@@ -11,9 +11,9 @@ import torch
 
 from ingot import native, ops_library
 from ingot.custom_ops.schema import Schema
-from ingot.ops_library import DTYPES, DLTensor
+from ingot.ops_library import CUDA, DTYPES, DLTensor
 
-_CUDA = 2  # DLPack's kDLCUDA
+_GPU = (CUDA, 0)
 _DTYPES = {getattr(torch, name): code_bits for name, code_bits in DTYPES.items()}
 
 
@@ -36,8 +36,7 @@ def call(schema: Schema, *args: Any) -> torch.Tensor:
         return ctypes.byref(tensors[-1])
 
     arguments = [argument(a.type, value) for a, value in zip(schema.arguments, args, strict=True)]
-    output = ops_library.unallocated()
-    output.device_type = _CUDA
+    output = ops_library.unallocated(_GPU)
     for _ in range(2):  # the first asks for the output's shape
         if function(*arguments, ctypes.byref(output), None) != 0:
             raise RuntimeError(library().ingot_cuda_ops_last_error().decode())
@@ -51,6 +50,4 @@ def call(schema: Schema, *args: Any) -> torch.Tensor:
 
 def _describe(tensor: torch.Tensor) -> DLTensor:
     dtype = _DTYPES[tensor.dtype]
-    described = ops_library.tensor(tensor.data_ptr(), dtype, tensor.shape, tensor.stride())
-    described.device_type = _CUDA
-    return described
+    return ops_library.tensor(tensor.data_ptr(), dtype, tensor.shape, tensor.stride(), _GPU)
