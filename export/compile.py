@@ -31,12 +31,12 @@ from .contracts import Contract
 from .cuda.link import LIBRARY as CUDA_HOST
 from .cuda.link import stand_in
 from .cuda.program import on_gpu
-from .cuda.replaced import environment
 from .errors import ExportError
 from .isa import IsaLevel, inductor_targets
 from .memory_plan import Wrapper, memory_plan
 from .op_library import OpLibrary
 from .repeated import NAME, Blocks, shim_name
+from .replaced import environment, replaced
 from .targets import Target
 
 HOST = "libingot_host.so.1"
@@ -335,12 +335,8 @@ def _with_quick_strides() -> Iterator[None]:
     tries, and the units of physics that it imports first, take it half a second."""
     from torch._inductor import sizevars
 
-    theirs = vars(sizevars)["sympy"]
-    vars(sizevars)["sympy"] = _QuickSympy()
-    try:
+    with replaced(sizevars, sympy=_QuickSympy()):
         yield
-    finally:
-        vars(sizevars)["sympy"] = theirs
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from .. import isa
+from ..replaced import replaced
 from . import kernels
 from .architecture import Architecture
-from .replaced import replaced
 
 _OPTIONS: dict[str, object] = {
     "aot_inductor.embed_kernel_binary": True,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import cache
+from ..replaced import environment, replaced
 from .architecture import Architecture
-from .replaced import environment, replaced
 
 _SOURCE = re.compile(r"async_compile\.triton\('\w+', '''(.*)''', device_str='cuda'\)\s*", re.DOTALL)
 
