@@ -35,6 +35,7 @@ from .cuda.kernels import assembly, cubins_of
 from .cuda.wrapper import FLAGS as GPU_FLAGS
 from .cuda.wrapper import OF_GPU, launchers, renamed
 from .errors import ExportError
+from .replaced import replaced
 from .toolchain import compiler_version
 
 _OVERLAY = Path(__file__).with_name("include")
@@ -269,12 +270,8 @@ def intercepted() -> Iterator[list[Generated]]:
         found.append(Generated(wrapper, kernels, constants, cubins_of(graph)))
         return [""]  # in place of the object's path
 
-    theirs = codecache.AotCodeCompiler.compile
-    codecache.AotCodeCompiler.compile = compile  # type: ignore[method-assign,assignment]
-    try:
+    with replaced(codecache.AotCodeCompiler, compile=compile):
         yield found
-    finally:
-        codecache.AotCodeCompiler.compile = theirs  # type: ignore[method-assign]
 
 
 def _split(wrapper: str) -> tuple[str, str]:

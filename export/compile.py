@@ -280,12 +280,8 @@ def _without_input_checks() -> Iterator[None]:
     def none(self: Any) -> None:
         self.prefix.splice("static void __check_inputs_outputs(void*, void*) {}")
 
-    theirs = CppWrapperCpu.generate_input_output_runtime_checks
-    CppWrapperCpu.generate_input_output_runtime_checks = none  # type: ignore[method-assign]
-    try:
+    with replaced(CppWrapperCpu, generate_input_output_runtime_checks=none):
         yield
-    finally:
-        CppWrapperCpu.generate_input_output_runtime_checks = theirs  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -294,12 +290,8 @@ def _counted_from_zero() -> Iterator[None]:
     record are the same whatever was compiled before, another level of the same graph above all."""
     from torch._inductor import compile_fx
 
-    theirs = compile_fx._graph_counter
-    compile_fx._graph_counter = itertools.count()
-    try:
+    with replaced(compile_fx, _graph_counter=itertools.count()):
         yield
-    finally:
-        compile_fx._graph_counter = theirs
 
 
 @contextmanager
@@ -308,12 +300,10 @@ def _without_attention_patterns() -> Iterator[None]:
     to prepare the patterns takes it half a second."""
     from torch._inductor.fx_passes import fuse_attention, joint_graph
 
-    theirs = fuse_attention._sfdp_init
-    fuse_attention._sfdp_init = lambda *_: None  # type: ignore[assignment]
     try:
-        yield
+        with replaced(fuse_attention, _sfdp_init=lambda *_: None):
+            yield
     finally:
-        fuse_attention._sfdp_init = theirs
         # Whoever compiles next in this process has them.
         joint_graph.lazy_init.cache_clear()  # type: ignore[attr-defined]
 
