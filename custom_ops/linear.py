@@ -7,7 +7,7 @@
 
 N is `out_features`. 64 columns of a k lie together, so one row of x streams through the panels, and
 many rows share each load; the layout is the same for every instruction set and for GPUs. A row's
-result does not depend on the other rows. M may be 0. At the ISA level x86-64-v4-bf16
+result does not depend on the other rows. M may be 0. At the ISA levels x86-64-v4-bf16 and -amx
 (docs/kernels.md) and on a GPU x is rounded to bfloat16 where the weight is bfloat16.
 
 Raises RuntimeError if a shape, dtype or stride is not as above.
@@ -60,7 +60,7 @@ def reference(
 
 def rounded(level: str, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> tuple[Any, ...]:
     """x as bfloat16 where the level multiplies that, and the weight is."""
-    if level.endswith(("bf16", "cuda")) and weight.dtype == torch.bfloat16:
+    if level.endswith(("bf16", "amx", "cuda")) and weight.dtype == torch.bfloat16:
         x = x.bfloat16().float()
     return x, weight, *rest
 

@@ -80,7 +80,7 @@ def choose_gpu_variant(
 
 def choose_variant(variants: Sequence[dict[str, Any]], level: str) -> dict[str, Any]:
     """The best for the level of the kernels, as the lean runtime chooses. Raises BadPackage."""
-    # Levels are in the order of their names, x86-64-v4-bf16 among them.
+    # Levels are in the order of their names, x86-64-v4-amx among them.
     fitting = [v for v in variants if v["isa"].startswith("x86-64-v") and v["isa"] <= level]
     if not fitting:
         offered = ", ".join(variant["isa"] for variant in variants)

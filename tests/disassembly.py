@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-BF16, NONE = 5, 6  # after 2, 3 and 4: the kernels' x86-64-v4-bf16, and what no level has
+BF16, AMX, NONE = 5, 6, 7  # after 2, 3 and 4: the kernels' x86-64-v4-bf16 and -amx, and no level
 
 _SEGMENTS = {"26", "2e", "36", "3e", "64", "65", "67"}  # prefixes that may come before VEX and EVEX
 # Of v4's extensions: F, BW, CD, DQ and VL. Not of it, nor of v4-bf16: VBMI, VBMI2, IFMA, BITALG,
@@ -23,9 +23,10 @@ _AVX512_OTHERS = re.compile(
     r"|vpshufbitqmb|vp2intersect.*|v(?!cvtps2ph$)\w+[ps]h|vcvtt?(ph2(?!ps$)|sh2)\w+|vmovw"
 )
 _BF16 = re.compile(r"vdpbf16ps|vcvtne\w*bf16\w*|vpdp(bu|ws)sds?")
-# AES, PCLMULQDQ, GFNI, SHA, AMX, ADX, RDRAND: in no level, in whatever encoding.
+_AMX = re.compile(r"tdpbf16ps|tdpb[su]{2}d|tile(loaddt?1?|stored|zero|release)|(ld|st)tilecfg")
+# AES, PCLMULQDQ, GFNI, SHA, later AMX, ADX, RDRAND: in no level, in whatever encoding.
 _OTHERS = re.compile(
-    r"v?aes\w+|v?pclmul\w*|v?gf2p8\w+|sha(1|256)\w+|tdp\w+|tile\w+|[ls]?dtilecfg|ad[co]x|rd(rand|seed)"
+    r"v?aes\w+|v?pclmul\w*|v?gf2p8\w+|sha(1|256)\w+|tdp\w+|tcmm\w+|tile\w+|ad[co]x|rd(rand|seed)"
 )
 _VEX_OTHERS = re.compile(rf"{_BF16.pattern}|vpdp\w+|vpmadd52.*|vbcstne.*")
 _V3_LEGACY = ("lzcnt", "movbe")  # tzcnt runs as bsf where it is unknown, and compilers use it so
@@ -36,7 +37,7 @@ _LINE = re.compile(r"\s*[0-9a-f]+:\t(?P<bytes>(?:[0-9a-f]{2} )+)\s*\t(?P<text>.*
 class Instruction(NamedTuple):
     function: str  # mangled
     name: str  # without prefixes such as "rep" and "{vex}"
-    level: int  # 2, 3, 4, BF16 or NONE
+    level: int  # 2, 3, 4, BF16, AMX or NONE
     line: str
 
 
@@ -57,6 +58,8 @@ def instructions(binary: Path) -> Iterator[Instruction]:
 
 def _level(code: list[str], name: str, text: str) -> int:
     first = next(byte for byte in [*code, ""] if byte not in _SEGMENTS)
+    if _AMX.fullmatch(name):
+        return AMX
     if _OTHERS.fullmatch(name):
         return NONE
     if first == "62":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingot import native
-from tests.disassembly import BF16, NONE, instructions
+from tests.disassembly import AMX, BF16, NONE, instructions
 
 pytestmark = pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils are missing")
 
@@ -63,6 +63,18 @@ EXAMPLES = {
         vpdpwssds %zmm1, %zmm2, %zmm3
         {evex} vpdpbusd %xmm1, %xmm2, %xmm3
     """,
+    AMX: """
+        ldtilecfg (%rax)
+        sttilecfg (%rax)
+        tileloadd (%rax,%rbx,1), %tmm1
+        tileloaddt1 (%rax,%rbx,1), %tmm1
+        tilestored %tmm1, (%rax,%rbx,1)
+        tilezero %tmm1
+        tilerelease
+        tdpbf16ps %tmm1, %tmm2, %tmm3
+        tdpbssd %tmm1, %tmm2, %tmm3
+        tdpbuud %tmm1, %tmm2, %tmm3
+    """,
     NONE: """
         {vex} vpdpbusd %ymm1, %ymm2, %ymm3
         vpermb %zmm1, %zmm2, %zmm3
@@ -79,8 +91,7 @@ EXAMPLES = {
         aesenc %xmm1, %xmm2
         vpclmulqdq $0, %ymm1, %ymm2, %ymm3
         sha256rnds2 %xmm1, %xmm2
-        tdpbssd %tmm1, %tmm2, %tmm3
-        ldtilecfg (%rax)
+        tdpfp16ps %tmm1, %tmm2, %tmm3
         adcx %rax, %rbx
         rdrand %rax
     """,

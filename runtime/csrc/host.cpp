@@ -79,7 +79,7 @@ void open_cuda_host() {
 int isa_level() {
   const char* name = opened().ops_level();
   if (!name) bad_input(opened().ops_last_error());
-  // The kernels' names go on where a level has more than generated code uses: x86-64-v4-bf16.
+  // The kernels' names go on where a level has more than generated code uses: x86-64-v4-amx.
   return parse_isa(std::string(name, std::strlen("x86-64-vN")));
 }
 

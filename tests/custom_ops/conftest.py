@@ -11,7 +11,7 @@ import torch
 import ingot.custom_ops  # noqa: F401  (registers the ops)
 from ingot.ops_library import last_error, library
 
-LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
+LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "x86-64-v4-amx")
 
 
 @pytest.fixture(params=LEVELS)

@@ -15,7 +15,7 @@ from ingot import native
 from ingot.custom_ops import shims
 from ingot.custom_ops.declare import OPS
 from ingot.ops_library import last_error, library
-from tests.disassembly import BF16, instructions
+from tests.disassembly import AMX, BF16, instructions
 
 from .conftest import LEVELS
 
@@ -58,8 +58,8 @@ SHIPPED = "INGOT_NATIVE_DIR" not in os.environ  # another build may emulate inst
 
 def level_of(function: str) -> int:
     """That of the namespace it was compiled in; the baseline's for the rest."""
-    found = re.search(r"5ingot(?:2v([234])|7(v4_bf16))", function)
-    return 2 if found is None else BF16 if found[2] else int(found[1])
+    found = re.search(r"5ingot(?:2v([234])|7(v4_bf16)|6v4_amx)", function)
+    return 2 if found is None else int(found[1]) if found[1] else BF16 if found[2] else AMX
 
 
 def test_no_instruction_is_beyond_its_level() -> None:
@@ -70,7 +70,7 @@ def test_no_instruction_is_beyond_its_level() -> None:
         level = level_of(found.function)
         assert found.level <= level, found.line
         seen |= {(level, found.level), found.name}
-    assert {(2, 2), (3, 3), (4, 4), (BF16, 4)} <= seen
+    assert {(2, 2), (3, 3), (4, 4), (BF16, 4), (AMX, 4)} <= seen
     assert {(BF16, BF16), "vdpbf16ps"} <= seen or not SHIPPED
 
 

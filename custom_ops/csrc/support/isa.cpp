@@ -1,6 +1,10 @@
 // Which ISA level's kernels run. The levels are those of the x86-64 psABI (section 3.1.1): v2 has
-// SSE4.2, v3 adds AVX2, FMA and F16C, v4 adds AVX-512 F, BW, CD, DQ and VL; and one above them, v4
-// with AVX512_BF16 and AVX512_VNNI (Cooper Lake, Sapphire Rapids, Zen 4 and later).
+// SSE4.2, v3 adds AVX2, FMA and F16C, v4 adds AVX-512 F, BW, CD, DQ and VL; and two above them: v4
+// with AVX512_BF16 and AVX512_VNNI (Cooper Lake, Zen 4 and later), and that with AMX_BF16 and
+// AMX_INT8 (Sapphire Rapids and later).
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -11,8 +15,9 @@
 namespace ingot {
 namespace {
 
-constexpr const char* kNames[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"};
-constexpr int kLevels = 4;
+constexpr const char* kNames[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16",
+                                  "x86-64-v4-amx"};
+constexpr int kLevels = 5;
 constexpr int kUnchosen = -1;
 std::atomic<int> g_level{kUnchosen};
 
@@ -24,9 +29,27 @@ bool has_bf16() {
 #endif
 }
 
+// A process asks Linux for the tiles before it uses them, once for all its threads (kernel.org,
+// arch/x86/xstate). Refused, for one, where a signal's stack could not hold them.
+bool may_use_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool has_amx() {
+#if defined(INGOT_EMULATE_BF16)
+  return true;
+#else
+  static const bool has = __builtin_cpu_supports("amx-tile") &&
+                          __builtin_cpu_supports("amx-bf16") &&
+                          __builtin_cpu_supports("amx-int8") && may_use_tiles();
+  return has;
+#endif
+}
+
 // libgcc's test includes whether the operating system saves the wide registers.
 int highest_supported() {
-  if (__builtin_cpu_supports("x86-64-v4")) return has_bf16() ? 3 : 2;
+  if (__builtin_cpu_supports("x86-64-v4")) return !has_bf16() ? 2 : !has_amx() ? 3 : 4;
   if (__builtin_cpu_supports("x86-64-v3")) return 1;
   if (__builtin_cpu_supports("x86-64-v2")) return 0;
   fail("this CPU lacks x86-64-v2 (SSE4.2), the least that the kernels need");
@@ -42,8 +65,8 @@ int by_name(const char* name) {
     }
     return i;
   }
-  fail("\"%s\" is no ISA level; INGOT_ISA takes %s, %s, %s or %s", name, kNames[0], kNames[1],
-       kNames[2], kNames[3]);
+  fail("\"%s\" is no ISA level; INGOT_ISA takes %s, %s, %s, %s or %s", name, kNames[0], kNames[1],
+       kNames[2], kNames[3], kNames[4]);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ INGOT_OPS_API int32_t ingot_ops_count();
 INGOT_OPS_API const char* ingot_ops_name(int32_t index);    // null: no such index
 INGOT_OPS_API const char* ingot_ops_schema(int32_t index);  // null: no such index
 
-// The ISA level whose kernels run, "x86-64-v2", "x86-64-v3" or "x86-64-v4": what the CPU has,
+// The ISA level whose kernels run, "x86-64-v2" to "x86-64-v4-amx" (isa.cpp): what the CPU has,
 // unless the environment variable INGOT_ISA names a lower one. Null, with the error set, if
 // INGOT_ISA is not one of these or the CPU lacks it.
 INGOT_OPS_API const char* ingot_ops_level();

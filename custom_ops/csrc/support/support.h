@@ -48,7 +48,7 @@ static inline T* data_of(const DLTensor* tensor) {
   return reinterpret_cast<T*>(static_cast<char*>(tensor->data) + tensor->byte_offset);
 }
 
-enum class Level { v2, v3, v4, v4_bf16 };
+enum class Level { v2, v3, v4, v4_bf16, v4_amx };
 Level current_level();  // throws if INGOT_ISA is wrong
 void set_failed_op(const char* name);
 void set_error(const char* sentence);
@@ -70,9 +70,9 @@ int32_t guarded(const char* name, const Op& op) try {
 
 // Runs the kernel of the current level.
 template <typename Kernel, typename... Arguments>
-int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf16,
+int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf16, Kernel v4_amx,
                  Arguments... arguments) {
-  const Kernel kernels[] = {v2, v3, v4, v4_bf16};
+  const Kernel kernels[] = {v2, v3, v4, v4_bf16, v4_amx};
   return guarded(name, [&] { kernels[static_cast<int>(current_level())](arguments...); });
 }
 
