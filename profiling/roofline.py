@@ -22,6 +22,7 @@ from .errors import ProfileError
 
 Bound = Literal["memory", "compute"]
 GENERATED = "generated"  # kernels that are no op's
+FACTORS = ("float32", "bfloat16", "int8")  # what kernels multiply
 _FOLDER = Path(__file__).parent / "hardware"
 _GROUP_SIZES = (32, 64, 128)
 

@@ -180,7 +180,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ingot_gpus": (c_int32, [POINTER(c_void_p)]),
     "ingot_measure_read": (c_double, [c_void_p, c_size_t]),
     "ingot_measure_memory": (c_double, [c_void_p, c_size_t, c_int32]),
-    "ingot_measure_flops": (c_double, [c_int32]),
+    "ingot_measure_peak": (c_double, [c_char_p, c_int32]),
 }
 
 

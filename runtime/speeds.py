@@ -1,6 +1,6 @@
 """What this machine reaches, measured on the spot: `Hardware` for the roofline.
 
-Reading, float32 multiply-adds, what a call costs, and each kind of kernel that a model calls at the
+Reading, multiply-adds, what a call costs, and each kind of kernel that a model calls at the
 sizes of a request: its traffic with the fewest rows of x, which bounds decode, and its arithmetic
 with the most, which bounds prefill. Operands rotate through a buffer that no cache holds, as a
 model's weights do. A package's own bytes are that buffer: two files' pages may lie in memory of
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 
 from ..profiling.analysis import Request, Sizes, Subject, phases
 from ..profiling.calls import Call, cost, evaluate
-from ..profiling.roofline import Hardware, Speed, op_name
+from ..profiling.roofline import FACTORS, Hardware, Speed, op_name
 from ..profiling.steps import BLOCK_SIZE
 from . import capi, ops
 from .errors import NoSpace
@@ -55,7 +56,10 @@ def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
         name=f"{_processor()}, {threads} threads, {ops.level()}",
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         read_gb_s=_rate(lambda: library.ingot_measure_memory(address, size, threads)),
-        gflop_s={"float32": _rate(lambda: library.ingot_measure_flops(threads))},
+        gflop_s={
+            factor: _rate(partial(library.ingot_measure_peak, factor.encode(), threads))
+            for factor in FACTORS
+        },
         call_us=call_s * 1e6,
         kernels={kernel: Speed(few[kernel].gb_s, many[kernel].gflop_s) for kernel in few},
         sources=("measured by ingot analyze",),

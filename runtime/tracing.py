@@ -6,8 +6,9 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ..profiling.roofline import FACTORS
 from ..profiling.trace import Trace, from_chrome, read_json
 from . import capi
 from .package import Package
@@ -31,8 +32,18 @@ def traced(run: Callable[[], Result]) -> tuple[Result, Trace]:
 
 
 def ceilings(package: Package, threads: int) -> dict[str, float]:
-    """A trace header's: how fast the weights can be read, and arithmetic done, at this moment."""
+    """A trace header's: how fast the weights can be read, and what they are multiplied with can be
+    multiplied, at this moment."""
+    factor = _multiplied(package.manifest)
     return {
         "read_gb_s": package.measure_read(_READ_BYTES),
-        "gflop_s": float(capi.library().ingot_measure_flops(threads)),
+        "gflop_s": float(capi.library().ingot_measure_peak(factor.encode(), threads)),
     }
+
+
+def _multiplied(manifest: dict[str, Any]) -> str:
+    """The factors of most products of a model's step, one of roofline.FACTORS."""
+    if recipe := manifest.get("quantization"):
+        return "int8" if 8 in recipe["activation_bits"] else "bfloat16"
+    dtype = str(manifest["model"].get("dtype"))
+    return dtype if dtype in FACTORS else "float32"

@@ -3,9 +3,10 @@
     python scripts/bench_ops.py [--threads N] [--rounds R] [--only TEXT] [--json]
 
 A row is a call: the median time, the ceiling that it runs against (memory READ for little work a
-byte, float32 FMA for much), the share of that ceiling, and torch's time over ours for the same
-arithmetic (above 1: ours is faster). Ceilings are measured between the calls, so load on a shared
-machine touches all alike. Weights and caches are rotated through copies larger than the last cache.
+byte, the peak of multiplying such factors for much), the share of that ceiling, and torch's time
+over ours for the same arithmetic (above 1: ours is faster). Ceilings are measured between the
+calls, so load on a shared machine touches all alike. Weights and caches are rotated through copies
+larger than the last cache.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Row:
     theirs: Callable[[int], Any]
     bytes: int  # that a call must read
     flops: int
+    factor: str = "float32"  # what is multiplied, one of roofline.FACTORS
     our_s: list[float] = field(default_factory=list)
     their_s: list[float] = field(default_factory=list)
     ceiling_s: list[float] = field(default_factory=list)
@@ -63,7 +65,7 @@ class Row:
 
 
 class Ceilings:
-    """READ and FMA of this machine, by the instructions of the level that runs."""
+    """READ and the peak rates of this machine, by the instructions of the level that runs."""
 
     def __init__(self) -> None:
         self._library = capi.library()
@@ -74,7 +76,7 @@ class Ceilings:
         threads = torch.get_num_threads()
         address = self._buffer.data_ptr()
         read = self._library.ingot_measure_memory(address, _ROTATED_BYTES, threads)
-        flops = self._library.ingot_measure_flops(threads)
+        flops = self._library.ingot_measure_peak(row.factor.encode(), threads)
         return max(row.bytes / read, row.flops / flops) / 1e9
 
 
@@ -102,6 +104,7 @@ def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
         lambda r: F.linear(typed, plain[r % len(plain)]),
         packed[0].numel() * packed[0].element_size() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
+        str(dtype).removeprefix("torch."),
     )
 
 
@@ -121,6 +124,7 @@ def quantised(
         torch_quantised(x, outputs, bits, group_size),
         weight.numel() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
+        "int8" if activation_bits == 8 else "bfloat16",
     )
 
 
@@ -171,6 +175,7 @@ def paged(name: str, batch: Batch) -> Row:
         theirs,
         tokens * bytes_per_block(kv_heads, dim, batch.kv_dtype) // BLOCK,
         4 * pairs * heads * dim,
+        "float32" if batch.kv_dtype == "float32" else "bfloat16",
     )
 
 

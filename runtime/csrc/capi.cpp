@@ -380,8 +380,11 @@ double ingot_measure_read(ingot_package* package, size_t bytes) {
 double ingot_measure_memory(const void* data, size_t bytes, int32_t threads) {
   return data ? ingot::measure_read(data, bytes, threads) : 0;
 }
-double ingot_measure_flops(int32_t threads) {
+double ingot_measure_peak(const char* factor, int32_t threads) {
   double rate = 0;
-  guarded([&] { rate = ingot::measure_flops(threads); });
+  guarded([&] {
+    need(factor, "factor");
+    rate = ingot::measure_peak(factor, threads);
+  });
   return rate;
 }

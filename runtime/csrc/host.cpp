@@ -16,6 +16,7 @@ struct Host {
   const char* (*op_name)(int32_t);
   const char* (*op_schema)(int32_t);
   const char* (*ops_level)();
+  double (*ops_measure_peak)(const char*, int32_t);
   const char* (*ops_last_error)();
 };
 
@@ -58,6 +59,7 @@ Host open_host() {
   find(ops, "ingot_ops_name", host.op_name);
   find(ops, "ingot_ops_schema", host.op_schema);
   find(ops, "ingot_ops_level", host.ops_level);
+  find(ops, "ingot_ops_measure_peak", host.ops_measure_peak);
   find(ops, "ingot_ops_last_error", host.ops_last_error);
   if (const char* refusal = host.api->controls_from_environment()) bad_input(refusal);
   return host;
@@ -81,6 +83,12 @@ int isa_level() {
   if (!name) bad_input(opened().ops_last_error());
   // The kernels' names go on where a level has more than generated code uses: x86-64-v4-amx.
   return parse_isa(std::string(name, std::strlen("x86-64-vN")));
+}
+
+double ops_peak(const char* factor, int threads) {
+  const double peak = opened().ops_measure_peak(factor, threads);
+  if (peak == 0) bad_input(opened().ops_last_error());
+  return peak;
 }
 
 const char* op_schema(const char* name) {

@@ -16,6 +16,10 @@ void open_cuda_host();
 // has. Throws Error where INGOT_ISA names no level, or one that the CPU lacks.
 int isa_level();
 
+// What libingot_ops measures with `threads` threads (ops_api.h). Throws Error as isa_level() does,
+// and for a factor that it does not know.
+double ops_peak(const char* factor, int threads);
+
 // Schema of an op of libingot_ops, or nullptr.
 const char* op_schema(const char* name);
 }  // namespace ingot

@@ -235,10 +235,10 @@ INGOT_API ingot_status ingot_gpus(char** json);
 INGOT_API double ingot_measure_read(ingot_package* package, size_t bytes);
 /* The same of any memory, with `threads` threads; 0: the cores that are free. */
 INGOT_API double ingot_measure_memory(const void* data, size_t bytes, int32_t threads);
-/* GFLOP/s of float32 multiply-adds, two operations each, by the instructions of the level that
- * INGOT_ISA or else the CPU says. Takes about a millisecond. 0, with the error set, if INGOT_ISA is
- * wrong. */
-INGOT_API double ingot_measure_flops(int32_t threads);
+/* GFLOP/s of multiply-adds, two operations each, of "float32", "bfloat16" or "int8" factors, by the
+ * instructions of the level that INGOT_ISA or else the CPU says. Takes about a millisecond. 0, with
+ * the error set, for another factor or if INGOT_ISA is wrong. */
+INGOT_API double ingot_measure_peak(const char* factor, int32_t threads);
 
 #ifdef __cplusplus
 }

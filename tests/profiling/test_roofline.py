@@ -11,6 +11,7 @@ import pytest
 from ingot.profiling.calls import Call, Cost
 from ingot.profiling.errors import ProfileError
 from ingot.profiling.roofline import (
+    FACTORS,
     Hardware,
     Speed,
     from_dict,
@@ -77,7 +78,7 @@ def test_known_hardware_states_its_sources(name: str) -> None:
     found = read_hardware(name)
     assert all("https://" in source for source in found.sources)
     assert found.sources
-    assert found.gflop_s.keys() == {"float32", "bfloat16", "int8"}
+    assert found.gflop_s.keys() == set(FACTORS)
 
 
 def test_a_users_file(tmp_path: Path) -> None:

@@ -253,16 +253,22 @@ TEST(Measure, ReadsAnyMemory) {
   EXPECT_LT(rate, 2000);
 }
 
-TEST(Measure, MultipliesByTheCpusLevel) { EXPECT_GT(ingot_measure_flops(1), 0.1); }
+TEST(Measure, MultipliesByTheCpusLevel) {
+  for (const char* factor : {"float32", "bfloat16", "int8"})
+    EXPECT_GT(ingot_measure_peak(factor, 1), 0.1) << factor;
+  EXPECT_EQ(ingot_measure_peak("float8", 1), 0);
+  EXPECT_EQ(std::string(ingot_last_error()),
+            "peaks are of float32, bfloat16 and int8, not of \"float8\"");
+}
 
 // The level is chosen once a process, and ctest gives each of these tests its own.
 TEST(Measure, MultipliesByTheLevelThatIsAskedFor) {
   SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   setenv("INGOT_ISA", "x86-64-v9", 1);
-  EXPECT_EQ(ingot_measure_flops(1), 0);
+  EXPECT_EQ(ingot_measure_peak("float32", 1), 0);
   EXPECT_NE(std::string(ingot_last_error()).find("x86-64-v9"), std::string::npos);
   setenv("INGOT_ISA", "x86-64-v2", 1);
-  EXPECT_GT(ingot_measure_flops(0), 0.1);
+  EXPECT_GT(ingot_measure_peak("float32", 0), 0.1);
 }
 
 }  // namespace

@@ -21,6 +21,11 @@ INGOT_OPS_API const char* ingot_ops_level();
 // Chooses the level by name for all later calls, as tests do. 0, or 1 with the error set.
 INGOT_OPS_API int32_t ingot_ops_set_level(const char* name);
 
+// 1e9 operations a second, two of each multiplication and addition, that `threads` threads reach in
+// registers, by the instructions of the level; of "float32", "bfloat16" or "int8" factors. About a
+// millisecond. 0, with the error set, for another name or a wrong INGOT_ISA.
+INGOT_OPS_API double ingot_ops_measure_peak(const char* factor, int32_t threads);
+
 // The sentence of this thread's last failed call.
 INGOT_OPS_API const char* ingot_ops_last_error();
 
