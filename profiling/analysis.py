@@ -19,7 +19,7 @@ from .roofline import Bound, Hardware, intensity, kernel_name, predict
 from .steps import BLOCK_SIZE
 
 Sizes = Mapping[str, float]
-STEP_TOKENS = 256  # of prompts that the runtime puts into one step (kStepTokens in engine.cpp)
+STEP_TOKENS, GPU_STEP_TOKENS = 256, 2048  # of prompts in one step of the runtime (package.cpp)
 
 
 @dataclass(frozen=True)

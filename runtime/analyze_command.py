@@ -9,9 +9,17 @@ from typing import Any
 
 import click
 
-from ..profiling.analysis import Row, Subject, analyze, grouped, request_of
+from ..profiling.analysis import (
+    GPU_STEP_TOKENS,
+    STEP_TOKENS,
+    Row,
+    Subject,
+    analyze,
+    grouped,
+    request_of,
+)
 from ..profiling.calls import calls_of, evaluate
-from ..profiling.roofline import read_hardware
+from ..profiling.roofline import known_hardware, read_hardware
 from .errors import BadInput
 from .inspect_command import describe
 
@@ -52,10 +60,12 @@ def run(
     batch: int,
     prompt: int | None,
     context: int | None,
-    step_tokens: int,
+    step_tokens: int | None,
     threads: int,
     as_json: bool,
 ) -> None:
+    if step_tokens is None:
+        step_tokens = GPU_STEP_TOKENS if hardware in known_hardware() else STEP_TOKENS
     request = request_of(subject, batch, prompt, context, step_tokens)
     if hardware == "cpu":
         from .speeds import measure

@@ -13,7 +13,14 @@ import pytest
 
 from ingot.custom_ops.kv_layout import BLOCK
 from ingot.export.subject import of_checkpoint
-from ingot.profiling.analysis import STEP_TOKENS, Subject, analyze, phases, request_of
+from ingot.profiling.analysis import (
+    GPU_STEP_TOKENS,
+    STEP_TOKENS,
+    Subject,
+    analyze,
+    phases,
+    request_of,
+)
 from ingot.profiling.calls import cost
 from ingot.profiling.roofline import from_dict, read_hardware
 from ingot.profiling.steps import BLOCK_SIZE
@@ -56,7 +63,7 @@ def test_windows_agree(export_package: ExportPackage) -> None:
 
 def test_steps_and_blocks_are_as_long_as_the_runtimes() -> None:
     limits = (ROOT / "runtime" / "csrc" / "package.cpp").read_text()
-    assert re.search(rf"\bkStepTokens = {STEP_TOKENS}[,;]", limits)
+    assert f" kStepTokens = {STEP_TOKENS}, kGpuStepTokens = {GPU_STEP_TOKENS};" in limits
     assert BLOCK_SIZE == BLOCK
 
 
@@ -73,7 +80,7 @@ def test_json_is_complete(demo_package: Path) -> None:
         "modules",
     }
     assert result["phases"].keys() == {"prefill", "decode"}
-    assert result["request"] == {"batch": 4, "prompt": 64, "context": 64, "step_tokens": 256}
+    assert result["request"] == {"batch": 4, "prompt": 64, "context": 64, "step_tokens": 2048}
     for phase, found in result["phases"].items():
         parts = [module[phase] for module in result["modules"] if phase in module]
         for name in ("seconds", "flops", "read_bytes", "written_bytes"):
