@@ -61,14 +61,21 @@ Directory find_directory(const Reader& reader) {
     end--;
   }
   if (reader.at<uint16_t>(end + 20) != last - end) reader.damaged("bytes follow its end");
-  Directory found{reader.at<uint32_t>(end + 16), reader.at<uint16_t>(end + 10), end};
-  if (found.offset != 0xffffffff && found.count != 0xffff) return found;
-  if (end < kLocatorBytes || reader.at<uint32_t>(end - kLocatorBytes) != kEndLocator64)
-    reader.damaged("its zip64 directory is missing");
+  const Directory found{reader.at<uint32_t>(end + 16), reader.at<uint16_t>(end + 10), end};
+  const bool in_zip64[] = {found.offset == 0xffffffff, found.count == 0xffff};
+  // Python's zipfile writes a zip64 record from 2 GiB on, where the other still has room.
+  if (end < kLocatorBytes || reader.at<uint32_t>(end - kLocatorBytes) != kEndLocator64) {
+    if (in_zip64[0] || in_zip64[1]) reader.damaged("its zip64 directory is missing");
+    return found;
+  }
   const uint64_t end64 = reader.at<uint64_t>(end - kLocatorBytes + 8);
   if (end64 != end - kLocatorBytes - kEnd64Bytes || reader.at<uint32_t>(end64) != kEndRecord64)
     reader.damaged("its zip64 directory is missing");
-  return {reader.at<uint64_t>(end64 + 48), reader.at<uint64_t>(end64 + 32), end64};
+  const Directory large{reader.at<uint64_t>(end64 + 48), reader.at<uint64_t>(end64 + 32), end64};
+  if ((!in_zip64[0] && found.offset != large.offset) ||
+      (!in_zip64[1] && found.count != large.count))
+    reader.damaged("its end records differ");
+  return large;
 }
 
 struct Entry {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ingot
 from ingot.export.archive import ALIGNMENT, ArchiveWriter
 
 
@@ -83,3 +84,18 @@ def test_writes_through_no_link(tmp_path: Path) -> None:
     assert zipfile.is_zipfile(output)
     assert not output.is_symlink()
     assert victim.read_text() == "kept"
+
+
+def test_the_runtime_reads_what_zipfile_writes_beyond_2_gib(
+    demo_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From there on it adds zip64 records, though the plain ones could still hold all."""
+    path = tmp_path / "large.pt2"
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1 << 10)
+    with zipfile.ZipFile(demo_package) as theirs, ArchiveWriter(path) as archive:
+        for name in theirs.namelist():
+            if name.startswith("model/ingot/"):
+                add = archive.add_last if name.endswith("manifest.json") else archive.add
+                add(name.removeprefix("model/"), theirs.read(name))
+    assert b"PK\x06\x07" in path.read_bytes()[-1 << 10 :]  # the locator of a zip64 record
+    assert ingot.load(path).manifest == ingot.load(demo_package).manifest

@@ -14,6 +14,7 @@ namespace ingot {
 namespace {
 
 using test::write_zip;
+using test::Zip64;
 using test::ZipEntry;
 
 const std::vector<ZipEntry> kEntries = {{"model/archive_format", "pt2"},
@@ -39,7 +40,7 @@ void expect_inside(const std::map<std::string, std::string_view>& entries, std::
   }
 }
 
-class ArchiveTest : public testing::TestWithParam<bool> {};  // zip64 or not
+class ArchiveTest : public testing::TestWithParam<Zip64> {};
 
 TEST_P(ArchiveTest, ReadsEveryEntryInPlace) {
   const std::string zip = write_zip(kEntries, GetParam());
@@ -80,12 +81,21 @@ TEST_P(ArchiveTest, StaysInsideTheFileWhateverByteIsWrong) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Zip, ArchiveTest, testing::Bool(),
-                         [](const auto& info) { return info.param ? "Zip64" : "Plain"; });
+std::string name_of(const testing::TestParamInfo<Zip64>& info) {
+  return info.param == Zip64::kNone ? "Plain" : info.param == Zip64::kOnly ? "Zip64" : "Both";
+}
+INSTANTIATE_TEST_SUITE_P(Zip, ArchiveTest,
+                         testing::Values(Zip64::kNone, Zip64::kOnly, Zip64::kBoth), name_of);
+
+TEST(Archive, RefusesEndRecordsThatDiffer) {
+  std::string zip = write_zip(kEntries, Zip64::kBoth);
+  zip[zip.size() - 12] ^= 1;  // the number of entries
+  EXPECT_NE(refusal(zip).find("its end records differ"), std::string::npos);
+}
 
 TEST(Archive, StaysInsideTheFileOnRandomDirectories) {
   std::mt19937 random(7);
-  const std::string zip = write_zip(kEntries, true);
+  const std::string zip = write_zip(kEntries, Zip64::kOnly);
   for (int trial = 0; trial < 20000; trial++) {
     std::string damaged = zip;
     for (int i = 0; i < 4; i++) damaged[random() % damaged.size()] = static_cast<char>(random());

@@ -55,7 +55,12 @@ inline std::string zip_header(const ZipEntry& entry, uint64_t offset, bool centr
   return out + entry.name + extra;
 }
 
-inline std::string write_zip(const std::vector<ZipEntry>& entries, bool zip64 = false) {
+// kBoth: the end record states what the zip64 record does, as Python's zipfile has it from 2 GiB
+// on.
+enum class Zip64 { kNone, kOnly, kBoth };
+
+inline std::string write_zip(const std::vector<ZipEntry>& entries, Zip64 kind = Zip64::kNone) {
+  const bool zip64 = kind != Zip64::kNone, marked = kind == Zip64::kOnly;
   std::string out, directory;
   for (const ZipEntry& entry : entries) {
     directory += zip_header(entry, out.size(), true, zip64);
@@ -81,10 +86,10 @@ inline std::string write_zip(const std::vector<ZipEntry>& entries, bool zip64 = 
   }
   put(out, 0x06054b50, 4);
   put(out, 0, 4);
-  put(out, zip64 ? 0xffff : entries.size(), 2);
-  put(out, zip64 ? 0xffff : entries.size(), 2);
+  put(out, marked ? 0xffff : entries.size(), 2);
+  put(out, marked ? 0xffff : entries.size(), 2);
   put(out, directory.size(), 4);
-  put(out, zip64 ? 0xffffffff : start, 4);
+  put(out, marked ? 0xffffffff : start, 4);
   put(out, 0, 2);
   return out;
 }
