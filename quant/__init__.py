@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import asdict
@@ -84,9 +85,17 @@ def load(
         plan.fill(phase, keep)
     else:
         _quantise(plan, recipe, calibration, progress, phase, keep)
+        _give_back_memory()
     if importer is not None or recipe is not None:
         model.quantization = describe(model, recipe, importer)
     return model
+
+
+def _give_back_memory() -> None:
+    """To the system, what the allocator keeps of all the weights that went through it: compilers
+    want it next. glibc's; others have no such call."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def is_float(plan: Plan, recipe: Recipe | None, activation_bits: int | None) -> bool:

@@ -74,16 +74,20 @@ def write_checkpoint(folder: Path, layers: int, shape: str = "tinyllama-1.1b") -
     return folder
 
 
-def anonymous_mb(process: int) -> float:
-    """Of a process and those that it started, in MiB (proc(5): RssAnon)."""
+def anonymous_mb(process: int, parent: str = "") -> float:
+    """Of a process and those that it started, in MiB (proc(5): RssAnon). One that runs its parent's
+    program has not begun its own yet, and its memory is the parent's."""
     found = 0.0
     try:
+        program = os.readlink(f"/proc/{process}/exe")
+        if program == parent:
+            return 0.0
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
                 found += int(line.split()[1]) / 1024
         for task in Path(f"/proc/{process}/task").iterdir():
             children = (task / "children").read_text().split()
-            found += sum(anonymous_mb(int(child)) for child in children)
+            found += sum(anonymous_mb(int(child), program) for child in children)
     except OSError:  # it has ended
         pass
     return found
