@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingot import native
@@ -22,27 +22,34 @@ class Engine:
     native: bool = False
 
 
-def _python(venv: str, script: str) -> Callable[[Path], list[str]]:
+def python(venv: str, script: str) -> Callable[[Path], list[str]]:
+    """A worker of this folder in one of the setup's environments."""
     return lambda work: [str(work / "venvs" / venv / "bin/python"), str(HERE / script)]
 
 
 ENGINES = {
     "ingot": Engine("Ingot", lambda _: [sys.executable, str(HERE / "ingot_worker.py")]),
     "llamacpp": Engine("llama.cpp", lambda work: [str(work / "llamacpp/worker")], native=True),
-    "openvino": Engine("OpenVINO GenAI", _python("openvino", "openvino_worker.py")),
-    "ort": Engine("ONNX Runtime GenAI", _python("ort", "ort_worker.py")),
-    "torch": Engine("transformers, eager", _python("torch", "torch_worker.py")),
+    "openvino": Engine("OpenVINO GenAI", python("openvino", "openvino_worker.py")),
+    "ort": Engine("ONNX Runtime GenAI", python("ort", "ort_worker.py")),
+    "torch": Engine("transformers, eager", python("torch", "torch_worker.py")),
 }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """kind: the class of weights in which it competes. file: under the work directory."""
+    """kind: the class of weights in which it competes. file: under the work directory. every: it
+    takes part in every so many rounds, from the first."""
 
     engine: str
     precision: str
     kind: str
     file: str
+    every: int = field(default=1, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine} {self.precision}"
 
     def model(self, work: Path) -> Path:
         return work / self.file

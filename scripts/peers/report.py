@@ -7,6 +7,7 @@ status ("ok" or why not) and "samples", one for each round (measure.turn).
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from .engines import CLASSES, ENGINES
@@ -35,16 +36,18 @@ def measured(record: Record) -> list[Row]:
 
 
 def markdown(record: Record) -> str:
-    parts = [heading(record), table(record), ratios(record), notes(record)]
+    models = f"{record['run']['model']}, batch 1, greedy"
+    top = heading("Beside other engines", models, record)
+    parts = [top, table(record), ratios(record), notes(record)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def heading(record: Record) -> str:
+def heading(title: str, models: str, record: Record) -> str:
     machine, run = record["machine"], record["run"]
     changed = ", with changes that are not committed" if run["dirty"] else ""
     return (
-        f"# Beside other engines, {run['date']}\n\n"
-        f"{run['model']}, batch 1, greedy. {machine['cpu']}, {machine['cores']} cores,"
+        f"# {title}, {run['date']}\n\n"
+        f"{models}. {machine['cpu']}, {machine['cores']} cores,"
         f" {run['threads']} threads, {machine['memory_gb']:.0f} GB, {machine['system']}; commit"
         f" {run['commit']}{changed}. `{run['command']}`"
     )
@@ -53,15 +56,15 @@ def heading(record: Record) -> str:
 def table(record: Record) -> str:
     """One line for each setting: medians, with least and most over the rounds."""
     titles = ["engine", "precision", "head", *(c[1] for c in COLUMNS), "file MB"]
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    lines = [line(titles), rule(titles)]
     for row in record["rows"]:
         cells = [ENGINES[row["engine"]].title, row["precision"], row["head"] or "-"]
         if row["status"] == "ok" and row["samples"]:
-            cells += [_spread(row, field, digits) for field, _, digits, _ in COLUMNS]
+            cells += [spread(row, field, digits) for field, _, digits, _ in COLUMNS]
             cells.append(f"{row['file_mb']:.0f}")
         else:
             cells += [row["status"], *["-"] * len(COLUMNS)]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return "\n".join(lines)
 
 
@@ -75,21 +78,20 @@ def ratios(record: Record) -> str:
         others = [r for r in rows if r["kind"] == kind and r["engine"] != "ingot"]
         for ours in (r for r in rows if r["kind"] == kind and r["engine"] == "ingot"):
             if others:
-                cells = [_against_best(ours, others, field, more) for field, _, more in columns]
-                lines.append(_line([ours["precision"], *cells]))
+                cells = [against_best(ours, others, f, more, engine_name) for f, _, more in columns]
+                lines.append(line([ours["precision"], *cells]))
     if not lines:
         return ""
     head = ["Ingot", *(title.removesuffix(" tok/s") for _, title, _ in columns)]
     return (
         "Ingot beside the best other engine of its class: how many times faster, sooner or smaller;"
         " below 1 it is behind. Times are medians of the rounds' own ratios.\n\n"
-        + "\n".join([_line(head), _line(["---"] * len(head)), *lines])
+        + "\n".join([line(head), rule(head), *lines])
     )
 
 
 def notes(record: Record) -> str:
     run = record["run"]
-    shares = [sample["other_cpu"] for row in measured(record) for sample in row["samples"]]
     versions = {
         ENGINES[row["engine"]].title: row["version"] for row in record["rows"] if row["version"]
     }
@@ -103,18 +105,32 @@ def notes(record: Record) -> str:
         f" {' and '.join(in_cpp)} are C++ programs there, the others Python.",
         "- Peak RSS is that of the warm process, mapped file pages included; Ingot's has Python in"
         " it. MB are 10^6 bytes; a file that is a folder counts whole.",
+        *load_note(record),
     ]
-    if shares:
-        lines.append(
-            f"- Other processes and tenants took {statistics.median(shares):.0%} of the CPU in the"
-            f" median, {max(shares):.0%} at most."
-        )
     if versions:
         lines.append(f"- {'; '.join(f'{name} {v}' for name, v in versions.items())}.")
     return "\n".join(lines)
 
 
-def _against_best(ours: Row, others: list[Row], field: str, more: bool) -> str:
+def engine_name(row: Row) -> str:
+    return ENGINES[row["engine"]].title
+
+
+def load_note(record: Record) -> list[str]:
+    """What else the machine did meanwhile, where anything was measured."""
+    shares = [sample["other_cpu"] for row in measured(record) for sample in row["samples"]]
+    if not shares:
+        return []
+    return [
+        f"- Other processes and tenants took {statistics.median(shares):.0%} of the CPU in the"
+        f" median, {max(shares):.0%} at most."
+    ]
+
+
+def against_best(
+    ours: Row, others: list[Row], field: str, more: bool, name: Callable[[Row], str]
+) -> str:
+    """The median of the rounds' ratios to the best of the others; above 1 ours is better."""
     best = (max if more else min)(others, key=lambda row: median(row, field))
     if field == "file_mb":
         pairs = [(ours["file_mb"], best["file_mb"])]
@@ -124,10 +140,10 @@ def _against_best(ours: Row, others: list[Row], field: str, more: bool) -> str:
     if not pairs:
         return "-"
     ratio = statistics.median(a / b if more else b / a for a, b in pairs)
-    return f"{ratio:.2f} ({ENGINES[best['engine']].title} {best['precision']})"
+    return f"{ratio:.2f} ({name(best)} {best['precision']})"
 
 
-def _spread(row: Row, field: str, digits: int) -> str:
+def spread(row: Row, field: str, digits: int) -> str:
     values = [sample[field] for sample in row["samples"]]
     text = f"{statistics.median(values):.{digits}f}"
     if len(values) > 1:
@@ -135,5 +151,9 @@ def _spread(row: Row, field: str, digits: int) -> str:
     return text
 
 
-def _line(cells: list[str]) -> str:
+def rule(titles: list[str]) -> str:
+    return line(["---"] * len(titles))
+
+
+def line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
