@@ -129,8 +129,8 @@ def matrix_of(
 ) -> Tensor:
     """W float32 [N, K]: (code - zero) * scale, from what `pack` takes."""
 
-    def spread(values: Tensor) -> Tensor:
-        return values.float().repeat_interleave(group_size, 1)[:, : codes.shape[1]]
-
-    middle = 2 ** (bits - 1) if zeros is None else spread(zeros)
-    return (codes.float() - middle) * spread(scales)
+    (rows, columns), groups = codes.shape, scales.shape[1]
+    padded = F.pad(codes, (0, groups * group_size - columns)).view(rows, groups, group_size)
+    middle = 2 ** (bits - 1) if zeros is None else zeros.float().unsqueeze(-1)
+    matrix = padded.float().sub_(middle).mul_(scales.float().unsqueeze(-1))
+    return matrix.flatten(1)[:, :columns].contiguous()

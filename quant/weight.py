@@ -96,17 +96,20 @@ def round_to_nearest(
 
 
 def row_slices(matrix: Tensor) -> list[slice]:
-    """Rows to work on at once, where that bounds the memory."""
-    return [slice(first, first + 1024) for first in range(0, len(matrix), 1024)]
+    """Rows to work on at once: what is made of them stays in a core's cache."""
+    rows, columns = matrix.shape
+    step = max(1, (1 << 18) // max(columns, 1))
+    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def weight_error(weight: QuantisedWeight, matrix: Tensor) -> float:
     """How far it is from the `matrix` [N, K] it was: root mean squares, relative; 0 if that is."""
     wrong = right = 0.0
     for rows in row_slices(matrix):
-        exact = matrix[rows].double()
-        wrong += float((weight.rows(rows).dequantised() - exact).square().sum())
-        right += float(exact.square().sum())
+        exact = matrix[rows].float()
+        difference = weight.rows(rows).dequantised() - exact
+        wrong += float(difference.square_().sum(dtype=torch.float64))
+        right += float(exact.square().sum(dtype=torch.float64))
     return (wrong / right) ** 0.5 if right else 0.0
 
 
