@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "dot_bf16.h"
+#include "linear_tiles.h"
 #include "ops.h"
 #include "packed.h"
 #include "tile.h"
@@ -295,11 +296,11 @@ void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int
   PackedLinear call;
   if (!read_call(x, weight, bias, out_features, out0, &call)) return;
   if (call.weight.step == 1) return run<Float32>(call);
-  if constexpr (kHasDotBf16) {
-    run<Bfloat16Pairs>(call);
-  } else {
-    run<Bfloat16>(call);
-  }
+#if defined(INGOT_AMX)
+  run_tiles(call);
+#else
+  run<std::conditional_t<kHasDotBf16, Bfloat16Pairs, Bfloat16>>(call);
+#endif
 }
 
 }  // namespace ingot::INGOT_LEVEL
