@@ -8,12 +8,14 @@
 //
 // Few rows of x are read where they lie, and the panels set the pace. Many are packed first: rows
 // that lie K floats apart are a page each, and share few cache sets. At the level that multiplies
-// bfloat16, x is rounded to it where the weight is bfloat16, for any number of rows.
+// bfloat16, x is rounded to it where the weight is bfloat16, for any number of rows; at the level
+// with tiles of bfloat16, support/linear_tiles.h has these weights.
 #include <omp.h>
 
 #include <type_traits>
 
 #include "dot_bf16.h"
+#include "linear_tiles.h"
 #include "ops.h"
 #include "packed.h"
 #include "tile.h"
@@ -23,9 +25,8 @@ namespace {
 
 constexpr int64_t kRowBlocks[] = {48, 96};  // the larger where it leaves units for all threads
 constexpr int64_t kUnitsPerThread = 8;
-constexpr int kLineWords = 16;              // 32-bit words in a cache line
-constexpr int64_t kPrefetchWords = 1024;    // 4 KiB ahead
-constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
+constexpr int kLineWords = 16;            // 32-bit words in a cache line
+constexpr int64_t kPrefetchWords = 1024;  // 4 KiB ahead
 
 // How a word of the panel meets x. Depth is counted in values of x as they are broadcast, of which
 // a word meets kStep; a block of k is kBlock of them.
@@ -295,11 +296,11 @@ void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int
   PackedLinear call;
   if (!read_call(x, weight, bias, out_features, out0, &call)) return;
   if (call.weight.step == 1) return run<Float32>(call);
-  if constexpr (kHasDotBf16) {
-    run<Bfloat16Pairs>(call);
-  } else {
-    run<Bfloat16>(call);
-  }
+#if defined(INGOT_AMX)
+  run_tiles(call);
+#else
+  run<std::conditional_t<kHasDotBf16, Bfloat16Pairs, Bfloat16> >(call);
+#endif
 }
 
 }  // namespace ingot::INGOT_LEVEL

@@ -34,12 +34,23 @@ def test_a_row_does_not_depend_on_the_others(
     weight = pack_linear(torch.randn(130, 333, generator=generator).to(dtype))
     x = torch.randn(110, 333, generator=generator)
     together = linear(x, weight, None, 130)
-    for rows in (1, 2, 3, 5, 7, 48, 49):
+    for rows in (1, 2, 3, 5, 7, 17, 48, 49, 65):
         assert torch.equal(linear(x[:rows], weight, None, 130), together[:rows])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 7])
+def test_nor_where_many_rows_take_a_long_k_in_parts(
+    dtype: torch.dtype, level: str, generator: torch.Generator
+) -> None:
+    weight = pack_linear(torch.randn(66, 8250, generator=generator).to(dtype))
+    x, bias = torch.randn(70, 8250, generator=generator), torch.randn(66, generator=generator)
+    together = linear(x, weight, bias, 66)
+    for row in (0, 69):
+        assert torch.equal(linear(x[row : row + 1], weight, bias, 66)[0], together[row])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 7, 37, 69])
 def test_inf_and_nan_reach_exactly_their_outputs(
     rows: int, dtype: torch.dtype, level: str, generator: torch.Generator
 ) -> None:
@@ -51,6 +62,14 @@ def test_inf_and_nan_reach_exactly_their_outputs(
     x, _ = OPS["linear"].rounded(level, x, weight.to(dtype))
     expected = x @ weight.to(dtype).float().T
     torch.testing.assert_close(out, expected, equal_nan=True, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 37, 69])
+def test_nan_of_an_earlier_call_is_gone(rows: int, level: str, generator: torch.Generator) -> None:
+    """Where x is packed, the space is kept: what a shorter row does not fill must not count."""
+    linear(torch.full((80, 96), torch.nan), pack_linear(torch.ones(70, 96).bfloat16()), None, 70)
+    weight = pack_linear(torch.randn(70, 33, generator=generator).bfloat16())
+    assert linear(torch.randn(rows, 33, generator=generator), weight, None, 70).isfinite().all()
 
 
 def test_embedding_keeps_every_bit(level: str) -> None:

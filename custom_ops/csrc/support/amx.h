@@ -67,6 +67,13 @@ template <int kTile>
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(kTile) : "memory");
 }
 
+// The same with the hint that it need not stay in the L1 cache.
+template <int kTile>
+[[gnu::always_inline]] inline void tile_load_once(const void* from, int64_t stride) {
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(kTile)
+                   : "memory");
+}
+
 template <int kTile>
 [[gnu::always_inline]] inline void tile_store(void* to, int64_t stride) {
   __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(kTile) : "memory");
@@ -122,6 +129,11 @@ void tile_load(const void* from, int64_t stride) {
   for (int row = 0; row < shape.rows; row++) {
     memcpy(t_tiles[kTile].words[row], static_cast<const char*>(from) + row * stride, shape.bytes);
   }
+}
+
+template <int kTile>
+void tile_load_once(const void* from, int64_t stride) {
+  tile_load<kTile>(from, stride);
 }
 
 template <int kTile>

@@ -21,7 +21,6 @@ constexpr int64_t kRowBlock = 48;
 constexpr int64_t kFewRows = 6;           // at most, to be met in place
 constexpr int64_t kPrefetchBytes = 8192;  // ahead
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
 
 // A block's scales and, where it has them, zero points as the products want them.
 struct BlockHeader {

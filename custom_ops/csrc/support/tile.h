@@ -1,4 +1,5 @@
-// What the linears share, whatever their weights are: the size of a tile, and memory that is kept.
+// What the linears share, whatever their weights are: the size of a tile, when threads are worth
+// it, and memory that is kept.
 #pragma once
 
 #include <vector>
@@ -9,6 +10,7 @@ namespace ingot::INGOT_LEVEL {
 namespace {
 
 constexpr int kTileRows = kLanes == 4 ? 4 : 6;
+constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the other threads for
 
 // Vectors of columns that a tile of `rows` rows holds in registers (32 at AVX-512, else 16).
 constexpr int tile_vectors(int rows) {
