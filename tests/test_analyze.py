@@ -144,7 +144,7 @@ def test_ops_compute() -> None:
     out = np.empty((1, 64), np.float32)
     ops.bind("linear", x, weight, None, 64, out=out)()
     assert (out == 28).all()
-    assert re.fullmatch(r"x86-64-v[234](-bf16)?", ops.level())
+    assert re.fullmatch(r"x86-64-v[234](-bf16|-amx)?", ops.level())
 
 
 def test_mistakes(demo_package: Path, tmp_path: Path) -> None:
