@@ -23,17 +23,26 @@ class SelfAttention(nn.Module):
         self.qkv_proj = Linear(size, parts, config.qkv_bias, dtype)
         self.o_proj = Linear(size, size, True, dtype)
 
-    def forward(self, x_TH: Tensor, query_start: Tensor) -> Tensor:
+    def forward(self, x_TH: Tensor, query_start: Tensor, rows: Tensor | None = None) -> Tensor:
+        """rows: of the output, those that are wanted; None for all."""
         qkv = self.qkv_proj(x_TH).unflatten(-1, (3, -1, self.head_dim))
         q_TND, k_TND, v_TND = qkv.unbind(1)
         scale = self.head_dim**-0.5
         out_TND = torch.ops.ingot.attention(q_TND, k_TND, v_TND, query_start, scale)
-        out: Tensor = self.o_proj(out_TND.flatten(1))
+        out: Tensor = self.o_proj(_only(rows, out_TND.flatten(1)))
         return out
 
 
+def _only(rows: Tensor | None, x_TH: Tensor) -> Tensor:
+    return x_TH if rows is None else x_TH[rows]
+
+
 class EncoderBlock(nn.Module):
-    """Attention and MLP, each with a residual and a LayerNorm before it or behind the sum."""
+    """Attention and MLP, each with a residual and a LayerNorm before it or behind the sum.
+
+    rows: of the output, those that are wanted. All tokens are attended to; what comes after that
+    is done for these alone.
+    """
 
     def __init__(self, config: EncoderConfig, dtype: torch.dtype) -> None:
         super().__init__()
@@ -45,12 +54,13 @@ class EncoderBlock(nn.Module):
         self.mlp = MLP(size, inner, activation, dtype, bias=True)
         self.mlp_norm = LayerNorm(size, config.norm_eps)
 
-    def forward(self, x_TH: Tensor, query_start: Tensor) -> Tensor:
+    def forward(self, x_TH: Tensor, query_start: Tensor, rows: Tensor | None = None) -> Tensor:
+        stream_TH = _only(rows, x_TH)
         if self.norms == "after":
-            x_TH = self.attention_norm(x_TH + self.attention(x_TH, query_start))
+            x_TH = self.attention_norm(stream_TH + self.attention(x_TH, query_start, rows))
             after: Tensor = self.mlp_norm(x_TH + self.mlp(x_TH))
             return after
-        x_TH = x_TH + self.attention(self.attention_norm(x_TH), query_start)
+        x_TH = stream_TH + self.attention(self.attention_norm(x_TH), query_start, rows)
         before: Tensor = x_TH + self.mlp(self.mlp_norm(x_TH))
         return before
 
@@ -176,10 +186,15 @@ class ImageClassifier(Model):
     def forward(self, pixel_values: Tensor) -> Tensor:
         batch, tokens = pixel_values.shape[0], self.config.tokens
         query_start = torch.arange(batch + 1, device=pixel_values.device) * tokens
+        # The heads read an image's first token, and if there are two the second: of the last block
+        # only these are wanted.
+        read = torch.arange(1 + self.config.two_heads, device=pixel_values.device)
+        rows = (query_start[:-1, None] + read).flatten()
         x_TH = self.embeddings(pixel_values).flatten(0, 1)
-        for block in self.layers:
+        *others, last = self.layers
+        for block in others:
             x_TH = block(x_TH, query_start)
-        x_BTH = x_TH.view(batch, tokens, -1)
+        x_BTH = last(x_TH, query_start, rows).view(batch, len(read), -1)
         logits: Tensor = self.classifier(self.final_norm(x_BTH[:, 0]))
         if self.config.two_heads:
             logits = (logits + self.distillation(self.final_norm(x_BTH[:, 1]))) / 2

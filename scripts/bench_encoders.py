@@ -42,7 +42,7 @@ def new_row(setting: EncoderSetting) -> report.Row:
 @click.option("--precision", multiple=True, type=click.Choice(CLASSES), help="These classes.")
 @click.option("--rounds", "count", default=5, show_default=True)
 @click.option("--threads", type=int, help="Default: the cores that this process may use.")
-@click.option("--seconds", default=0.5, show_default=True, help="Of calls, a batch and a round.")
+@click.option("--seconds", default=0.3, show_default=True, help="Of calls, a batch and a round.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds, of one process.")
 @click.option("--work-dir", type=click.Path(path_type=Path), default=rounds.ROOT / "build/peers")
 @click.option(

@@ -107,8 +107,10 @@ def test_vit_base(tmp_path: Path) -> None:
     products = patches * 768 * hidden + layers * tokens * (4 * hidden**2 + 2 * hidden * inner)
     attention = layers * 2 * tokens**2 * hidden
     made = products + attention + hidden * labels
-    assert flops(found) == {"forward": [2 * made]}
     assert made == pytest.approx(17.564e9, rel=1e-4)
+    # Of the last block only the class token is read: behind its attention the patches are left out.
+    made -= patches * (hidden**2 + 2 * hidden * inner)
+    assert flops(found) == {"forward": [2 * made]}
     assert flops(found, batch=4) == {"forward": [4 * 2 * made]}
 
 

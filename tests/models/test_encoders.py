@@ -94,6 +94,15 @@ def test_images(name: str, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["BertModel", "ViTForImageClassification"])  # norms after, before
+def test_a_block_gives_the_rows_that_are_wanted(kind: str, tmp_path: Path) -> None:
+    block = models.load(make_encoder(tmp_path, kind)).layers[0]
+    x = torch.randn(11, 64, generator=torch.Generator().manual_seed(0))
+    query_start, rows = torch.tensor([0, 4, 11]), torch.tensor([4, 0, 10])
+    assert torch.equal(block(x, query_start, rows), block(x, query_start)[rows])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("size", [24, 48])
 def test_other_image_sizes_interpolate_positions(size: int, tmp_path: Path) -> None:
     folder = make_encoder(tmp_path, "ViTForImageClassification", num_labels=4)
