@@ -1,12 +1,13 @@
 // The product of linear_w4 and linear_w8; see custom_ops/quantised_linear.py for the formula.
 //
-// x is rounded to integers once, group by group. A unit of work is up to 48 rows and one panel of
-// 64 output columns; it walks the panel's blocks in order. A block's sums of products are integers,
-// exact; times the scales they are added to the outputs in float32, in the order of the groups
-// whatever the other rows are.
+// x is rounded to integers once, group by group. A unit of work is some rows and one panel of 64
+// output columns; it walks the panel's blocks in order. A block's sums of products are integers,
+// exact; times the scales, the weight's first, they are added to the outputs in float32, in the
+// order of the groups whatever the other rows are.
 //
 // Few rows meet the codes as they are unpacked in registers, and the memory sets the pace. For
-// many, a block is unpacked once into the L1 cache, and tiles of 6 rows pass over it.
+// many, a block is unpacked once into the L1 cache, and tiles of 6 rows pass over it, 48 rows to a
+// unit; or, where the CPU has AMX, tiles of 16 rows (quantised_tiles.h).
 #pragma once
 
 #include <omp.h>

@@ -46,12 +46,12 @@ struct TilePlan {
   static constexpr int kSteps = kChunkTiles / (kPlanes * kDeep);  // for each column of tiles
   static constexpr int64_t kMostColumns = 64 * kDeep;             // of a group
   static constexpr bool kOffsets = offsets;  // zero points that signed codes do not hold
-  // Sums of 8-bit x are below 2^22, and a float16 times 1.5 * 2^23 is exact.
+  // add_step's shortcut is exact: sums of 8-bit x are below 2^22, and a float16 times 1.5 * 2^23
+  // takes no more than a float's bits.
   static constexpr bool kByShift = kPlanes == 1 && half_scales;
 };
 
-constexpr float kIntegers = 12582912.0f;  // 1.5 * 2^23: from here on floats count by ones
-constexpr int32_t kIntegersBits = 0x4b400000;
+constexpr int32_t kIntegersBits = 0x4b400000;  // of 1.5 * 2^23: floats count by ones here
 
 // Of a panel: codes less their zero point, as signed bytes, and what scales the steps.
 template <typename Plan>
@@ -79,7 +79,7 @@ struct PanelChunk {
       unpack_codes(words, weight.group_size, columns[step].zeros,
                    codes + step * weight.group_size / 4 * kAmxWords);
       for (int64_t c = 0; c < kPanel; c += kLanes) {
-        store(shifts[step] + c, load<Vec>(columns[step].scales + c) * -kIntegers);
+        store(shifts[step] + c, load<Vec>(columns[step].scales + c) * -0x1.8p23f);
         if (Plan::kOffsets) {
           store(columns[step].zeros + c, load<VecInt>(columns[step].zeros + c) - call.middle);
         }
@@ -181,9 +181,9 @@ class TileSteps {
   const uint32_t* end_;
 };
 
-// sums += a step's products, scaled, as multiply_block does it. Where it is exact, an integer
-// becomes a float and is scaled in one instruction: its bits are added to those of 1.5 * 2^23, and
-// that times the scale (the "shift") is taken off as the product is added.
+// sums += a step's products, scaled, to the bit as multiply_block does it. By shift, an integer is
+// made a float and scaled in one instruction: it is added to the bits of 1.5 * 2^23, and what that
+// adds to the float (times the scale, the "shift") is taken off by the fused multiplication.
 template <typename Plan>
 [[gnu::always_inline]] inline void add_step(Vec (&sums)[kAmxRows], const int32_t* dots,
                                             const float* x_scales, const int32_t* x_offsets,
@@ -201,7 +201,7 @@ template <typename Plan>
   }
 }
 
-// What a chunk's product takes beside the panel's.
+// x of a chunk: rows of tiles from `first_tile` on.
 struct TiledRowsOfX {
   const Activations& x;  // [tiles of 16 rows][steps][64 columns][planes][16 rows]
   int64_t first_tile;
@@ -214,12 +214,30 @@ struct TiledRowsOfX {
   }
 };
 
-// sums [rows][64] += one chunk's products. Meanwhile `lines` cache lines from `fetch` on are
-// fetched for each column of tiles. kStep: 0, 1 and so on.
+// A panel's sums [rows][64]. The first chunk's begin with the bias instead, where it is not null;
+// the last one's end in the output, rows of `columns`, where that is not null.
+struct Sums {
+  float* kept;
+  const float* bias;
+  float* out;
+  int64_t columns;
+};
+
+// What is fetched meanwhile: so many cache lines for each column of tiles.
+struct Ahead {
+  const uint8_t* from;
+  int64_t lines;
+
+  void fetch() {
+    for (int64_t i = 0; i < lines; i++, from += kLineBytes) __builtin_prefetch(from, 0, 2);
+  }
+};
+
+// Adds one chunk's products to the sums. kStep: 0, 1 and so on.
 template <typename Plan, int... kStep>
 [[gnu::noinline]] void multiply_chunk(const PanelChunk<Plan>& chunk, const TiledRowsOfX& rows,
-                                      int64_t group_size, const uint8_t* fetch, int64_t lines,
-                                      float* sums, std::integer_sequence<int, kStep...>) {
+                                      int64_t group_size, Sums sums, Ahead ahead,
+                                      std::integer_sequence<int, kStep...>) {
   alignas(64) int32_t space[2][Plan::kPlanes * kProduct];
   int32_t *dots = space[0], *next_dots = space[1];
   TileSteps<Plan> steps(chunk, group_size);
@@ -227,21 +245,26 @@ template <typename Plan, int... kStep>
   steps.template begin<0>();
   steps.end(dots);
   steps.template begin<1 % Plan::kSteps>();
-  for (int64_t t = 0; t < rows.tiles; t++, sums += kAmxRows * kPanel) {
+  for (int64_t t = 0; t < rows.tiles; t++) {
     const uint32_t* next_words = rows.words(t + 1 < rows.tiles ? t + 1 : t);
     const float* x_scales = rows.x.scales + rows.step(t) * kAmxRows;
     const int32_t* x_offsets = rows.x.offsets + rows.step(t) * kAmxRows;
     for (int64_t c = 0; c < kColumnTiles; c++) {
       const int64_t column = c * kAmxWords;
       Vec kept[kAmxRows];
+      if (sums.bias != nullptr) {
 #pragma GCC unroll 16
-      for (int r = 0; r < kAmxRows; r++) kept[r] = load<Vec>(sums + r * kPanel + column);
+        for (int r = 0; r < kAmxRows; r++) kept[r] = load<Vec>(sums.bias + column);
+      } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < kAmxRows; r++) kept[r] = load<Vec>(sums.kept + r * kPanel + column);
+      }
       const auto step = [&](auto number) __attribute__((always_inline)) {
-        constexpr int i = decltype(number)::value, ahead = i + 2;
+        constexpr int i = decltype(number)::value, begun = i + 2;
         steps.end(next_dots);
-        steps.template begin<ahead % Plan::kSteps>();
-        if (c + ahead / Plan::kSteps == kColumnTiles - 1) {
-          steps.template load_x<ahead % Plan::kSteps>(next_words);
+        steps.template begin<begun % Plan::kSteps>();
+        if (c + begun / Plan::kSteps == kColumnTiles - 1) {
+          steps.template load_x<begun % Plan::kSteps>(next_words);
         }
         add_step<Plan>(kept, dots, x_scales + i * kAmxRows, x_offsets + i * kAmxRows,
                        chunk.columns[i].scales + column, chunk.shifts[i] + column,
@@ -249,30 +272,44 @@ template <typename Plan, int... kStep>
         std::swap(dots, next_dots);
       };
       (step(std::integral_constant<int, kStep>{}), ...);
+      if (sums.out != nullptr) {
 #pragma GCC unroll 16
-      for (int r = 0; r < kAmxRows; r++) store(sums + r * kPanel + column, kept[r]);
-      for (int64_t i = 0; i < lines; i++, fetch += kLineBytes) __builtin_prefetch(fetch, 0, 2);
+        for (int r = 0; r < kAmxRows; r++) store(sums.out + r * sums.columns + column, kept[r]);
+      } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < kAmxRows; r++) store(sums.kept + r * kPanel + column, kept[r]);
+      }
+      ahead.fetch();
     }
+    sums.kept += kAmxRows * kPanel;
+    if (sums.out != nullptr) sums.out += kAmxRows * sums.columns;
   }
 }
 
+// Whole tiles go to the output as they are summed up; others by way of the unit's sums.
 template <typename Plan>
 void many_rows_by_tiles(const Unit& unit) {
-  alignas(64) float sums[kUnitRows * kPanel];
+  alignas(64) float bias[kPanel], kept[kUnitRows * kPanel];
   PanelChunk<Plan> chunk;
-  const QuantisedWeight& weight = unit.call.weight;
-  const int64_t tiles = (unit.rows + kAmxRows - 1) / kAmxRows;
-  const int64_t blocks = (Plan::kSteps + unit.call.passes - 1) / unit.call.passes;
+  const QuantisedLinear& call = unit.call;
+  const QuantisedWeight& weight = call.weight;
+  const int64_t tiles = (unit.rows + kAmxRows - 1) / kAmxRows, column = unit.panel * kPanel;
+  const int64_t blocks = (Plan::kSteps + call.passes - 1) / call.passes;
   const int64_t each = tiles * kColumnTiles * kLineBytes;
   const int64_t lines = (blocks * weight.block_bytes + each - 1) / each;
-  unit.begin(sums, tiles * kAmxRows);
+  const bool whole = unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
+  unit.begin(bias, 1);
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
-    chunk.unpack(unit.call, unit.panel, first);
-    const uint8_t* fetch = weight.block(unit.panel, (first + Plan::kSteps) / unit.call.passes);
-    multiply_chunk(chunk, {unit.x, unit.row / kAmxRows, tiles, first}, weight.group_size, fetch,
-                   lines, sums, std::make_integer_sequence<int, Plan::kSteps>());
+    chunk.unpack(call, unit.panel, first);
+    const int64_t next = first + Plan::kSteps;
+    float* out = call.out + unit.row * call.columns + column;
+    const Sums sums = {kept, first == 0 ? bias : nullptr,
+                       whole && next == unit.x.groups ? out : nullptr, call.columns};
+    multiply_chunk(chunk, {unit.x, unit.row / kAmxRows, tiles, first}, weight.group_size, sums,
+                   {weight.block(unit.panel, next / call.passes), lines},
+                   std::make_integer_sequence<int, Plan::kSteps>());
   }
-  unit.end(sums);
+  if (!whole) unit.end(kept);
 }
 
 // A row of a tile of x; those beyond the last row, and the steps beyond the last group, are zero.
@@ -305,13 +342,14 @@ void round_tile_row(const QuantisedLinear& call, int64_t row, const Activations&
 template <typename Plan>
 void run_tiles(const QuantisedLinear& call, bool parallel) {
   const auto up = [](int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; };
-  const int64_t steps = up(call.weight.groups * call.passes, Plan::kSteps);
+  const int64_t groups = call.weight.groups == 0 ? 1 : call.weight.groups * call.passes;
+  const int64_t steps = up(groups, Plan::kSteps);
   const int64_t padded = up(call.rows, kAmxRows), size = call.weight.group_size;
   const Activations x = room<typename Plan::Format>(call, padded, steps);
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kAmxRows * kAmxRows;
   const int64_t most = fit < 2 * kAmxRows ? 2 * kAmxRows : fit < kUnitRows ? fit : kUnitRows;
-  const int64_t units = (padded + most - 1) / most,
-                rows = up((padded + units - 1) / units, kAmxRows);
+  const int64_t units = (padded + most - 1) / most;
+  const int64_t rows = up((padded + units - 1) / units, kAmxRows);  // of a unit
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)

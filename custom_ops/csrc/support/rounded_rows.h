@@ -95,31 +95,42 @@ inline void round_group(const float* x, int64_t count, int64_t size, float most,
   to->scale = finite ? unit : __builtin_nanf("");
 }
 
+#if defined(__AVX512F__)
+using NarrowBytes = int8_t __attribute__((vector_size(kLanes)));
+using NarrowShorts = int16_t __attribute__((vector_size(kLanes * 2)));
+
+// The low bits. GCC 12 makes one move after the other of __builtin_convertvector, and warns of the
+// intrinsics without a mask.
+inline void narrow(VecInt values, NarrowBytes* to) {
+  *to = bit_cast<NarrowBytes>(_mm512_maskz_cvtepi32_epi8(0xffff, bit_cast<__m512i>(values)));
+}
+inline void narrow(VecInt values, NarrowShorts* to) {
+  *to = bit_cast<NarrowShorts>(_mm512_maskz_cvtepi32_epi16(0xffff, bit_cast<__m512i>(values)));
+}
+#endif
+
 // Values shifted right, as `Value`s of their low bits, each kOrder's columns in that order.
 template <typename Value, typename Format>
 void store_ordered(const int32_t* values, int64_t size, int shift, Value* to) {
   constexpr int kOrdered = kColumnsPerWord<Format>;
-  if constexpr (kLanes == 16) {
-    using Bytes = int8_t __attribute__((vector_size(kLanes)));
-    using Shorts = int16_t __attribute__((vector_size(kLanes * 2)));
-    using Narrow = std::conditional_t<sizeof(Value) == 1, Bytes, Shorts>;
-    Narrow order;
+#if defined(__AVX512F__)
+  std::conditional_t<sizeof(Value) == 1, NarrowBytes, NarrowShorts> order, narrowed;
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; i++) {
-      order[i] = static_cast<Value>(i / kOrdered * kOrdered + Format::kOrder[i % kOrdered]);
-    }
-    for (int64_t i = 0; i < size; i += kLanes) {
-      const auto narrow = __builtin_convertvector(load<VecInt>(values + i) >> shift, Narrow);
-      store(to + i, __builtin_shuffle(narrow, order));
-    }
-  } else {
-    for (int64_t i = 0; i < size; i += kOrdered) {
+  for (int i = 0; i < kLanes; i++) {
+    order[i] = static_cast<Value>(i / kOrdered * kOrdered + Format::kOrder[i % kOrdered]);
+  }
+  for (int64_t i = 0; i < size; i += kLanes) {
+    narrow(load<VecInt>(values + i) >> shift, &narrowed);
+    store(to + i, __builtin_shuffle(narrowed, order));
+  }
+#else
+  for (int64_t i = 0; i < size; i += kOrdered) {
 #pragma GCC unroll 8
-      for (int64_t j = 0; j < kOrdered; j++) {
-        to[i + j] = static_cast<Value>(values[i + Format::kOrder[j]] >> shift);
-      }
+    for (int64_t j = 0; j < kOrdered; j++) {
+      to[i + j] = static_cast<Value>(values[i + Format::kOrder[j]] >> shift);
     }
   }
+#endif
 }
 
 // x[row] as the weight's columns stand, in `space` where it is not so already.
