@@ -196,10 +196,17 @@ def cases_of(bits: int) -> list[Case]:
         (193, 64, 96, 32, 16, {}),
         (3, 63, 200, 128, 32, {"zero_points": True}),
         (14, 130, 200, 64, 32, {"zero_points": True, "scaled": True, "permuted": True}),
+        *((m, 130, 320, 64, 8, {}) for m in (15, 16, 17, 31, 32, 33)),  # around the tiles' limits
+        (33, 63, 200, 128, 8, {"zero_points": True, "bias": True}),
+        (31, 64, 640, 32, 16, {"zero_points": True}),
+        (272, 64, 96, 32, 8, {"scale_dtype": torch.float32}),
+        (17, 64, 300, 128, 32, {"scale_dtype": torch.float32, "zero_points": True}),
         (0, 64, 32, 32, 8, {}),
+        (20, 64, 0, 32, 8, {"bias": True}),
         (4, 64, 0, 32, 8, {"bias": True}),
         (3, 64, 128, 32, 8, {"special": float("nan")}),
         (9, 64, 128, 64, 16, {"special": float("inf")}),
+        (33, 130, 256, 64, 8, {"special": float("nan")}),
         (2, 64, 128, 32, 16, {"special": 1e30}),
         (2, 64, 128, 32, 8, {"special": 1e-42}),
     ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ingot.custom_ops.quantised_layout import layout_of, pack, unpack
 from ingot.custom_ops.quantised_linear import random_weight
+from ingot.ops_library import library
 
 OPS = {4: torch.ops.ingot.linear_w4, 8: torch.ops.ingot.linear_w8}
 
@@ -24,14 +25,45 @@ def weight(bits: int, n: int, k: int, group_size: int, zeros: bool = False) -> t
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_row_does_not_depend_on_its_batch(bits: int, activation_bits: int, level: str) -> None:
     packed = weight(bits, 130, 300, 64, zeros=True)
-    x = torch.randn(100, 300, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(300, 300, generator=torch.Generator().manual_seed(2))
 
     def product(rows: torch.Tensor) -> torch.Tensor:
         return OPS[bits](rows, packed, None, None, None, 130, activation_bits)  # type: ignore[no-any-return]
 
     whole = product(x)
-    for first, rows in ((0, 1), (3, 2), (10, 5), (40, 7), (93, 7)):
+    for first, rows in ((0, 1), (3, 2), (10, 5), (40, 7), (93, 7), (5, 33), (251, 49)):
         assert torch.equal(product(x[first : first + rows]), whole[first : first + rows])
+
+
+LEVELS_OF_THE_SAME_BITS = ("x86-64-v4", "x86-64-v4-bf16", "x86-64-v4-amx")
+
+
+@pytest.mark.parametrize("scale_dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("activation_bits", [8, 16, 32])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_levels_with_avx512_agree_to_the_bit(
+    bits: int, group_size: int, activation_bits: int, zeros: bool, scale_dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    packed = random_weight(130, 700, bits, group_size, zeros, scale_dtype, generator)
+    bias = torch.randn(130, generator=generator)
+    chosen = library().ingot_ops_level()
+    results: list[list[torch.Tensor]] = []
+    for level in LEVELS_OF_THE_SAME_BITS:
+        if library().ingot_ops_set_level(level.encode()) != 0:
+            continue
+        draws = torch.Generator().manual_seed(4)
+        calls = [torch.randn(rows, 700, generator=draws) for rows in (1, 6, 7, 33, 272)]
+        results.append(
+            [OPS[bits](x, packed, bias, None, None, 130, activation_bits) for x in calls]
+        )
+    library().ingot_ops_set_level(chosen)
+    if len(results) < 2:
+        pytest.skip("this CPU has one of these levels at most")
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
 
 
 @given(

@@ -86,16 +86,16 @@ template <int kDst, int kA, int kB>
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kDst), "i"(kA), "i"(kB));
 }
 
-// Four signed bytes of a with four unsigned ones of b, in 32-bit integers that wrap.
+// Four signed bytes of a with four signed ones of b, in 32-bit integers that wrap.
 template <int kDst, int kA, int kB>
-[[gnu::always_inline]] inline void tile_dot_s8u8() {
-  __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kDst), "i"(kA), "i"(kB));
+[[gnu::always_inline]] inline void tile_dot_s8s8() {
+  __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kDst), "i"(kA), "i"(kB));
 }
 
-// The same with unsigned bytes in both.
+// The same with unsigned bytes in a.
 template <int kDst, int kA, int kB>
-[[gnu::always_inline]] inline void tile_dot_u8u8() {
-  __asm__ volatile("tdpbuud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kDst), "i"(kA), "i"(kB));
+[[gnu::always_inline]] inline void tile_dot_u8s8() {
+  __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kDst), "i"(kA), "i"(kB));
 }
 
 #elif defined(INGOT_AMX)
@@ -178,7 +178,7 @@ void emulate_dot_bytes() {
                             [&](uint32_t a, uint32_t b) {
                               for (int i = 0; i < 32; i += 8) {
                                 const auto x = static_cast<A>(a >> i);
-                                const auto y = static_cast<uint8_t>(b >> i);
+                                const auto y = static_cast<int8_t>(b >> i);
                                 sum += static_cast<uint32_t>(x * y);
                               }
                             },
@@ -186,12 +186,12 @@ void emulate_dot_bytes() {
 }
 
 template <int kDst, int kA, int kB>
-void tile_dot_s8u8() {
+void tile_dot_s8s8() {
   emulate_dot_bytes<int8_t, kDst, kA, kB>();
 }
 
 template <int kDst, int kA, int kB>
-void tile_dot_u8u8() {
+void tile_dot_u8s8() {
   emulate_dot_bytes<uint8_t, kDst, kA, kB>();
 }
 

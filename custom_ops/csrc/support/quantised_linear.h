@@ -1,47 +1,25 @@
 // The product of linear_w4 and linear_w8; see custom_ops/quantised_linear.py for the formula.
 //
-// x is rounded to integers once, group by group. A unit of work is up to 48 rows and one panel of
-// 64 output columns; it walks the panel's blocks in order. A block's sums of products are integers,
-// exact; times the scales they are added to the outputs in float32, in the order of the groups
-// whatever the other rows are.
+// x is rounded to integers once, group by group. A unit of work is some rows and one panel of 64
+// output columns; it walks the panel's blocks in order. A block's sums of products are integers,
+// exact; times the scales, the weight's first, they are added to the outputs in float32, in the
+// order of the groups whatever the other rows are.
 //
 // Few rows meet the codes as they are unpacked in registers, and the memory sets the pace. For
-// many, a block is unpacked once into the L1 cache, and tiles of 6 rows pass over it.
+// many, a block is unpacked once into the L1 cache, and tiles of 6 rows pass over it, 48 rows to a
+// unit; or, where the CPU has AMX, tiles of 16 rows (quantised_tiles.h).
 #pragma once
 
 #include <omp.h>
 
-#include "half.h"
-#include "rounded_rows.h"
+#include "quantised_tiles.h"
+#include "quantised_unit.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
 
 constexpr int64_t kRowBlock = 48;
-constexpr int64_t kFewRows = 6;           // at most, to be met in place
-constexpr int64_t kPrefetchBytes = 8192;  // ahead
-constexpr int64_t kLineBytes = 64;
-
-// A block's scales and, where it has them, zero points as the products want them.
-struct BlockHeader {
-  alignas(64) float scales[kPanel];
-  alignas(64) int32_t zeros[kPanel];
-
-  void read(const QuantisedWeight& weight, const uint8_t* block) {
-    for (int64_t i = 0; i < weight.codes_offset; i += kLineBytes) {
-      __builtin_prefetch(block + i + kPrefetchBytes);
-    }
-    if (weight.float_scales) {
-      memcpy(scales, block, sizeof(scales));
-    } else {
-      const auto* from = reinterpret_cast<const Half*>(block);
-      for (int64_t i = 0; i < kPanel; i += kLanes) store(scales + i, load_floats(from + i));
-    }
-    if (!weight.zero_points) return;
-    const uint8_t* from = block + weight.zeros_offset();
-    for (int64_t i = 0; i < kPanel; i++) zeros[i] = from[i];
-  }
-};
+constexpr int64_t kFewRows = 6;  // at most, to be met in place
 
 // sums [kRows][64] += scales of x and weight times the dot products of one block. `words`: its
 // codes, [count / Format::kWords][64]; `count`: words of x. Not inlined: the compiler would keep
@@ -109,8 +87,9 @@ template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; v++) {
         float* sum = sums + row * kPanel + column + v * kLanes;
-        const Vec scale = x.scale(row) * load<Vec>(header.scales + column + v * kLanes);
-        store(sum, load<Vec>(sum) + __builtin_convertvector(dots[row][v], Vec) * scale);
+        const Vec scale = load<Vec>(header.scales + column + v * kLanes);
+        const Vec scaled = __builtin_convertvector(dots[row][v], Vec) * scale;
+        store(sum, load<Vec>(sum) + scaled * x.scale(row));
       }
     }
   }
@@ -133,33 +112,6 @@ void unpack_block(const uint32_t* words, int64_t count, uint32_t* to) {
     to += Format::kWords * kPanel;
   }
 }
-
-// The outputs of a unit, from its bias to the last block.
-struct Unit {
-  const QuantisedLinear& call;
-  const Activations& x;
-  int64_t panel;
-  int64_t row;
-  int64_t rows;
-
-  void begin(float* sums, int64_t padded_rows) const {
-    const int64_t column = panel * kPanel;
-    for (int64_t c = 0; c < kPanel; c++) {
-      sums[c] = call.bias != nullptr && column + c < call.columns ? call.bias[column + c] : 0.0f;
-    }
-    for (int64_t r = 1; r < padded_rows; r++) {
-      memcpy(sums + r * kPanel, sums, kPanel * sizeof(float));
-    }
-  }
-
-  void end(const float* sums) const {
-    const int64_t column = panel * kPanel, left = call.columns - column;
-    const auto bytes = static_cast<size_t>(left < kPanel ? left : kPanel) * sizeof(float);
-    for (int64_t r = 0; r < rows; r++) {
-      memcpy(call.out + (row + r) * call.columns + column, sums + r * kPanel, bytes);
-    }
-  }
-};
 
 template <typename Format, bool kZeros, int kRows>
 void few_rows(const Unit& unit) {
@@ -227,24 +179,12 @@ void few_rows(const Unit& unit) {
   }
 }
 
-// Room for x of `rows` rows, kept by the calling thread: a step allocates nothing.
-template <typename Format>
-Activations room(const QuantisedLinear& call, int64_t rows) {
-  static thread_local std::vector<uint32_t> space;
-  const int64_t groups = call.weight.groups * call.passes;
-  const int64_t words_per_group = call.weight.group_size / kPerWord<Format>;
-  uint32_t* words = grown(space, rows * groups * (words_per_group + 2));
-  auto* scales = reinterpret_cast<float*>(words + rows * groups * words_per_group);
-  auto* offsets = reinterpret_cast<int32_t*>(scales + rows * groups);
-  return {words, scales, offsets, words_per_group, groups};
-}
-
 // A thread's panels lie one behind the other where possible: what is fetched ahead is its own.
 template <typename Format, bool kZeros>
 void run_few(const QuantisedLinear& call, bool parallel) {
   static thread_local std::vector<float> space;
   float* row_space = grown(space, call.depth);
-  const Activations x = room<Format>(call, call.rows);
+  const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
   for (int64_t r = 0; r < call.rows; r++) {
     round_row<Format>(call, r, row_space, x.words + r * x.row_words(), x.scales + r * x.groups,
                       x.offsets + r * x.groups);
@@ -258,7 +198,7 @@ void run_few(const QuantisedLinear& call, bool parallel) {
 template <typename Format, bool kZeros>
 void run_many(const QuantisedLinear& call, bool parallel) {
   const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
-  const Activations x = room<Format>(call, tiles * kTileRows);
+  const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
 #pragma omp parallel if (parallel)
   {
     static thread_local std::vector<float> space;
@@ -280,7 +220,11 @@ void run(const QuantisedLinear& call) {
   if (call.rows == 0) return;
   const bool parallel = call.rows * call.columns * call.depth > kParallelWork;
   if (call.rows <= kFewRows) return run_few<Format, kZeros>(call, parallel);
+#if defined(INGOT_AMX)
+  run_tiles<Format, kZeros>(call, parallel);
+#else
   run_many<Format, kZeros>(call, parallel);
+#endif
 }
 
 template <typename Format>

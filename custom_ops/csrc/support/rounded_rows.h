@@ -2,6 +2,8 @@
 // which a format's codes meet it.
 #pragma once
 
+#include <type_traits>
+
 #include "quantised.h"
 #include "quantised_format.h"
 #include "tile.h"
@@ -47,56 +49,88 @@ struct TiledRows {
   int32_t offset(int row) const { return offsets[row]; }
 };
 
-// One group of a row, `count` floats, as integers in Format's order; behind `count` zeros follow up
-// to the group's size. Gives the scale and the sum of the integers, and in `rest`, unless it is
-// null, what rounding left of x.
-template <typename Format>
-float round_group(const float* x, int64_t count, int64_t size, uint32_t* words, int32_t* total,
-                  float* rest) {
-  using Value = typename Format::Value;
-  constexpr float kMost = Format::kMost;
-  constexpr int64_t kOrdered = kColumnsPerWord<Format>;
+// A group of a row as integers, up to the group's size.
+struct RoundedGroup {
+  alignas(64) int32_t values[128];
+  float scale;
+  int32_t total;  // of the values
+};
+
+// Rounds `count` floats to integers up to `most`; behind them follow zeros up to the group's size.
+// `rest`, unless it is null, becomes what rounding leaves of x.
+inline void round_group(const float* x, int64_t count, int64_t size, float most, float* rest,
+                        RoundedGroup* to) {
   alignas(64) float padded[128];
   if (count < size) {
     memcpy(padded, x, static_cast<size_t>(count) * sizeof(float));
     for (int64_t i = count; i < size; i++) padded[i] = 0.0f;
     x = padded;
   }
-  Vec largest = {}, probe = {};  // the probe becomes NaN where a value is not finite
+  // Without its sign a float's bits are as an integer what it is as a float; infinity is larger
+  // than all finite values, NaN larger still.
+  constexpr int32_t kInfinity = 0x7f800000;
+  VecInt largest_bits = {};
   for (int64_t i = 0; i < size; i += kLanes) {
-    const auto values = load<Vec>(x + i);
-    largest = larger(values < 0.0f ? -values : values, largest);
-    probe += values * 0.0f;
+    const auto bits = load<VecInt>(x + i) & 0x7fffffff;
+    largest_bits = larger(bits, largest_bits);
   }
-  const float most = largest_lane(largest);
-  const bool finite = sum_of_lanes(probe) == 0.0f;
-  const float inverse = finite && most >= 0x1p-100f ? kMost / most : 0.0f;
-  alignas(64) int32_t rounded[128];
+  const int32_t bits = largest_lane(largest_bits);
+  const bool finite = bits < kInfinity;
+  const auto largest = bit_cast<float>(bits);
+  const float inverse = finite && largest >= 0x1p-100f ? most / largest : 0.0f;
   VecInt sum = {};
   for (int64_t i = 0; i < size; i += kLanes) {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const Vec scaled = load<Vec>(x + i) * inverse;
     const VecInt value = bit_cast<VecInt>(scaled + kRound) - 0x4b400000;
     const VecInt kept = inverse == 0.0f ? VecInt{} : value;
-    store(rounded + i, kept);
+    store(to->values + i, kept);
     sum += kept;
   }
-  auto* values = reinterpret_cast<Value*>(words);
+  to->total = sum_of_lanes(sum);
+  const float unit = inverse == 0.0f ? 0.0f : largest * (1.0f / most);
+  for (int64_t i = 0; rest != nullptr && i < count; i++) {
+    rest[i] = x[i] - unit * static_cast<float>(to->values[i]);
+  }
+  to->scale = finite ? unit : __builtin_nanf("");
+}
+
+#if defined(__AVX512F__)
+using NarrowBytes = int8_t __attribute__((vector_size(kLanes)));
+using NarrowShorts = int16_t __attribute__((vector_size(kLanes * 2)));
+
+// The low bits. GCC 12 makes one move after the other of __builtin_convertvector, and warns of the
+// intrinsics without a mask.
+inline void narrow(VecInt values, NarrowBytes* to) {
+  *to = bit_cast<NarrowBytes>(_mm512_maskz_cvtepi32_epi8(0xffff, bit_cast<__m512i>(values)));
+}
+inline void narrow(VecInt values, NarrowShorts* to) {
+  *to = bit_cast<NarrowShorts>(_mm512_maskz_cvtepi32_epi16(0xffff, bit_cast<__m512i>(values)));
+}
+#endif
+
+// Values shifted right, as `Value`s of their low bits, each kOrder's columns in that order.
+template <typename Value, typename Format>
+void store_ordered(const int32_t* values, int64_t size, int shift, Value* to) {
+  constexpr int kOrdered = kColumnsPerWord<Format>;
+#if defined(__AVX512F__)
+  std::conditional_t<sizeof(Value) == 1, NarrowBytes, NarrowShorts> order, narrowed;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i++) {
+    order[i] = static_cast<Value>(i / kOrdered * kOrdered + Format::kOrder[i % kOrdered]);
+  }
+  for (int64_t i = 0; i < size; i += kLanes) {
+    narrow(load<VecInt>(values + i) >> shift, &narrowed);
+    store(to + i, __builtin_shuffle(narrowed, order));
+  }
+#else
   for (int64_t i = 0; i < size; i += kOrdered) {
 #pragma GCC unroll 8
     for (int64_t j = 0; j < kOrdered; j++) {
-      values[i + j] = static_cast<Value>(rounded[i + Format::kOrder[j]]);
+      to[i + j] = static_cast<Value>(values[i + Format::kOrder[j]] >> shift);
     }
   }
-  alignas(64) int32_t lanes[kLanes];
-  store(lanes, sum);
-  *total = 0;
-  for (int32_t lane : lanes) *total += lane;
-  const float unit = inverse == 0.0f ? 0.0f : most * (1.0f / kMost);
-  for (int64_t i = 0; rest != nullptr && i < count; i++) {
-    rest[i] = x[i] - unit * static_cast<float>(rounded[i]);
-  }
-  return finite ? unit : __builtin_nanf("");
+#endif
 }
 
 // x[row] as the weight's columns stand, in `space` where it is not so already.
@@ -110,23 +144,35 @@ inline const float* arranged_row(const QuantisedLinear& call, int64_t row, float
   return space;
 }
 
-template <typename Format>
-void round_row(const QuantisedLinear& call, int64_t row, float* space, uint32_t* words,
-               float* scales, int32_t* offsets) {
+// Calls store(at, group) for each group of a row, of each pass.
+template <typename Format, typename Store>
+void round_groups(const QuantisedLinear& call, int64_t row, float* space, Store store) {
   const float* x = arranged_row(call, row, space);
-  const int64_t size = call.weight.group_size, words_per_group = size / kPerWord<Format>;
+  const int64_t size = call.weight.group_size;
+  RoundedGroup group;
   float rest[128];
   for (int64_t g = 0; g < call.weight.groups; g++) {
     const int64_t left = call.depth - g * size, count = left < size ? left : size;
     const float* from = x + g * size;
     for (int64_t pass = 0; pass < call.passes; pass++, from = rest) {
-      const int64_t at = g * call.passes + pass;
-      int32_t total;
-      scales[at] = round_group<Format>(from, count, size, words + at * words_per_group, &total,
-                                       pass + 1 < call.passes ? rest : nullptr);
-      offsets[at] = -total * (call.weight.zero_points ? 1 : call.middle);
+      round_group(from, count, size, Format::kMost, pass + 1 < call.passes ? rest : nullptr,
+                  &group);
+      store(g * call.passes + pass, group);
     }
   }
+}
+
+template <typename Format>
+void round_row(const QuantisedLinear& call, int64_t row, float* space, uint32_t* words,
+               float* scales, int32_t* offsets) {
+  using Value = typename Format::Value;
+  const int64_t size = call.weight.group_size;
+  round_groups<Format>(call, row, space, [&](int64_t at, const RoundedGroup& group) {
+    auto* to = reinterpret_cast<Value*>(words) + at * size;
+    store_ordered<Value, Format>(group.values, size, 0, to);
+    scales[at] = group.scale;
+    offsets[at] = -group.total * (call.weight.zero_points ? 1 : call.middle);
+  });
 }
 
 // A tile of rows; those beyond the last are zero.

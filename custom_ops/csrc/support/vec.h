@@ -49,7 +49,10 @@ inline VecInt lane_numbers() {
 }
 
 // The larger lanes; b's where one is NaN.
-inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+template <typename V>
+inline V larger(V a, V b) {
+  return a > b ? a : b;
+}
 
 // a0 b0 a1 b1 ... of the lower halves of a and b, or of the upper.
 template <bool kUpper>
@@ -75,13 +78,13 @@ inline void transpose(Vec (&rows)[kLanes]) {
 }
 
 // Lane i of the result is lane i + half of `v`, for i < half.
-template <int kHalf>
-inline Vec upper(Vec v) {
+template <int kHalf, typename V>
+inline V upper(V v) {
   return __builtin_shuffle(v, (lane_numbers() + kHalf) % kLanes);
 }
 
-template <int kHalf = kLanes / 2>
-inline float sum_of_lanes(Vec v) {
+template <int kHalf = kLanes / 2, typename V>
+inline auto sum_of_lanes(V v) {
   if constexpr (kHalf == 0)
     return v[0];
   else
@@ -89,8 +92,8 @@ inline float sum_of_lanes(Vec v) {
 }
 
 // The largest lane, if none is NaN.
-template <int kHalf = kLanes / 2>
-inline float largest_lane(Vec v) {
+template <int kHalf = kLanes / 2, typename V>
+inline auto largest_lane(V v) {
   if constexpr (kHalf == 0)
     return v[0];
   else
