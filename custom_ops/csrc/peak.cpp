@@ -26,11 +26,26 @@ double run_vectors(Step step) {
 }
 
 #if defined(INGOT_AMX)
-// The same of tiles, four a step: 16 by 16 sums of 16 words of kValues.
+// The same of tiles, four a step: 16 by 16 sums of 16 words of kValues. They hold numbers of all
+// kinds, as those of a model do: products of zeros are a quarter faster.
 template <int kValues, typename Steps>
 double run_tiles(Steps steps) {
   constexpr int64_t kTileRounds = kRounds / 10;
+  alignas(64) uint32_t numbers[4][kAmxRows][kAmxWords];
+  uint32_t state = 1;
+  for (auto& tile : numbers) {
+    for (auto& row : tile) {
+      for (uint32_t& word : row) {
+        state = state * 1664525 + 1013904223;        // Numerical Recipes, section 7.1
+        word = (state & 0xbfffbfffu) | 0x20002000u;  // bfloat16 between 2^-63 and 2
+      }
+    }
+  }
   const Tiles tiles;
+  tile_load<4>(numbers[0], sizeof(numbers[0][0]));
+  tile_load<5>(numbers[1], sizeof(numbers[0][0]));
+  tile_load<6>(numbers[2], sizeof(numbers[0][0]));
+  tile_load<7>(numbers[3], sizeof(numbers[0][0]));
   for (int64_t r = 0; r < kTileRounds; r++) steps();
   return 2.0 * 4 * kAmxRows * kAmxWords * kAmxWords * kValues * kTileRounds;
 }
@@ -58,10 +73,10 @@ double multiply_bfloats() {
 double multiply_bytes() {
 #if defined(INGOT_AMX)
   return run_tiles<4>([] {
-    tile_dot_s8u8<0, 4, 5>();
-    tile_dot_s8u8<1, 4, 6>();
-    tile_dot_s8u8<2, 7, 5>();
-    tile_dot_s8u8<3, 7, 6>();
+    tile_dot_s8s8<0, 4, 5>();
+    tile_dot_s8s8<1, 4, 6>();
+    tile_dot_s8s8<2, 7, 5>();
+    tile_dot_s8s8<3, 7, 6>();
   });
 #endif
   const VecInt ones = 0x01010101 - VecInt{};

@@ -60,13 +60,12 @@ void pack_tile(const PackedLinear& call, const XTiles& x, int64_t tile) {
   const int64_t depth = call.weight.depth;
   for (int64_t r = 0; r < x.tile_rows; r++) {
     const int64_t row = tile * kAmxRows + r;
-    const float* from = call.x + row * call.x_stride;
     for (int64_t step = 0; step < x.steps; step++) {
       uint32_t* to = x.at(tile, step) + r * kAmxWords;
       const int64_t k = step * kStepDepth;
       const int64_t count = row < call.rows ? least(depth - k, kStepDepth) : 0;
       if (count < kStepDepth) memset(to, 0, kXRowBytes);
-      if (count > 0) to_pairs(from + k, count, to);
+      if (count > 0) to_pairs(call.x + row * call.x_stride + k, count, to);
     }
   }
 }
@@ -173,9 +172,10 @@ void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_
   const auto bytes = static_cast<size_t>(least(call.columns - column, kPanel)) * sizeof(float);
   float* out = call.out + row * call.columns + column;
   memset(sums, 0, static_cast<size_t>(tiles * kTileSums) * sizeof(float));
+  const float* bias = call.bias != nullptr ? call.bias + column : nullptr;
   for (int64_t r = 0; r < rows; r++) {
-    const float* from = begin > 0 ? out + r * call.columns : call.bias + column;
-    if (begin > 0 || call.bias != nullptr) memcpy(sums + r * kPanel, from, bytes);
+    const float* from = begin > 0 ? out + r * call.columns : bias;
+    if (from != nullptr) memcpy(sums + r * kPanel, from, bytes);
   }
 
   const uint32_t* words = call.weight.words + panel * call.weight.panel_words();
