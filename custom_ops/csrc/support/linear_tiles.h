@@ -3,13 +3,13 @@
 // A panel is what a tile multiplies by as it lies there: for 32 values of k, a step here, 16 rows
 // of 64 words, each a pair of bfloat16. x is packed into tiles of 16 rows of a step.
 //
-// A unit is up to 256 rows times one panel. Its products are made in two shapes:
+// A unit is up to 256 rows times one panel, through as much of K as L2 holds of these rows. Its
+// products are made in two shapes, whose sums stay in tiles from the first step to the last:
 //  - 16 rows times all 64 columns take a step as it lies in memory: five tiles are loaded for four
 //    products. Decode is this alone, once through the panel, and the memory sets the pace.
-//  - 32 rows times 32 columns: four tiles for four products, which the loads keep up with where
-//    two of them find the L1 cache and two L2. So a unit walks K in blocks of 8 steps: 32 columns
-//    of a block (16 KiB) stay in L1 while the rows' tiles pass over them from L2.
-// Sums are float32 in the tiles as in memory, so neither shape nor block changes a bit: a row's
+//  - 32 rows times 32 columns: four tiles for four products. L2, from which they come, sets the
+//    pace: half of what the tiles could multiply.
+// Sums are float32 in the tiles as in memory, so neither shape nor part of K changes a bit: a row's
 // result depends only on the row.
 #pragma once
 
@@ -27,14 +27,12 @@ namespace {
 
 constexpr int64_t kStepDepth = 2 * kAmxWords;      // values of k
 constexpr int64_t kStepWords = kAmxRows * kPanel;  // of a panel: 4 KiB
-constexpr int64_t kBlockSteps = 8;
 constexpr int64_t kFewTiles = 4;  // up to so many tiles of rows, memory sets the pace
 constexpr int64_t kLeastUnitRows = 64, kMostUnitRows = 256;
 constexpr int64_t kUnitsOfThread = 4;
-constexpr int64_t kUnitValues = 1 << 19;          // of x, for a unit: 1 MiB, half of L2
-constexpr int64_t kRowBytes = kPanel * 4;         // from row to row of sums and of a panel
-constexpr int64_t kXRowBytes = kAmxWords * 4;     // and of a tile of x
-constexpr int64_t kTileSums = kAmxRows * kPanel;  // from a tile's sums to the next's
+constexpr int64_t kUnitValues = 1 << 19;       // of x, for a unit: 1 MiB, half of L2
+constexpr int64_t kRowBytes = kPanel * 4;      // from row to row of a panel
+constexpr int64_t kXRowBytes = kAmxWords * 4;  // and of a tile of x
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -57,15 +55,14 @@ uint32_t* aligned(uint32_t* words) {
 }
 
 void pack_tile(const PackedLinear& call, const XTiles& x, int64_t tile) {
-  const int64_t depth = call.weight.depth;
-  for (int64_t r = 0; r < x.tile_rows; r++) {
-    const int64_t row = tile * kAmxRows + r;
-    for (int64_t step = 0; step < x.steps; step++) {
-      uint32_t* to = x.at(tile, step) + r * kAmxWords;
-      const int64_t k = step * kStepDepth;
-      const int64_t count = row < call.rows ? least(depth - k, kStepDepth) : 0;
+  const int64_t depth = call.weight.depth, row = tile * kAmxRows;
+  for (int64_t step = 0; step < x.steps; step++) {
+    const int64_t k = step * kStepDepth;
+    uint32_t* to = x.at(tile, step);
+    for (int64_t r = 0; r < x.tile_rows; r++, to += kAmxWords) {
+      const int64_t count = row + r < call.rows ? least(depth - k, kStepDepth) : 0;
       if (count < kStepDepth) memset(to, 0, kXRowBytes);
-      if (count > 0) to_pairs(call.x + row * call.x_stride + k, count, to);
+      if (count > 0) to_pairs(call.x + (row + r) * call.x_stride + k, count, to);
     }
   }
 }
@@ -82,15 +79,36 @@ struct Fetch {
   }
 };
 
-// sums [16][64] += x [steps] of one tile * words [steps][64 columns].
-void multiply_16_rows(const uint32_t* x, int64_t x_step, const uint32_t* words, int64_t steps,
-                      float* sums, Fetch& fetch) {
-  tile_load<0>(sums, kRowBytes);
-  tile_load<1>(sums + 16, kRowBytes);
-  tile_load<2>(sums + 32, kRowBytes);
-  tile_load<3>(sums + 48, kRowBytes);
-  for (int64_t s = 0; s < steps; s++, x += x_step, words += kStepWords) {
-    tile_load<4>(x, kXRowBytes);
+// Part of a panel: whole steps, one after the other, and then one more unless it is null.
+struct Steps {
+  const uint32_t* words;
+  int64_t count;
+  const uint32_t* last;
+
+  template <typename Body>
+  void each(Body body) const {
+    for (int64_t s = 0; s < count; s++) body(s, words + s * kStepWords);
+    if (last != nullptr) body(count, last);
+  }
+};
+
+// Where sums begin and end; rows lie `stride` bytes apart, 0: all begin alike.
+struct Sums {
+  const float* from;
+  int64_t from_stride;
+  float* to;
+  int64_t to_stride;
+};
+
+// sums [16][64] of one tile of x.
+void multiply_16_rows(const uint32_t* x, int64_t x_step, const Steps& steps, const Sums& sums,
+                      Fetch& fetch) {
+  tile_load<0>(sums.from, sums.from_stride);
+  tile_load<1>(sums.from + 16, sums.from_stride);
+  tile_load<2>(sums.from + 32, sums.from_stride);
+  tile_load<3>(sums.from + 48, sums.from_stride);
+  steps.each([&](int64_t step, const uint32_t* words) {
+    tile_load<4>(x + step * x_step, kXRowBytes);
     tile_load<5>(words, kRowBytes);
     tile_dot_bf16<0, 4, 5>();
     tile_load<6>(words + 16, kRowBytes);
@@ -100,101 +118,112 @@ void multiply_16_rows(const uint32_t* x, int64_t x_step, const uint32_t* words, 
     tile_load<6>(words + 48, kRowBytes);
     tile_dot_bf16<3, 4, 6>();
     fetch.step();
-  }
-  tile_store<0>(sums, kRowBytes);
-  tile_store<1>(sums + 16, kRowBytes);
-  tile_store<2>(sums + 32, kRowBytes);
-  tile_store<3>(sums + 48, kRowBytes);
+  });
+  tile_store<0>(sums.to, sums.to_stride);
+  tile_store<1>(sums.to + 16, sums.to_stride);
+  tile_store<2>(sums.to + 32, sums.to_stride);
+  tile_store<3>(sums.to + 48, sums.to_stride);
 }
 
-// sums [32][32 of 64] += x [steps] of two tiles, `x_tile` apart * words [steps][32 of 64 columns].
-void multiply_32_rows(const uint32_t* x, int64_t x_step, int64_t x_tile, const uint32_t* words,
-                      int64_t steps, float* sums, Fetch& fetch) {
-  tile_load<0>(sums, kRowBytes);
-  tile_load<1>(sums + 16, kRowBytes);
-  tile_load<2>(sums + kTileSums, kRowBytes);
-  tile_load<3>(sums + kTileSums + 16, kRowBytes);
-  for (int64_t s = 0; s < steps; s++, x += x_step, words += kStepWords) {
-    tile_load<6>(words, kRowBytes);
-    tile_load_once<4>(x, kXRowBytes);
+// sums [32][32 columns from `column`] of two tiles of x, `x_tile` apart.
+void multiply_32_rows(const uint32_t* x, int64_t x_step, int64_t x_tile, const Steps& steps,
+                      int64_t column, const Sums& sums, Fetch& fetch) {
+  const auto lower = [](auto* rows, int64_t stride) { return rows + kAmxRows * stride / 4; };
+  const float* from = sums.from + column;
+  float* to = sums.to + column;
+  tile_load<0>(from, sums.from_stride);
+  tile_load<1>(from + 16, sums.from_stride);
+  tile_load<2>(lower(from, sums.from_stride), sums.from_stride);
+  tile_load<3>(lower(from, sums.from_stride) + 16, sums.from_stride);
+  steps.each([&](int64_t step, const uint32_t* words) {
+    tile_load<6>(words + column, kRowBytes);
+    tile_load_once<4>(x + step * x_step, kXRowBytes);
     tile_dot_bf16<0, 4, 6>();
-    tile_load<7>(words + 16, kRowBytes);
+    tile_load<7>(words + column + 16, kRowBytes);
     tile_dot_bf16<1, 4, 7>();
-    tile_load_once<5>(x + x_tile, kXRowBytes);
+    tile_load_once<5>(x + x_tile + step * x_step, kXRowBytes);
     tile_dot_bf16<2, 5, 6>();
     tile_dot_bf16<3, 5, 7>();
     fetch.step();
-  }
-  tile_store<0>(sums, kRowBytes);
-  tile_store<1>(sums + 16, kRowBytes);
-  tile_store<2>(sums + kTileSums, kRowBytes);
-  tile_store<3>(sums + kTileSums + 16, kRowBytes);
+  });
+  tile_store<0>(to, sums.to_stride);
+  tile_store<1>(to + 16, sums.to_stride);
+  tile_store<2>(lower(to, sums.to_stride), sums.to_stride);
+  tile_store<3>(lower(to, sums.to_stride) + 16, sums.to_stride);
 }
 
-// sums [tiles * 16][64] += x, from `tile` and `step`, * words [steps][64].
+// What a unit writes: the output itself, or rows and columns of which only some are there.
+class Outputs {
+ public:
+  Outputs(const PackedLinear& call, int64_t panel, bool begun)
+      : call_(call), column_(panel * kPanel), begun_(begun) {
+    columns_ = least(call.columns - column_, kPanel);
+    if (call.bias == nullptr) return;
+    memcpy(bias_, call.bias + column_, static_cast<size_t>(columns_) * sizeof(float));
+  }
+
+  // Calls body(sums) for `count` rows from `row`.
+  template <typename Body>
+  void each(int64_t row, int64_t count, Body body) {
+    float* out = call_.out + row * call_.columns + column_;
+    const int64_t stride = call_.columns * 4;
+    const int64_t rows = least(call_.rows - row, count);
+    if (rows == count && columns_ == kPanel) {
+      return body(begun_ ? Sums{out, stride, out, stride} : Sums{bias_, 0, out, stride});
+    }
+    const auto bytes = static_cast<size_t>(columns_) * sizeof(float);
+    for (int64_t r = 0; begun_ && r < rows; r++) {
+      memcpy(edge_ + r * kPanel, out + r * call_.columns, bytes);
+    }
+    body(begun_ ? Sums{edge_, kRowBytes, edge_, kRowBytes} : Sums{bias_, 0, edge_, kRowBytes});
+    for (int64_t r = 0; r < rows; r++) memcpy(out + r * call_.columns, edge_ + r * kPanel, bytes);
+  }
+
+ private:
+  const PackedLinear& call_;
+  int64_t column_, columns_;
+  bool begun_;
+  alignas(64) float bias_[kPanel] = {};
+  alignas(64) float edge_[2 * kAmxRows * kPanel] = {};
+};
+
+// The steps [begin, end) of the rows from `row` to `row_end` times a panel.
 //
-// A core's own prefetcher is the best at a plain stream, so of few tiles the first brings the block
+// A core's own prefetcher is the best at a plain stream, so of few tiles the first brings the panel
 // from memory, a step ahead of itself: one line in two, whose neighbour the CPU adds (Intel's
 // optimization manual: the spatial prefetcher). Many tiles take longer than memory does: each pass
-// over the block fetches its share of the block at `next`.
-void multiply_block(const XTiles& x, int64_t tile, int64_t tiles, int64_t step,
-                    const uint32_t* words, int64_t steps, float* sums, const uint32_t* next) {
-  const int64_t x_step = x.step_words(), x_tile = x.steps * x_step;
-  Fetch fetch = {next, ceil_div(kStepWords / tiles, kAmxWords) * kAmxWords, kAmxWords};
-  int64_t first = 0;
-  if (tiles <= kFewTiles) {
-    fetch = {next, kStepWords, 2 * kAmxWords};
-    multiply_16_rows(x.at(tile, step), x_step, words, steps, sums, fetch);
-    fetch.words = 0;
-    first = 1;
-  }
-  const int64_t odd = (tiles - first) % 2;
-  for (int64_t column = 0; column < kPanel; column += kPanel / 2) {
-    for (int64_t t = first; t < tiles - odd; t += 2) {
-      multiply_32_rows(x.at(tile + t, step), x_step, x_tile, words + column, steps,
-                       sums + t * kTileSums + column, fetch);
-    }
-  }
-  if (odd != 0) {
-    const int64_t t = tiles - 1;
-    multiply_16_rows(x.at(tile + t, step), x_step, words, steps, sums + t * kTileSums, fetch);
-  }
-}
-
-// The steps [begin, end) of `unit_rows` rows, or what is left of them from `row`, times a panel.
-// What earlier steps summed is in the output.
-void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t unit_rows,
+// over the panel fetches its share of what lies behind it, this thread's next.
+void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end,
                   int64_t panel, int64_t begin, int64_t end) {
-  alignas(64) float sums[kMostUnitRows * kPanel];
-  const int64_t rows = least(call.rows - row, unit_rows);
-  const int64_t tile = row / kAmxRows, tiles = ceil_div(rows, kAmxRows);
-  const int64_t column = panel * kPanel;
-  const auto bytes = static_cast<size_t>(least(call.columns - column, kPanel)) * sizeof(float);
-  float* out = call.out + row * call.columns + column;
-  memset(sums, 0, static_cast<size_t>(tiles * kTileSums) * sizeof(float));
-  const float* bias = call.bias != nullptr ? call.bias + column : nullptr;
-  for (int64_t r = 0; r < rows; r++) {
-    const float* from = begin > 0 ? out + r * call.columns : bias;
-    if (from != nullptr) memcpy(sums + r * kPanel, from, bytes);
-  }
-
   const uint32_t* words = call.weight.words + panel * call.weight.panel_words();
-  const int64_t whole = call.weight.depth / kStepDepth, last = least(end, whole);
-  const int64_t block = tiles == 1 ? last - begin : kBlockSteps;
-  for (int64_t step = begin; step < last; step += block) {
-    const int64_t steps = least(last - step, block);
-    const uint32_t* from = words + step * kStepWords;
-    const uint32_t* next = from + (tiles <= kFewTiles ? 1 : steps) * kStepWords;
-    multiply_block(x, tile, tiles, step, from, steps, sums, next);
-  }
+  const int64_t whole = call.weight.depth / kStepDepth;
+  Steps steps = {words + begin * kStepWords, least(end, whole) - begin, nullptr};
+  alignas(64) uint32_t last[kStepWords];
   if (end > whole) {  // the last step is not whole: what stands behind it may be no number
-    alignas(64) uint32_t padded[kStepWords] = {};
-    const uint32_t* next = words + call.weight.panel_words();
-    const uint32_t* from = words + whole * kStepWords;
-    memcpy(padded, from, static_cast<size_t>(next - from) * sizeof(uint32_t));
-    multiply_block(x, tile, tiles, whole, padded, 1, sums, next);
+    const int64_t left = call.weight.panel_words() - whole * kStepWords;
+    memcpy(last, words + whole * kStepWords, static_cast<size_t>(left) * sizeof(uint32_t));
+    memset(last + left, 0, static_cast<size_t>(kStepWords - left) * sizeof(uint32_t));
+    steps.last = last;
   }
-  for (int64_t r = 0; r < rows; r++) memcpy(out + r * call.columns, sums + r * kPanel, bytes);
+  const int64_t x_step = x.step_words(), x_tile = x.steps * x_step;
+  const int64_t tiles = ceil_div(row_end - row, kAmxRows);
+  Outputs outputs(call, panel, begin > 0);
+  Fetch fetch = {words + call.weight.panel_words() + begin * kStepWords,
+                 ceil_div(kStepWords / tiles, kAmxWords) * kAmxWords, kAmxWords};
+  if (tiles <= kFewTiles) fetch = {steps.words + kStepWords, kStepWords, 2 * kAmxWords};
+  for (; row < row_end;) {
+    const uint32_t* from = x.at(row / kAmxRows, begin);
+    const bool single = tiles <= kFewTiles || row + kAmxRows >= row_end;
+    const int64_t count = single ? x.tile_rows : 2 * kAmxRows;
+    outputs.each(row, count, [&](const Sums& sums) {
+      if (single) return multiply_16_rows(from, x_step, steps, sums, fetch);
+      for (int64_t column = 0; column < kPanel; column += kPanel / 2) {
+        multiply_32_rows(from, x_step, x_tile, steps, column, sums, fetch);
+      }
+    });
+    if (tiles <= kFewTiles) fetch.words = 0;
+    row += count;
+  }
 }
 
 // As many as leave units for all threads.
@@ -231,10 +260,10 @@ void run_tiles(const PackedLinear& call) {
     int64_t begin = 0;
     do {  // once, where K is 0
       const int64_t end = least(begin + part, x.steps);
-#pragma omp for collapse(2) schedule(dynamic, 1)
+#pragma omp for collapse(2) schedule(guided)
       for (int64_t row = 0; row < call.rows; row += unit_rows) {
         for (int64_t panel = 0; panel < call.weight.panels; panel++) {
-          compute_unit(call, x, row, unit_rows, panel, begin, end);
+          compute_unit(call, x, row, least(row + unit_rows, call.rows), panel, begin, end);
         }
       }
       begin = end;
