@@ -112,7 +112,7 @@ class Tiles {
     for (int i = 0; i < kTiles; i++) t_tiles[i] = {shapes[i], {}};
   }
   Tiles() : Tiles({{}, {}, {}, {}, {}, {}, {}, {}}) {}
-  ~Tiles() { memset(t_tiles, 0xff, sizeof(t_tiles)); }
+  ~Tiles() { memset(static_cast<void*>(t_tiles), 0xff, sizeof(t_tiles)); }
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
 };

@@ -181,6 +181,12 @@ class TileSteps {
   const uint32_t* end_;
 };
 
+// a * b + c, rounded once; elsewhere the compiler may fuse or not.
+inline Vec fused(Vec a, Vec b, Vec c) {
+  const auto x = bit_cast<__m512>(a), y = bit_cast<__m512>(b), z = bit_cast<__m512>(c);
+  return bit_cast<Vec>(_mm512_fmadd_ps(x, y, z));
+}
+
 // sums += a step's products, scaled, to the bit as multiply_block does it. By shift, an integer is
 // made a float and scaled in one instruction: it is added to the bits of 1.5 * 2^23, and what that
 // adds to the float (times the scale, the "shift") is taken off by the fused multiplication.
@@ -195,7 +201,7 @@ template <typename Plan>
     auto dot = load<VecWord>(dots + r * kAmxWords);
     if (Plan::kPlanes == 2) dot = (dot << 8) + load<VecWord>(dots + kProduct + r * kAmxWords);
     if (Plan::kOffsets) dot += static_cast<uint32_t>(x_offsets[r]) * load<VecWord>(zeros);
-    const Vec scaled = Plan::kByShift ? bit_cast<Vec>(dot + kIntegersBits) * scale + shift
+    const Vec scaled = Plan::kByShift ? fused(bit_cast<Vec>(dot + kIntegersBits), scale, shift)
                                       : __builtin_convertvector(bit_cast<VecInt>(dot), Vec) * scale;
     sums[r] += scaled * x_scales[r];
   }
