@@ -3,7 +3,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "attention_tile.h"
+#include "attention_amx.h"
 #include "ops.h"
 
 namespace ingot::INGOT_LEVEL {
@@ -29,6 +29,7 @@ class Reader {
       begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, how_);
       positions_[r] = call.seq_lens[sequence] - count + index;
     }
+    if constexpr (kByTiles<T>) lay_out_queries(tile, call.dim, operands_);
   }
 
   int64_t last_position() const { return positions_[tile.rows - 1]; }
@@ -61,19 +62,22 @@ class Reader {
   void walk_segment(int64_t segment) {
     const int64_t begin = segment * kSegmentTokens, end = begin + kSegmentTokens;
     const bool in_place = padded(call_.dim) == call_.dim;
-    if (tile.rows <= FewRows::kLimit && in_place) {
-      walk<FewRows, T>(tile, how_, begin, end, [&](int64_t page, int) {
-        return view_block<T>(block(page), call_.dim, ahead_of(page));
-      });
+    const auto viewed = [&](int64_t page, int) {
+      return view_block<T>(block(page), call_.dim, ahead_of(page));
+    };
+    const auto unpacked = [&](int64_t page, int place) {
+      float* k = scratch_ + place * kBlock * padded(call_.dim);
+      return unpack_block<T>(block(page), call_.dim, k, k + kStepTokens * padded(call_.dim));
+    };
+    if constexpr (kByTiles<T>) {
+      if (in_place) return walk_by_tiles<T>(tile, how_, begin, end, viewed, operands_);
+      return walk_by_tiles<float>(tile, how_, begin, end, unpacked, operands_);
+    } else if (tile.rows <= FewRows::kLimit && in_place) {
+      walk<FewRows, T>(tile, how_, begin, end, viewed);
     } else if (std::is_same_v<T, float> && in_place) {
-      walk<ManyRows, float>(tile, how_, begin, end, [&](int64_t page, int) {
-        return view_block<float>(block(page), call_.dim, 0);
-      });
+      walk<ManyRows, T>(tile, how_, begin, end, viewed);
     } else {
-      walk<ManyRows, float>(tile, how_, begin, end, [&](int64_t page, int place) {
-        float* k = scratch_ + place * kBlock * padded(call_.dim);
-        return unpack_block<T>(block(page), call_.dim, k, k + kStepTokens * padded(call_.dim));
-      });
+      walk<ManyRows, float>(tile, how_, begin, end, unpacked);
     }
   }
 
@@ -91,6 +95,7 @@ class Reader {
   Scores how_{call_.dim, call_.scale, call_.softcap};
   int64_t positions_[kTileRows] = {};
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
+  std::conditional_t<kByTiles<T>, Operands<kPartsOf<T>>, char> operands_;
 };
 
 int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }

@@ -195,6 +195,22 @@ void tile_dot_u8s8() {
   emulate_dot_bytes<uint8_t, kDst, kA, kB>();
 }
 
+#else
+
+// Named, so that templates compile that are no level's without tiles.
+class Tiles {
+ public:
+  explicit Tiles(const TileShape (&shapes)[kTiles]);
+};
+template <int kTile>
+void tile_zero();
+template <int kTile>
+void tile_load(const void* from, int64_t stride);
+template <int kTile>
+void tile_store(void* to, int64_t stride);
+template <int kDst, int kA, int kB>
+void tile_dot_bf16();
+
 #endif
 
 }  // namespace

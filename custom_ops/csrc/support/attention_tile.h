@@ -1,4 +1,4 @@
-// Attention of up to 48 rows, the (token, query head) pairs that read one KV head of one sequence:
+// Attention of up to 48 or 96 rows, the (token, query head) pairs that read one KV head of one sequence:
 // a tile. It walks the sequence 64 tokens at a time, with the online softmax of Milakov and
 // Gimelshein (arXiv:1805.02867) per row, tiled as in Dao et al. (arXiv:2205.14135). The sequence
 // is a row of segments of 512 tokens, each summed for itself and then added up in order, so that
@@ -9,12 +9,13 @@
 
 #include <utility>
 
+#include "amx.h"
 #include "kv_block.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int kTileRows = 48;
+constexpr int kTileRows = kHasAmx ? 96 : 48;
 constexpr int kStepBlocks = 4;
 constexpr int kStepTokens = kStepBlocks * kBlock;
 constexpr int kStepVectors = kStepTokens / kLanes;
@@ -207,9 +208,9 @@ void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded
 }
 
 // Scales, caps and masks the row's scores, -inf for tokens that it does not see; returns the
-// largest.
+// largest of each lane.
 template <bool kMasked>
-float finish_scores(Tile& tile, int r, float softcap) {
+[[gnu::always_inline]] inline Vec finish_scores(Tile& tile, int r, float softcap) {
   float* scores = tile.weights[r];
   Vec largest = broadcast(-kInfinity);
 #pragma GCC unroll 16
@@ -225,49 +226,47 @@ float finish_scores(Tile& tile, int r, float softcap) {
     if (kMasked || tile.scaled || softcap != 0.0f) store(scores + v * kLanes, score);
     largest = larger(score, largest);
   }
-  return largest_lane(largest);
+  return largest;
 }
 
-// Raises the segment's maxima to `largest`, and sets what follows from that for each row: `shift`,
-// and `rescale`, the factor of its earlier sums.
-void raise_maxima(Tile& tile, const float* largest) {
-  for (int r = 0; r < tile.rows; r += kLanes) {
-    const Vec before = load<Vec>(tile.segment.max + r);
-    const Vec max = larger(load<Vec>(largest + r), before);
-    const Vec shift = max == -kInfinity ? Vec{} : max;  // else -inf - -inf
-    store(tile.segment.max + r, max);
-    store(tile.shift + r, shift);
-    store(tile.rescale + r, exp_negative(before - shift));
+// Finishes the scores of kLanes rows from `row` and raises the segment's maxima to them. Sets what
+// follows from that for each row: `shift`, and `rescale`, the factor of its earlier sums.
+void raise_maxima(Tile& tile, int row, float softcap) {
+  Vec scores[kLanes];
+  for (int i = 0; i < kLanes; i++) {
+    const int r = row + i, count = r < tile.rows ? tile.end[r] - tile.begin[r] : 0;
+    scores[i] = count == 0             ? broadcast(-kInfinity)
+                : count == kStepTokens ? finish_scores<false>(tile, r, softcap)
+                                       : finish_scores<true>(tile, r, softcap);
   }
+  const Vec before = load<Vec>(tile.segment.max + row);
+  const Vec max = larger(largest_lanes(scores), before);
+  const Vec shift = max == -kInfinity ? Vec{} : max;  // else -inf - -inf
+  store(tile.segment.max + row, max);
+  store(tile.shift + row, shift);
+  store(tile.rescale + row, exp_negative(before - shift));
 }
 
-// Turns the row's scores into weights, each of which has its value's scale in it.
-void exponentiate(Tile& tile, int r) {
+// Turns the row's scores into weights relative to the largest score so far, each of which has its
+// value's scale in it, and calls keep(v, the v'th vector of them).
+template <typename Keep>
+[[gnu::always_inline]] inline void exponentiate(Tile& tile, int r, Keep keep) {
   Vec total = load<Vec>(tile.totals[r]) * tile.rescale[r];
 #pragma GCC unroll 16
   for (int v = 0; v < kStepVectors; v++) {
-    float* weights = tile.weights[r] + v * kLanes;
-    const Vec weight = exp_negative(load<Vec>(weights) - tile.shift[r]);
-    store(weights, tile.scaled ? weight * load<Vec>(tile.v_scales + v * kLanes) : weight);
+    const Vec weight = exp_negative(load<Vec>(tile.weights[r] + v * kLanes) - tile.shift[r]);
+    keep(v, tile.scaled ? weight * load<Vec>(tile.v_scales + v * kLanes) : weight);
     total += weight;
   }
   store(tile.totals[r], total);
 }
 
-// Turns scores into softmax weights relative to the largest score so far; tokens that a row does
-// not see weigh 0.
+// Turns scores into softmax weights. Those of a row that sees nothing are not set.
 void soften(Tile& tile, float softcap) {
-  alignas(64) float largest[kTileRows];
+  for (int row = 0; row < tile.rows; row += kLanes) raise_maxima(tile, row, softcap);
   for (int r = 0; r < tile.rows; r++) {
-    const int count = tile.end[r] - tile.begin[r];
-    largest[r] = count == 0             ? -kInfinity
-                 : count == kStepTokens ? finish_scores<false>(tile, r, softcap)
-                                        : finish_scores<true>(tile, r, softcap);
-  }
-  for (int r = tile.rows; r % kLanes != 0; r++) largest[r] = -kInfinity;
-  raise_maxima(tile, largest);
-  for (int r = 0; r < tile.rows; r++) {
-    if (tile.end[r] > tile.begin[r]) exponentiate(tile, r);
+    if (tile.end[r] == tile.begin[r]) continue;
+    exponentiate(tile, r, [&](int v, Vec weight) { store(tile.weights[r] + v * kLanes, weight); });
   }
 }
 
@@ -286,7 +285,7 @@ std::pair<int, int> see(Tile& tile, int64_t position) {
 }
 
 // Sets the scales of the blocks [from, to) of the step, if they have any.
-template <typename Cut, typename T>
+template <bool kFetch, typename T>
 void take_scales(Tile& tile, const StepBlocks<T>& blocks, int from, int to) {
   tile.scaled = blocks[from].k_scales != nullptr;
   if (!tile.scaled) return;
@@ -294,25 +293,28 @@ void take_scales(Tile& tile, const StepBlocks<T>& blocks, int from, int to) {
     const BlockView<T>& block = blocks[b];
     memcpy(tile.k_scales + b * kBlock, block.k_scales, kScaleBytes);
     memcpy(tile.v_scales + b * kBlock, block.v_scales, kScaleBytes);
-    if constexpr (Cut::kFetch) {
+    if constexpr (kFetch) {
       fetch(block.k_scales, block.ahead);
       fetch(block.v_scales, block.ahead);
     }
   }
 }
 
-// Adds the tokens from `position`, a multiple of kStepTokens, to the rows that see them.
+// Sets the blocks that hold the tokens [begin, end) of the step at `position`, and their scales.
 // view(index, place) is the block of 16 tokens at that index of the sequence, the place'th of the
-// step; only blocks that a row sees are asked for.
-template <typename Cut, typename T, typename View>
-void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
-  const auto [begin, end] = see(tile, position);
-  if (begin >= end) return;
+// step; only blocks that a row sees are asked for. Returns the range of the blocks.
+template <bool kFetch, typename T, typename View>
+std::pair<int, int> take_blocks(Tile& tile, int64_t position, int begin, int end, View view,
+                                StepBlocks<T>& blocks) {
   const int from = begin / kBlock, to = (end + kBlock - 1) / kBlock;
-  StepBlocks<T> blocks;
   for (int b = from; b < to; b++) blocks[b] = view(position / kBlock + b, b);
-  take_scales<Cut>(tile, blocks, from, to);
+  take_scales<kFetch>(tile, blocks, from, to);
+  return {from, to};
+}
 
+// Adds the blocks [from, to) of a step to the rows that see them.
+template <typename Cut, typename T>
+void add_blocks(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Scores& how) {
   constexpr int kBlockVectors = kBlock / kLanes, kVectors = Cut::kVectors / Cut::kSums;
   for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {
     for_runs<kVectors>(from * kBlockVectors, to * kBlockVectors, [&](int v, auto vectors) {
@@ -333,6 +335,16 @@ void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
   });
 }
 
+// Adds the tokens from `position`, a multiple of kStepTokens, to the rows that see them.
+template <typename Cut, typename T, typename View>
+void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
+  const auto [begin, end] = see(tile, position);
+  if (begin >= end) return;
+  StepBlocks<T> blocks;
+  const auto [from, to] = take_blocks<Cut::kFetch>(tile, position, begin, end, view, blocks);
+  add_blocks<Cut>(tile, blocks, from, to, how);
+}
+
 // Makes row `r` empty, to write to `out`.
 void begin_row(Tile& tile, int r, const float* q, float* out, const Scores& how) {
   const float factor = how.of_query();
@@ -350,13 +362,19 @@ void begin_segment(Tile& tile, int64_t dim) {
   for (int r = 0; r < tile.rows; r++) memset(tile.segment.sums[r], 0, padded(dim) * sizeof(float));
 }
 
-// Adds to `tile.segment` what the rows see between the positions `begin` and `end`.
-template <typename Cut, typename T, typename View>
-void walk(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view) {
+// Calls add(position) for the steps between the positions `begin` and `end` that some row sees.
+template <typename Add>
+void walk_steps(const Tile& tile, int64_t begin, int64_t end, Add add) {
   const int64_t first = tile.first[0], last = tile.last[tile.rows - 1];
   begin = first > begin ? first / kStepTokens * kStepTokens : begin;
   end = last + 1 < end ? last + 1 : end;
-  for (; begin < end; begin += kStepTokens) add_step<Cut, T>(tile, begin, how, view);
+  for (; begin < end; begin += kStepTokens) add(begin);
+}
+
+// Adds to `tile.segment` what the rows see between the positions `begin` and `end`.
+template <typename Cut, typename T, typename View>
+void walk(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view) {
+  walk_steps(tile, begin, end, [&](int64_t p) { add_step<Cut, T>(tile, p, how, view); });
 }
 
 void end_segment(Tile& tile) {

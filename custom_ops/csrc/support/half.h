@@ -38,10 +38,17 @@ inline float to_float(Half value) {
 // The next kLanes values.
 inline Vec load_floats(const float* from) { return load<Vec>(from); }
 
-inline Vec load_floats(const Bfloat* from) {
-  using Words = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-  return bit_cast<Vec>(__builtin_convertvector(load<Words>(from), VecWord) << 16);
+// The bits of the next kLanes values, a word each. GCC 12 would convert a vector of them in halves.
+inline VecWord load_bits(const Bfloat* from) {
+#if defined(__AVX512F__)
+  return bit_cast<VecWord>(_mm512_maskz_cvtepu16_epi32(0xffff, load<__m256i>(from)));
+#else
+  using Bits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+  return __builtin_convertvector(load<Bits>(from), VecWord);
+#endif
 }
+
+inline Vec load_floats(const Bfloat* from) { return bit_cast<Vec>(load_bits(from) << 16); }
 
 inline Vec load_floats(const Half* from) {
 #if defined(__AVX512F__)

@@ -100,6 +100,20 @@ inline auto largest_lane(V v) {
     return largest_lane<kHalf / 2>(larger(v, upper<kHalf>(v)));
 }
 
+// Lane i of the result is the largest lane of rows[i], if none is NaN: each round halves the rows,
+// as transpose() moves them into lanes.
+inline Vec largest_lanes(Vec (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; i++) {
+      rows[i] = larger(interleave<false>(rows[i], rows[i + half]),
+                       interleave<true>(rows[i], rows[i + half]));
+    }
+  }
+  return rows[0];
+}
+
 // e^x for x <= 0 (and NaN, which stays NaN), within two units in the last place; 0 for x < -87,
 // where normal floats end. e^x = 2^n 2^r with |r| <= 1/2: 2^n from the exponent's bits, 2^r from a
 // polynomial of least relative error (2e-9) that is 1 at 0.

@@ -1,0 +1,359 @@
+// A step of attention by tiles (amx.h), as exact as in float32. A float32 is the sum of three
+// bfloat16, 8 bits of its significand each, and so a product of two is a sum of products of parts;
+// those below 2^-22 of it are left out (Henry, Tang and Heinecke, arXiv:1904.06376). Of a cache's
+// elements bfloat16 and int8 codes are one part, float16 two.
+//
+// The keys and values of a step are laid out once for all rows: words of two values that meet the
+// words of a row. K does not lie so, and its two values are of neighbouring dimensions; a word of V
+// holds the tokens i and i + 16 of 32, because the weights of those are lane i of two vectors.
+#pragma once
+
+#include "amx.h"
+#include "attention_tile.h"
+
+namespace ingot::INGOT_LEVEL {
+namespace {
+
+inline constexpr int kExactParts = 3;
+inline constexpr int kDepth = 2 * kAmxWords;  // terms of one product of tiles
+
+template <typename T>
+inline constexpr bool kByTiles = kHasAmx && !std::is_same_v<T, float>;
+template <typename T>
+inline constexpr int kPartsOf = std::is_same_v<T, float>  ? 3
+                                : std::is_same_v<T, Half> ? 2
+                                                          : 1;
+
+using Words = uint32_t[kAmxRows][kAmxWords];
+
+// What the products of a step read, as tiles.
+template <int kParts>
+struct Operands {
+  alignas(64) Words queries[kTileRows / kAmxRows][kMaxHeadDim / kDepth][kExactParts];
+  alignas(64) Words keys[kMaxHeadDim / kDepth][kStepBlocks][kParts];
+  alignas(64) Words weights[kStepTokens / kDepth][kExactParts];  // of 16 rows
+  alignas(64) Words values[kStepTokens / kDepth][kMaxHeadDim / kAmxWords][kParts];
+};
+
+inline int64_t depths(int64_t terms) { return (terms + kDepth - 1) / kDepth; }
+
+// The next part of x, which keeps what the part leaves: nothing of infinity.
+inline VecWord take_part(Vec& x) {
+  const VecWord part = bit_cast<VecWord>(x) & 0xffff0000u;
+  x -= bit_cast<Vec>(part);
+  return part;
+}
+
+// The parts of low and high, as the low and high halves of words.
+template <int kParts>
+[[gnu::always_inline]] inline void to_words(Vec low, Vec high, VecWord (&words)[kParts]) {
+#pragma GCC unroll 3
+  for (int p = 0; p < kParts; p++) words[p] = take_part(low) >> 16 | take_part(high);
+}
+
+template <typename T, int kParts>
+[[gnu::always_inline]] inline void load_words(const T* low, const T* high,
+                                              VecWord (&words)[kParts]) {
+  to_words(load_floats(low), load_floats(high), words);
+}
+
+[[gnu::always_inline]] inline void load_words(const Bfloat* low, const Bfloat* high,
+                                              VecWord (&words)[1]) {
+  words[0] = load_bits(low) | load_bits(high) << 16;
+}
+
+// The tokens [begin, end) of a step as bits.
+inline uint64_t bits_between(int begin, int end) {
+  return begin == end ? 0 : ~uint64_t{0} >> (kStepTokens - (end - begin)) << begin;
+}
+
+// All ones in the lanes whose bit is set.
+inline VecWord lanes_of(uint64_t bits) {
+  const VecWord lane = bit_cast<VecWord>(lane_numbers());
+  return bit_cast<VecWord>((static_cast<uint32_t>(bits) >> lane & 1u) != 0u);
+}
+
+using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+
+// Raises `largest` to the halves of `words`, without signs.
+inline void raise_halves(Halves& largest, VecWord words) {
+  const auto sizes = bit_cast<Halves>(words & 0x7fff7fffu);
+  largest = largest > sizes ? largest : sizes;
+}
+
+inline bool all_finite(Halves largest) {
+  bool finite = true;
+  for (int i = 0; i < 2 * kLanes; i++) finite &= largest[i] < 0x7f80;
+  return finite;
+}
+
+// Stores words of `low` and `high`, those bits of them that are set in `mask`, as row `i` of the
+// tiles of their parts. Raises `largest` to the first part.
+template <typename T, typename Mask, int kParts>
+[[gnu::always_inline]] inline void lay_out_row(const T* low, const T* high, Mask mask,
+                                               Words (&tiles)[kParts], int i, Halves& largest) {
+  VecWord words[kParts];
+  load_words(low, high, words);
+#pragma GCC unroll 3
+  for (int p = 0; p < kParts; p++) store(tiles[p][i], words[p] & mask);
+  raise_halves(largest, words[0] & mask);
+}
+
+// Lays out the tokens of a step whose bits are set in `seen`, and zeros for the others of the
+// blocks [from, to). Returns the largest halves of the first parts: their exponents tell infinity
+// and NaN.
+template <typename T, int kParts>
+Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
+               Operands<kParts>& operands) {
+  alignas(64) static constexpr T kZeros[kBlock] = {};
+  Halves largest = {};
+  for (int b = from; b < to; b++) {
+    const VecWord lanes = lanes_of(seen >> b * kBlock);
+    const T* k = blocks[b].k;
+    for (int64_t c = 0; c < depths(dim); c++) {
+      for (int i = 0; i < kAmxRows; i++, k += 2 * kBlock) {
+        const int64_t left = dim - c * kDepth - 2 * i;
+        lay_out_row(left > 0 ? k : kZeros, left > 1 ? k + kBlock : kZeros, lanes,
+                    operands.keys[c][b], i, largest);
+        fetch(k, blocks[b].ahead);
+        if (sizeof(T) == sizeof(float)) fetch(k + kBlock, blocks[b].ahead);
+      }
+    }
+  }
+  for (int c = from / 2; c < (to + 1) / 2; c++) {
+    const BlockView<T>& low = blocks[2 * c < from ? from : 2 * c];
+    const BlockView<T>& high = blocks[2 * c + 1 < to ? 2 * c + 1 : 2 * c];
+    const uint64_t tokens = seen >> c * kDepth;
+    for (int i = 0; i < kBlock; i++) {
+      const uint32_t low_bits = tokens >> i & 1 ? 0xffffu : 0;
+      const uint32_t high_bits = tokens >> (i + kBlock) & 1 ? 0xffff0000u : 0;
+      const T* low_v = low.v + i * low.v_stride;
+      const T* high_v = high.v + i * high.v_stride;
+      for (int64_t d = 0; d < padded(dim); d += kLanes) {
+        lay_out_row(low_v + d, high_v + d, low_bits | high_bits, operands.values[c][d / kLanes], i,
+                    largest);
+        fetch(low_v + d, low.ahead);
+        fetch(high_v + d, high.ahead);
+      }
+    }
+  }
+  return largest;
+}
+
+// Scales of values that no row sees are 0: their weights, which are 0, are multiplied by them.
+// Raises `largest` to the exponents of the others.
+inline void mask_scales(Tile& tile, uint64_t seen, Halves& largest) {
+  for (int t = 0; t < kStepTokens; t += kLanes) {
+    const VecWord lanes = lanes_of(seen >> t);
+    store(tile.v_scales + t, load<VecWord>(tile.v_scales + t) & lanes);
+    raise_halves(largest, load<VecWord>(tile.v_scales + t) & 0xffff0000u);
+    raise_halves(largest, load<VecWord>(tile.k_scales + t) & 0xffff0000u & lanes);
+  }
+}
+
+template <typename T>
+bool all_finite(const T* from, int64_t stride, int64_t count) {
+  bool finite = true;
+  for (int64_t i = 0; i < count; i++)
+    finite &= to_float(from[i * stride]) - to_float(from[i * stride]) == 0.0f;
+  return finite;
+}
+
+// Which tokens of the blocks have infinity or NaN in their key or value.
+template <typename T>
+uint64_t not_finite(const StepBlocks<T>& blocks, int from, int to, int64_t dim) {
+  uint64_t bits = 0;
+  for (int t = from * kBlock; t < to * kBlock; t++) {
+    const BlockView<T>& block = blocks[t / kBlock];
+    const int64_t i = t % kBlock;
+    bool finite =
+        all_finite(block.k + i, kBlock, dim) && all_finite(block.v + i * block.v_stride, 1, dim);
+    if (block.k_scales != nullptr) {
+      finite =
+          finite && all_finite(block.k_scales + i, 1, 1) && all_finite(block.v_scales + i, 1, 1);
+    }
+    if (!finite) bits |= uint64_t{1} << t;
+  }
+  return bits;
+}
+
+// Calls body(std::integral_constant<int, 0>()), then with 1, and so on.
+template <typename Body, int... kNumbers>
+[[gnu::always_inline]] inline void each(std::integer_sequence<int, kNumbers...>, Body body) {
+  (body(std::integral_constant<int, kNumbers>()), ...);
+}
+template <int kCount, typename Body>
+[[gnu::always_inline]] inline void each(Body body) {
+  each(std::make_integer_sequence<int, kCount>(), body);
+}
+
+inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactParts;
+
+// to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
+// smaller parts first. b's tiles of the next 32 terms lie `b_stride` further.
+template <int kColumns, bool kAdd, int kParts>
+void multiply(const Words (*a)[kExactParts], const Words (*b)[kParts], int64_t b_stride,
+              int64_t count, float* to, int64_t to_stride) {
+  each<kColumns>([&](auto column) {
+    if constexpr (kAdd) {
+      tile_load<column>(to + column * kAmxWords, to_stride * sizeof(float));
+    } else {
+      tile_zero<column>();
+    }
+  });
+  for (int64_t c = 0; c < count; c++) {
+    each<kExactParts>(
+        [&](auto part) { tile_load<kFirstA + part>(a[c][part], sizeof(a[c][0][0])); });
+    each<kColumns>([&](auto column) {
+      each<kParts>([&](auto largest) {
+        constexpr int kPart = kParts - 1 - largest;
+        tile_load<kB>(b[c * b_stride + column][kPart], sizeof(b[0][0][0]));
+        each<kExactParts - kPart>([&](auto smallest) {
+          tile_dot_bf16<column, kFirstA + kExactParts - 1 - kPart - smallest, kB>();
+        });
+      });
+    });
+  }
+  each<kColumns>(
+      [&](auto column) { tile_store<column>(to + column * kAmxWords, to_stride * sizeof(float)); });
+}
+
+// Sets the queries of the tile's rows, and zeros for those that fill up a multiple of 16.
+template <int kParts>
+void lay_out_queries(Tile& tile, int64_t dim, Operands<kParts>& operands) {
+  using Bits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+  for (int r = 0; r < tile.rows; r++) {
+    memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
+    for (int64_t d = 0; d < depths(dim) * kDepth; d += kLanes) {
+      Vec left = load<Vec>(tile.q[r] + d);
+      for (int p = 0; p < kExactParts; p++) {
+        const VecWord part = take_part(left);
+        left = left == left ? left : Vec{};  // infinity leaves nothing
+        auto* row = operands.queries[r / kAmxRows][d / kDepth][p][r % kAmxRows];
+        store(row + d % kDepth / 2, __builtin_convertvector(part >> 16, Bits));
+      }
+    }
+  }
+}
+
+// Turns the scores of the rows from `row` into weights, as tiles.
+template <int kParts>
+void soften_group(Tile& tile, int row, int rows, float softcap, Operands<kParts>& operands) {
+  raise_maxima(tile, row, softcap);
+  for (int i = 0; i < rows; i++) {
+    if (tile.end[row + i] == tile.begin[row + i]) {
+      for (int w = 0; w < kStepTokens / kDepth; w++) {
+        for (int p = 0; p < kExactParts; p++)
+          memset(operands.weights[w][p][i], 0, sizeof(Words) / kAmxRows);
+      }
+      continue;
+    }
+    Vec even;
+    exponentiate(tile, row + i, [&](int v, Vec weight) {
+      if (v % 2 == 0) {
+        even = weight;
+        return;
+      }
+      VecWord words[kExactParts];
+      to_words(even, weight, words);
+#pragma GCC unroll 3
+      for (int p = 0; p < kExactParts; p++) store(operands.weights[v / 2][p][i], words[p]);
+    });
+  }
+}
+
+// sums *= rescale of kAmxRows rows, where that changes anything.
+inline void rescale_group(Tile& tile, int row, int rows, int64_t dim) {
+  for (int r = row; r < row + rows; r++) {
+    if (tile.rescale[r] == 1.0f) continue;
+    for (int64_t d = 0; d < padded(dim); d += kLanes) {
+      float* sums = tile.segment.sums[r] + d;
+      store(sums, load<Vec>(sums) * tile.rescale[r]);
+    }
+  }
+}
+
+// Scores of the group of rows from `row` and the blocks [from, to).
+template <int kParts>
+void multiply_queries(Tile& tile, int row, int from, int to, int64_t dim,
+                      const Operands<kParts>& operands) {
+  for_runs<kSumTiles>(from, to, [&](int b, auto blocks) {
+    multiply<blocks, false>(operands.queries[row / kAmxRows], &operands.keys[0][b], kStepBlocks,
+                            depths(dim), tile.weights[row] + b * kBlock, kStepTokens);
+  });
+}
+
+// sums += weights times V of the blocks [from, to).
+template <int kParts>
+void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
+                      const Operands<kParts>& operands) {
+  const int first = from / 2, count = (to + 1) / 2 - first;
+  for_runs<kSumTiles>(0, static_cast<int>(padded(dim) / kAmxWords), [&](int c, auto columns) {
+    multiply<columns, true>(operands.weights + first, &operands.values[first][c],
+                            kMaxHeadDim / kAmxWords, count, tile.segment.sums[row] + c * kAmxWords,
+                            kRowFloats);
+  });
+}
+
+// Adds the blocks [from, to) of a step, laid out, to the rows that see them. The next rows' scores
+// begin before these rows' softmax: the tiles multiply beside it.
+template <int kParts>
+void add_tiles(Tile& tile, int from, int to, const Scores& how, Operands<kParts>& operands) {
+  multiply_queries(tile, 0, from, to, how.dim, operands);
+  for (int row = 0; row < tile.rows; row += kAmxRows) {
+    const int rows = tile.rows - row < kAmxRows ? tile.rows - row : kAmxRows;
+    const int next = row + kAmxRows;
+    if (next < tile.rows) multiply_queries(tile, next, from, to, how.dim, operands);
+    soften_group(tile, row, rows, how.softcap, operands);
+    rescale_group(tile, row, rows, how.dim);
+    multiply_weights(tile, row, from, to, how.dim, operands);
+  }
+}
+
+// Rows that see one of `tokens`, or those that see none of them, see nothing of this step.
+inline void hide(Tile& tile, uint64_t tokens, bool that_see) {
+  for (int r = 0; r < tile.rows; r++) {
+    const bool sees = (bits_between(tile.begin[r], tile.end[r]) & tokens) != 0;
+    if (sees == that_see) tile.begin[r] = tile.end[r] = 0;
+  }
+}
+
+// add_step by tiles. A product of tiles has every row meet every token, and what a row does not
+// see must not reach it even if it is infinite or NaN. Such tokens are left out; the rows that do
+// see one take the step in float32 arithmetic.
+template <typename T, int kParts, typename View>
+void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View view,
+                       Operands<kParts>& operands) {
+  const auto [begin, end] = see(tile, position);
+  if (begin >= end) return;
+  StepBlocks<T> blocks;
+  const auto [from, to] = take_blocks<true>(tile, position, begin, end, view, blocks);
+  const uint64_t seen = bits_between(begin, end);
+  Halves largest = lay_out(blocks, from, to, how.dim, seen, operands);
+  if (tile.scaled) mask_scales(tile, seen, largest);
+  if (all_finite(largest)) [[likely]]
+    return add_tiles(tile, from, to, how, operands);
+  const uint64_t bad = not_finite(blocks, from, to, how.dim);
+  lay_out(blocks, from, to, how.dim, seen & ~bad, operands);
+  if (tile.scaled) mask_scales(tile, seen & ~bad, largest);
+  hide(tile, bad, true);
+  add_tiles(tile, from, to, how, operands);
+  see(tile, position);
+  hide(tile, bad, false);
+  take_scales<false>(tile, blocks, from, to);
+  add_blocks<ManyRows>(tile, blocks, from, to, how);
+}
+
+// walk() by tiles; `operands` hold the tile's queries.
+template <typename T, int kParts, typename View>
+void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
+                   Operands<kParts>& operands) {
+  const auto rows = static_cast<uint8_t>(tile.rows < kAmxRows ? tile.rows : kAmxRows);
+  const TileShape shape = {rows};
+  const Tiles tiles({shape, shape, shape, shape, shape, shape, shape, {}});
+  walk_steps(tile, begin, end,
+             [&](int64_t p) { add_step_by_tiles<T>(tile, p, how, view, operands); });
+}
+
+}  // namespace
+}  // namespace ingot::INGOT_LEVEL
