@@ -95,7 +95,7 @@ class Reader {
   Scores how_{call_.dim, call_.scale, call_.softcap};
   int64_t positions_[kTileRows] = {};
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
-  std::conditional_t<kByTiles<T>, Operands<kPartsOf<T>>, char> operands_;
+  std::conditional_t<kByTiles<T>, Operands, char> operands_;
 };
 
 int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }

@@ -78,7 +78,7 @@ def test_slot_minus_one_writes_nothing(level: str, generator: torch.Generator) -
     assert torch.equal(arguments[CACHE], before)
 
 
-@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
+@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
 def test_what_is_not_seen_is_not_read(
     kv_dtype: str, level: str, generator: torch.Generator
 ) -> None:
@@ -146,7 +146,7 @@ def test_a_sequence_does_not_depend_on_the_others(level: str, generator: torch.G
 
 @pytest.mark.parametrize("place", ["q", "k", "v"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
+@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
 def test_inf_and_nan_as_in_the_formula(
     place: str, value: float, kv_dtype: str, level: str, generator: torch.Generator
 ) -> None:
@@ -155,7 +155,8 @@ def test_inf_and_nan_as_in_the_formula(
     clones = copies(tuple(arguments))
     expected = reference(*clones)
     torch.testing.assert_close(attend(*arguments), expected, equal_nan=True)
-    assert torch.equal(arguments[CACHE].view(torch.int32), clones[CACHE].view(torch.int32))
+    if kv_dtype != "bfloat16" or value == value:  # torch rounds NaN to one of other bits
+        assert torch.equal(arguments[CACHE].view(torch.int32), clones[CACHE].view(torch.int32))
 
 
 @pytest.mark.parametrize("kv_dtype", ["bfloat16", "float16"])

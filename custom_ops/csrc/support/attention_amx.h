@@ -1,11 +1,10 @@
 // A step of attention by tiles (amx.h), as exact as in float32. A float32 is the sum of three
-// bfloat16, 8 bits of its significand each, and so a product of two is a sum of products of parts;
-// those below 2^-22 of it are left out (Henry, Tang and Heinecke, arXiv:1904.06376). Of a cache's
-// elements bfloat16 and int8 codes are one part, float16 two.
+// bfloat16, 8 bits of its significand each (Henry, Tang and Heinecke, arXiv:1904.06376): queries
+// and weights are split so. The elements of a bfloat16 cache and int8 codes are one bfloat16.
 //
 // The keys and values of a step are laid out once for all rows: words of two values that meet the
-// words of a row. K does not lie so, and its two values are of neighbouring dimensions; a word of V
-// holds the tokens i and i + 16 of 32, because the weights of those are lane i of two vectors.
+// words of a row. Those of K are of neighbouring dimensions. A word of V holds the tokens i and
+// i + 16 of 32, because the weights of those are lane i of two vectors.
 #pragma once
 
 #include "amx.h"
@@ -17,22 +16,19 @@ namespace {
 inline constexpr int kExactParts = 3;
 inline constexpr int kDepth = 2 * kAmxWords;  // terms of one product of tiles
 
+// float16 and float32 would take two and three parts: decode, which reads them once, is slower so.
 template <typename T>
-inline constexpr bool kByTiles = kHasAmx && !std::is_same_v<T, float>;
-template <typename T>
-inline constexpr int kPartsOf = std::is_same_v<T, float>  ? 3
-                                : std::is_same_v<T, Half> ? 2
-                                                          : 1;
+inline constexpr bool kByTiles =
+    kHasAmx && (std::is_same_v<T, Bfloat> || std::is_same_v<T, int8_t>);
 
 using Words = uint32_t[kAmxRows][kAmxWords];
 
 // What the products of a step read, as tiles.
-template <int kParts>
 struct Operands {
   alignas(64) Words queries[kTileRows / kAmxRows][kMaxHeadDim / kDepth][kExactParts];
-  alignas(64) Words keys[kMaxHeadDim / kDepth][kStepBlocks][kParts];
+  alignas(64) Words keys[kMaxHeadDim / kDepth][kStepBlocks];
   alignas(64) Words weights[kStepTokens / kDepth][kExactParts];  // of 16 rows
-  alignas(64) Words values[kStepTokens / kDepth][kMaxHeadDim / kAmxWords][kParts];
+  alignas(64) Words values[kStepTokens / kDepth][kMaxHeadDim / kAmxWords];
 };
 
 inline int64_t depths(int64_t terms) { return (terms + kDepth - 1) / kDepth; }
@@ -44,22 +40,16 @@ inline VecWord take_part(Vec& x) {
   return part;
 }
 
-// The parts of low and high, as the low and high halves of words.
-template <int kParts>
-[[gnu::always_inline]] inline void to_words(Vec low, Vec high, VecWord (&words)[kParts]) {
-#pragma GCC unroll 3
-  for (int p = 0; p < kParts; p++) words[p] = take_part(low) >> 16 | take_part(high);
-}
+// The first parts of low and high, as the low and high halves of words; they keep what is left.
+inline VecWord take_words(Vec& low, Vec& high) { return take_part(low) >> 16 | take_part(high); }
 
-template <typename T, int kParts>
-[[gnu::always_inline]] inline void load_words(const T* low, const T* high,
-                                              VecWord (&words)[kParts]) {
-  to_words(load_floats(low), load_floats(high), words);
+template <typename T>
+inline VecWord load_words(const T* low, const T* high) {
+  Vec low_values = load_floats(low), high_values = load_floats(high);
+  return take_words(low_values, high_values);
 }
-
-[[gnu::always_inline]] inline void load_words(const Bfloat* low, const Bfloat* high,
-                                              VecWord (&words)[1]) {
-  words[0] = load_bits(low) | load_bits(high) << 16;
+inline VecWord load_words(const Bfloat* low, const Bfloat* high) {
+  return load_bits(low) | load_bits(high) << 16;
 }
 
 // The tokens [begin, end) of a step as bits.
@@ -87,24 +77,21 @@ inline bool all_finite(Halves largest) {
   return finite;
 }
 
-// Stores words of `low` and `high`, those bits of them that are set in `mask`, as row `i` of the
-// tiles of their parts. Raises `largest` to the first part.
-template <typename T, typename Mask, int kParts>
+// Stores words of `low` and `high`, those bits of them that are set in `mask`, and raises
+// `largest`.
+template <typename T, typename Mask>
 [[gnu::always_inline]] inline void lay_out_row(const T* low, const T* high, Mask mask,
-                                               Words (&tiles)[kParts], int i, Halves& largest) {
-  VecWord words[kParts];
-  load_words(low, high, words);
-#pragma GCC unroll 3
-  for (int p = 0; p < kParts; p++) store(tiles[p][i], words[p] & mask);
-  raise_halves(largest, words[0] & mask);
+                                               uint32_t* row, Halves& largest) {
+  const VecWord words = load_words(low, high) & mask;
+  store(row, words);
+  raise_halves(largest, words);
 }
 
 // Lays out the tokens of a step whose bits are set in `seen`, and zeros for the others of the
-// blocks [from, to). Returns the largest halves of the first parts: their exponents tell infinity
-// and NaN.
-template <typename T, int kParts>
+// blocks [from, to). Returns the largest halves: their exponents tell infinity and NaN.
+template <typename T>
 Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
-               Operands<kParts>& operands) {
+               Operands& operands) {
   alignas(64) static constexpr T kZeros[kBlock] = {};
   Halves largest = {};
   for (int b = from; b < to; b++) {
@@ -114,9 +101,8 @@ Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint6
       for (int i = 0; i < kAmxRows; i++, k += 2 * kBlock) {
         const int64_t left = dim - c * kDepth - 2 * i;
         lay_out_row(left > 0 ? k : kZeros, left > 1 ? k + kBlock : kZeros, lanes,
-                    operands.keys[c][b], i, largest);
+                    operands.keys[c][b][i], largest);
         fetch(k, blocks[b].ahead);
-        if (sizeof(T) == sizeof(float)) fetch(k + kBlock, blocks[b].ahead);
       }
     }
   }
@@ -130,7 +116,7 @@ Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint6
       const T* low_v = low.v + i * low.v_stride;
       const T* high_v = high.v + i * high.v_stride;
       for (int64_t d = 0; d < padded(dim); d += kLanes) {
-        lay_out_row(low_v + d, high_v + d, low_bits | high_bits, operands.values[c][d / kLanes], i,
+        lay_out_row(low_v + d, high_v + d, low_bits | high_bits, operands.values[c][d / kLanes][i],
                     largest);
         fetch(low_v + d, low.ahead);
         fetch(high_v + d, high.ahead);
@@ -190,10 +176,10 @@ template <int kCount, typename Body>
 inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactParts;
 
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
-// smaller parts first. b's tiles of the next 32 terms lie `b_stride` further.
-template <int kColumns, bool kAdd, int kParts>
-void multiply(const Words (*a)[kExactParts], const Words (*b)[kParts], int64_t b_stride,
-              int64_t count, float* to, int64_t to_stride) {
+// smallest parts first. b's tiles of the next 32 terms lie `b_stride` further.
+template <int kColumns, bool kAdd>
+void multiply(const Words (*a)[kExactParts], const Words* b, int64_t b_stride, int64_t count,
+              float* to, int64_t to_stride) {
   each<kColumns>([&](auto column) {
     if constexpr (kAdd) {
       tile_load<column>(to + column * kAmxWords, to_stride * sizeof(float));
@@ -205,22 +191,18 @@ void multiply(const Words (*a)[kExactParts], const Words (*b)[kParts], int64_t b
     each<kExactParts>(
         [&](auto part) { tile_load<kFirstA + part>(a[c][part], sizeof(a[c][0][0])); });
     each<kColumns>([&](auto column) {
-      each<kParts>([&](auto largest) {
-        constexpr int kPart = kParts - 1 - largest;
-        tile_load<kB>(b[c * b_stride + column][kPart], sizeof(b[0][0][0]));
-        each<kExactParts - kPart>([&](auto smallest) {
-          tile_dot_bf16<column, kFirstA + kExactParts - 1 - kPart - smallest, kB>();
-        });
-      });
+      tile_load<kB>(b[c * b_stride + column], sizeof(b[0][0]));
+      each<kExactParts>(
+          [&](auto larger) { tile_dot_bf16<column, kFirstA + kExactParts - 1 - larger, kB>(); });
     });
   }
   each<kColumns>(
       [&](auto column) { tile_store<column>(to + column * kAmxWords, to_stride * sizeof(float)); });
 }
 
-// Sets the queries of the tile's rows, and zeros for those that fill up a multiple of 16.
-template <int kParts>
-void lay_out_queries(Tile& tile, int64_t dim, Operands<kParts>& operands) {
+// Sets the queries of the tile's rows. Of rows that fill up a multiple of 16 nothing is set: what
+// is computed for them is not used.
+inline void lay_out_queries(Tile& tile, int64_t dim, Operands& operands) {
   using Bits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
   for (int r = 0; r < tile.rows; r++) {
     memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
@@ -237,14 +219,12 @@ void lay_out_queries(Tile& tile, int64_t dim, Operands<kParts>& operands) {
 }
 
 // Turns the scores of the rows from `row` into weights, as tiles.
-template <int kParts>
-void soften_group(Tile& tile, int row, int rows, float softcap, Operands<kParts>& operands) {
+void soften_group(Tile& tile, int row, int rows, float softcap, Operands& operands) {
   raise_maxima(tile, row, softcap);
   for (int i = 0; i < rows; i++) {
     if (tile.end[row + i] == tile.begin[row + i]) {
       for (int w = 0; w < kStepTokens / kDepth; w++) {
-        for (int p = 0; p < kExactParts; p++)
-          memset(operands.weights[w][p][i], 0, sizeof(Words) / kAmxRows);
+        for (int p = 0; p < kExactParts; p++) store(operands.weights[w][p][i], VecWord{});
       }
       continue;
     }
@@ -254,10 +234,10 @@ void soften_group(Tile& tile, int row, int rows, float softcap, Operands<kParts>
         even = weight;
         return;
       }
-      VecWord words[kExactParts];
-      to_words(even, weight, words);
 #pragma GCC unroll 3
-      for (int p = 0; p < kExactParts; p++) store(operands.weights[v / 2][p][i], words[p]);
+      for (int p = 0; p < kExactParts; p++) {
+        store(operands.weights[v / 2][p][i], take_words(even, weight));
+      }
     });
   }
 }
@@ -274,9 +254,8 @@ inline void rescale_group(Tile& tile, int row, int rows, int64_t dim) {
 }
 
 // Scores of the group of rows from `row` and the blocks [from, to).
-template <int kParts>
 void multiply_queries(Tile& tile, int row, int from, int to, int64_t dim,
-                      const Operands<kParts>& operands) {
+                      const Operands& operands) {
   for_runs<kSumTiles>(from, to, [&](int b, auto blocks) {
     multiply<blocks, false>(operands.queries[row / kAmxRows], &operands.keys[0][b], kStepBlocks,
                             depths(dim), tile.weights[row] + b * kBlock, kStepTokens);
@@ -284,9 +263,8 @@ void multiply_queries(Tile& tile, int row, int from, int to, int64_t dim,
 }
 
 // sums += weights times V of the blocks [from, to).
-template <int kParts>
 void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
-                      const Operands<kParts>& operands) {
+                      const Operands& operands) {
   const int first = from / 2, count = (to + 1) / 2 - first;
   for_runs<kSumTiles>(0, static_cast<int>(padded(dim) / kAmxWords), [&](int c, auto columns) {
     multiply<columns, true>(operands.weights + first, &operands.values[first][c],
@@ -297,8 +275,7 @@ void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
 
 // Adds the blocks [from, to) of a step, laid out, to the rows that see them. The next rows' scores
 // begin before these rows' softmax: the tiles multiply beside it.
-template <int kParts>
-void add_tiles(Tile& tile, int from, int to, const Scores& how, Operands<kParts>& operands) {
+inline void add_tiles(Tile& tile, int from, int to, const Scores& how, Operands& operands) {
   multiply_queries(tile, 0, from, to, how.dim, operands);
   for (int row = 0; row < tile.rows; row += kAmxRows) {
     const int rows = tile.rows - row < kAmxRows ? tile.rows - row : kAmxRows;
@@ -321,9 +298,9 @@ inline void hide(Tile& tile, uint64_t tokens, bool that_see) {
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not
 // see must not reach it even if it is infinite or NaN. Such tokens are left out; the rows that do
 // see one take the step in float32 arithmetic.
-template <typename T, int kParts, typename View>
+template <typename T, typename View>
 void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View view,
-                       Operands<kParts>& operands) {
+                       Operands& operands) {
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
@@ -345,9 +322,9 @@ void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View vie
 }
 
 // walk() by tiles; `operands` hold the tile's queries.
-template <typename T, int kParts, typename View>
+template <typename T, typename View>
 void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
-                   Operands<kParts>& operands) {
+                   Operands& operands) {
   const auto rows = static_cast<uint8_t>(tile.rows < kAmxRows ? tile.rows : kAmxRows);
   const TileShape shape = {rows};
   const Tiles tiles({shape, shape, shape, shape, shape, shape, shape, {}});

@@ -1,10 +1,10 @@
-// Attention of up to 48 or 96 rows, the (token, query head) pairs that read one KV head of one sequence:
-// a tile. It walks the sequence 64 tokens at a time, with the online softmax of Milakov and
-// Gimelshein (arXiv:1805.02867) per row, tiled as in Dao et al. (arXiv:2205.14135). The sequence
-// is a row of segments of 512 tokens, each summed for itself and then added up in order, so that
-// several threads can share a long one (Flash-Decoding). Steps and segments lie at multiples of
-// their length and each sum runs in the tokens' order: a row's result does not depend on its
-// neighbours in the tile or the batch, nor on who computed which segment.
+// Attention of up to 48 or 96 rows, the (token, query head) pairs that read one KV head of one
+// sequence: a tile. It walks the sequence 64 tokens at a time, with the online softmax of Milakov
+// and Gimelshein (arXiv:1805.02867) per row, tiled as in Dao et al. (arXiv:2205.14135). The
+// sequence is a row of segments of 512 tokens, each summed for itself and then added up in order,
+// so that several threads can share a long one (Flash-Decoding). Steps and segments lie at
+// multiples of their length and each sum runs in the tokens' order: a row's result does not depend
+// on its neighbours in the tile or the batch, nor on who computed which segment.
 #pragma once
 
 #include <utility>
