@@ -1,4 +1,4 @@
-"""Ingot through Python, its weights copied to memory of its own as most engines do (docs/kernels.md).
+"""Ingot through Python, its weights copied to memory of its own (docs/kernels.md).
 
 The cold start is measured with ingot-run instead, its weights mapped; see protocol.py.
 """
