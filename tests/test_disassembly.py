@@ -115,7 +115,7 @@ def test_every_example_needs_its_level(level: int, tmp_path: Path) -> None:
 
 # Functions that are compiled for a level and chosen at run time; all else is for any CPU.
 LEVELLED = {
-    "libingot.so.1": {3: r"chains_v3", 4: r"chains_v4"},
+    "libingot.so.1": {},
     "libingot_host.so.1": {3: r"Sleef_\w+f8", 4: r"Sleef_\w+f16"},
     "ingot-run": {},
 }
