@@ -94,13 +94,16 @@ TEST_F(CudaTest, ATraceHasTheCallsOfEachStepWithTheGpusTimes) {
   }
   ASSERT_EQ(steps.size(), 6u);
   ASSERT_EQ(kernels.size(), 12u);  // though these steps had a graph
+  double end = 0;
   for (size_t i = 0; i < kernels.size(); i++) {
     const nlohmann::json &step = steps[i / 2], &kernel = kernels[i];
     EXPECT_EQ(kernel.at("name"), i % 2 ? "toy_logits" : "toy_write");
     EXPECT_EQ(kernel.at("tid"), step.at("tid"));
-    const double begin = kernel.at("ts"), end = begin + kernel.at("dur").get<double>();
-    EXPECT_GE(begin, step.at("ts").get<double>());
-    EXPECT_LE(end, step.at("ts").get<double>() + step.at("dur").get<double>());
+    // Against other times they may be off: in each step the two clocks meet at one event's call.
+    const double begin = kernel.at("ts"), duration = kernel.at("dur");
+    if (i % 2) EXPECT_GE(begin, end);  // of one step
+    EXPECT_LE(duration, step.at("dur").get<double>());
+    end = begin + duration - 1;  // us: an event's time is a float32
   }
 }
 
