@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,9 +70,7 @@ def main(
         return
     work_dir = work_dir.resolve()
     if setup:
-        script = [str(rounds.ROOT / "scripts/peers/setup"), str(work_dir), "encoders"]
-        environment = {**os.environ, "PYTHON": sys.executable}
-        sys.exit(subprocess.run([*script, *(only or ENGINES)], env=environment).returncode)
+        sys.exit(rounds.set_up(work_dir, "encoders", only or ENGINES))
     threads = threads or len(os.sched_getaffinity(0))
     rows = [
         (new_row(setting), setting)

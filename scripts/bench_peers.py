@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,13 +84,7 @@ def main(
         return
     work_dir = work_dir.resolve()
     if setup:
-        script = [
-            str(rounds.ROOT / "scripts/peers/setup"),
-            str(work_dir),
-            "decoders",
-            *(only or ENGINES),
-        ]
-        sys.exit(subprocess.run(script, env={**os.environ, "PYTHON": sys.executable}).returncode)
+        sys.exit(rounds.set_up(work_dir, "decoders", only or ENGINES))
     threads = threads or len(os.sched_getaffinity(0))
     settings = [
         setting

@@ -12,7 +12,8 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ def new_record(rows: list[Row], **run: Any) -> Record:
         },
         "rows": rows,
     }
+
+
+def set_up(work: Path, task: str, engines: Iterable[str]) -> int:
+    """Installs and converts what the engines lack for a task; the script's exit status."""
+    script = [str(ROOT / "scripts/peers/setup"), str(work), task, *engines]
+    return subprocess.run(script, env={**os.environ, "PYTHON": sys.executable}).returncode
 
 
 def skip_if_missing(row: Row, setting: Setting, work: Path) -> bool:
