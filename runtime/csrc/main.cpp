@@ -231,7 +231,8 @@ void print_json(const Output& out, const ingot_stats& stats, double load_ms, dou
                        {"load_ms", load_ms},
                        {"first_token_ms", out.first_token_ms - started_ms},
                        {"peak_rss_mb", peak_rss_mb()}};
-  std::cout << result.dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
+  std::cout << result.dump(-1, ' ', false, json::error_handler_t::replace)
+            << std::endl;  // before all is taken down
 }
 
 // In one line that goes when all is there. Calls come some dozen times a second.

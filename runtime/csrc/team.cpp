@@ -1,6 +1,7 @@
 #include "team.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "cpu.h"
 
@@ -31,6 +33,35 @@ double machine_seconds() {
   if (!stat) return 0;
   for (const int i : {0, 1, 2, 5, 6, 7}) busy += ticks[i];
   return busy / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+// Creates a team of as many threads as there are cores, each on a core of its own. Linux may begin
+// a thread on its creator's core, where it spins for its first work and keeps the creator from
+// bringing that: slices of 4 ms in the first step. Of one thread more than there are cores libgomp
+// lets none spin for long (its manual, GOMP_SPINCOUNT); that one ends with the next region. Returns
+// whether threads are bound.
+bool spread(int threads) {
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) != threads) return false;
+  std::vector<int> others;  // cores
+  const int own = sched_getcpu();
+  for (int core = 0; core < CPU_SETSIZE; core++)
+    if (CPU_ISSET(core, &all) && core != own) others.push_back(core);
+#pragma omp parallel num_threads(threads + 1)
+  if (const int thread = omp_get_thread_num(); 0 < thread && thread < threads) {
+    cpu_set_t core;
+    CPU_ZERO(&core);
+    CPU_SET(others[thread - 1], &core);
+    sched_setaffinity(0, sizeof core, &core);
+  }
+  return true;
+}
+
+// Of the calling thread, which is not bound, to its team.
+void unbind(int threads) {
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+#pragma omp parallel num_threads(threads)
+  sched_setaffinity(0, sizeof all, &all);
 }
 }  // namespace
 
@@ -58,6 +89,9 @@ void Team::assemble() {
     chosen_ = free_cores_between(*last_, now, cores, usable_cores());
     last_ = now;
   }
+  if (bound_) unbind(widest_);
+  bound_ = chosen_ > widest_ && spread(chosen_);
+  widest_ = std::max(widest_, chosen_);
   omp_set_num_threads(chosen_);
 }
 }  // namespace ingot

@@ -30,6 +30,7 @@ class Team {
  private:
   int fixed_;
   std::optional<CpuTimes> last_;
-  int chosen_ = 0;
+  int chosen_ = 0, widest_ = 1;
+  bool bound_ = false;  // threads to cores, for the first step
 };
 }  // namespace ingot

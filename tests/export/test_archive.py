@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ingot
-from ingot.export.archive import ALIGNMENT, ArchiveWriter
+from ingot.export.archive import ALIGNMENT, ArchiveWriter, HugePageFile
 
 
 def data_offset(path: Path, info: zipfile.ZipInfo) -> int:
@@ -56,6 +56,17 @@ def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
         with ArchiveWriter(tmp_path / name) as archive:
             archive.add("ingot/x", b"payload")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_file_that_grows_by_huge_pages_ends_where_its_data_do(tmp_path: Path) -> None:
+    path, data = tmp_path / "a", bytes(range(256)) * 10000
+    with HugePageFile(path) as file:
+        file.write(data)
+        assert path.stat().st_size == 4 << 20
+        file.seek(10)
+        file.write(b"later")
+        assert path.stat().st_size == 4 << 20
+    assert path.read_bytes() == data[:10] + b"later" + data[15:]
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:

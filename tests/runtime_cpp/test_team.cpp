@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 #include <omp.h>
+#include <sched.h>
 #include <time.h>
 
+#include <set>
 #include <thread>
+#include <vector>
 
 #include "cpu.h"
 #include "team.h"
@@ -34,6 +37,47 @@ TEST(Team, AFixedSizeStays) {
     team.assemble();
     EXPECT_EQ(omp_get_max_threads(), 3);
   }
+}
+
+// The cores that each thread of the team may run on.
+std::vector<std::set<int>> cores_of_team() {
+  std::vector<std::set<int>> cores(omp_get_max_threads());
+#pragma omp parallel
+  {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+    for (int core = 0; core < CPU_SETSIZE; core++)
+      if (CPU_ISSET(core, &set)) cores[omp_get_thread_num()].insert(core);
+  }
+  return cores;
+}
+
+TEST(Team, OfAllCoresBeginsWithOneForEachThread) {
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  const auto count = static_cast<size_t>(CPU_COUNT(&set));
+  if (count == 1) GTEST_SKIP() << "one core has one thread";
+  Team team(static_cast<int>(count));
+  team.assemble();
+  const std::vector<std::set<int>> first = cores_of_team();
+  ASSERT_EQ(first.size(), count);
+  EXPECT_EQ(first[0].size(), count);  // the caller's thread goes where it likes
+  const std::set<std::set<int>> of_others(first.begin() + 1, first.end());
+  EXPECT_EQ(of_others.size(), count - 1);
+  for (const std::set<int>& cores : of_others) EXPECT_EQ(cores.size(), 1u);
+  team.assemble();
+  for (const std::set<int>& cores : cores_of_team()) EXPECT_EQ(cores, first[0]);
+}
+
+TEST(Team, OfFewerThreadsThanCoresIsLeftToTheSystem) {
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  if (CPU_COUNT(&set) < 3) GTEST_SKIP() << "needs a team of two, and a third core";
+  Team team(2);
+  team.assemble();
+  for (const std::set<int>& cores : cores_of_team())
+    EXPECT_EQ(cores.size(), static_cast<size_t>(CPU_COUNT(&set)));
 }
 
 // All our threads' time is our own, and part of the machine's: it cannot pass for that of others.
