@@ -19,8 +19,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from .errors import ExportError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 ALIGNMENT = 64
 TOP = "model"  # the archive's one top folder
@@ -43,8 +47,8 @@ class HugePageFile(io.FileIO):
         super().__init__(path, "x+")  # x: through no link that someone else put there
         self._size = self._grown = 0
 
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
-        self._size = max(self._size, self.tell() + len(data))
+    def write(self, data: ReadableBuffer, /) -> int:
+        self._size = max(self._size, self.tell() + memoryview(data).nbytes)
         while self._grown < self._size:
             self._grown += os.pwrite(self.fileno(), bytes(_HUGE_PAGE), self._grown)
         return super().write(data)
