@@ -147,6 +147,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ingot_session_close": (None, [c_void_p]),
     "ingot_session_reset": (None, [c_void_p]),
     "ingot_session_length": (c_int64, [c_void_p]),
+    "ingot_end_openmp_team": (None, []),
     "ingot_session_generate": (
         c_int32,
         [

@@ -172,6 +172,7 @@ class _Generation:
 
     def _next(self) -> int | BaseException | None:
         refuse_in_child(self._process)
+        capi.library().ingot_end_openmp_team()  # this thread's, which torch may have made: we wait
         return self._made.get()
 
     def ask_to_stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,22 @@ def test_integers_of_numpy_are_tokens(package: ingot.Package) -> None:
 
     plain = tokens(package.generate([1, 2, 3], max_new_tokens=4))
     assert tokens(package.generate(np.array([1, 2, 3]), max_new_tokens=4)) == plain  # type: ignore[arg-type]
+
+
+def test_the_callers_openmp_team_ends(package: ingot.Package) -> None:
+    """Beside it, steps would have more threads than cores: see ingot_end_openmp_team."""
+
+    def threads() -> set[str]:
+        return set(os.listdir("/proc/self/task"))
+
+    list(package.generate([1, 2, 3], max_new_tokens=1))
+    openmp, before = ctypes.CDLL("libgomp.so.1"), threads()
+    body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+    openmp.GOMP_parallel(body, None, 3, 0)
+    team = threads() - before
+    assert team
+    list(package.generate([1, 2, 3], max_new_tokens=1))
+    assert not team & threads()
 
 
 def test_a_slow_reader_gets_every_token(package: ingot.Package) -> None:

@@ -14,6 +14,7 @@
 #include "measure.h"
 #include "package.h"
 #include "score.h"
+#include "team.h"
 #include "trace.h"
 
 struct ingot_package : ingot::Package {
@@ -247,6 +248,8 @@ int64_t ingot_session_length(const ingot_session* session) {
   ingot::Engine& engine = session->package->engine();
   return engine.in_child() ? 0 : engine.length(session->sequence);
 }
+
+void ingot_end_openmp_team(void) { ingot::end_own_team(); }
 
 ingot_status ingot_session_generate(ingot_session* session, const int64_t* tokens, size_t count,
                                     const ingot_sampling* sampling, ingot_token_callback callback,

@@ -73,6 +73,7 @@ void Engine::check(const Job& job) {
 void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
   if (in_child())
     bad_input("this package was opened before fork(); open it again in the child process");
+  end_own_team();
   std::unique_lock lock(mutex_);
   Sequence& sequence = *job.sequence;
   if (sequence.job)
@@ -133,7 +134,7 @@ void Engine::loop() {
   Team team(limits_.threads);
   std::unique_lock lock(mutex_);
   for (;;) {
-    work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
+    team.wait(work_, lock, [&] { return closing_ || !jobs_.empty(); });
     if (closing_) return;
     Batch batch;
     if (const auto error = failure_of([&] { batch = assemble(); })) {

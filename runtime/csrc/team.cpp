@@ -77,6 +77,15 @@ int free_cores_between(const CpuTimes& before, const CpuTimes& after, int cores,
   return std::clamp(cores - taken, 1, usable);
 }
 
+void end_own_team() { omp_pause_resource_all(omp_pause_soft); }
+
+void Team::end() {
+  if (widest_ == 1) return;
+  end_own_team();
+  widest_ = 1;
+  bound_ = false;
+}
+
 void Team::assemble() {
   if (fixed_ > 0) {
     chosen_ = fixed_;

@@ -2,6 +2,9 @@
 // uses, asked again while it works. A thread that shares its core holds up every barrier by a
 // scheduler slice: with two of four cores busy, four threads were 120 times slower than two.
 #pragma once
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <optional>
 
 namespace ingot {
@@ -19,6 +22,12 @@ CpuTimes read_times();
 // beyond ourselves, at most `usable`, at least 1.
 int free_cores_between(const CpuTimes& before, const CpuTimes& after, int cores, int usable);
 
+// Ends the OpenMP team that the calling thread has, if any; its next parallel region creates it
+// anew. libgomp counts the threads of all teams of a process, PyTorch's too, and where they are
+// more than the cores none waits at a barrier for long before it sleeps: decode was 2.5 times
+// slower while the caller's thread kept the team of a matrix product.
+void end_own_team();
+
 class Team {
  public:
   explicit Team(int threads) : fixed_(threads) {}  // 0: the cores that are free
@@ -27,7 +36,19 @@ class Team {
   // times a second; the first time by how many threads run at this moment.
   void assemble();
 
+  // Waits for work. If there is none for a while the team ends: others get its threads' share.
+  template <class Ready>
+  void wait(std::condition_variable& work, std::unique_lock<std::mutex>& lock, Ready ready) {
+    if (work.wait_for(lock, std::chrono::milliseconds(50), ready)) return;
+    lock.unlock();
+    end();
+    lock.lock();
+    work.wait(lock, ready);
+  }
+
  private:
+  void end();
+
   int fixed_;
   std::optional<CpuTimes> last_;
   int chosen_ = 0, widest_ = 1;

@@ -30,6 +30,7 @@ bool Worker::in_child() const { return getpid() != process_; }
 void Worker::run(const std::function<void()>& body) {
   if (in_child())
     bad_input("this package was opened before fork(); open it again in the child process");
+  end_own_team();
   Job job{&body, nullptr};
   {
     std::unique_lock lock(mutex_);
@@ -44,7 +45,7 @@ void Worker::loop(int threads) {
   Team team(threads);
   std::unique_lock lock(mutex_);
   for (;;) {
-    work_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
+    team.wait(work_, lock, [&] { return closing_ || !jobs_.empty(); });
     if (jobs_.empty()) return;
     Job& job = *jobs_.front();
     jobs_.pop_front();

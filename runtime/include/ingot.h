@@ -117,6 +117,12 @@ typedef struct ingot_stats {
  * likes, but not close or reset its own session. */
 typedef int32_t (*ingot_token_callback)(int64_t token, void* user);
 
+/* Calls below and ingot_package_run end the OpenMP team that the calling thread has, if any: its
+ * next parallel region creates it anew. While another thread of the process keeps one (by a matrix
+ * product of PyTorch, say), the threads together are more than the cores, and steps take several
+ * times as long; that thread may end it by this. */
+INGOT_API void ingot_end_openmp_team(void);
+
 INGOT_API ingot_status ingot_session_create(ingot_package* package, ingot_session** session);
 /* Close and reset stop a call that another thread has in progress, and wait for its end. NULL is
  * ignored by close. */

@@ -3,7 +3,13 @@
 #include <sched.h>
 #include <time.h>
 
+#include <chrono>
+#include <condition_variable>
+#include <filesystem>
+#include <future>
+#include <mutex>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -78,6 +84,63 @@ TEST(Team, OfFewerThreadsThanCoresIsLeftToTheSystem) {
   team.assemble();
   for (const std::set<int>& cores : cores_of_team())
     EXPECT_EQ(cores.size(), static_cast<size_t>(CPU_COUNT(&set)));
+}
+
+std::set<std::string> threads_of_process() {
+  std::set<std::string> threads;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task"))
+    threads.insert(entry.path());
+  return threads;
+}
+
+void have_team(int threads) {
+#pragma omp parallel num_threads(threads)
+  threads = 0;
+}
+
+TEST(Team, OfTheCallerEndsAndComesBack) {
+  std::async(std::launch::async,
+             [] {  // in a thread that had none
+               const std::set<std::string> alone = threads_of_process();
+               for (int i = 0; i < 2; i++) {
+                 have_team(3);
+                 EXPECT_EQ(threads_of_process().size(), alone.size() + 2);
+                 end_own_team();
+                 EXPECT_EQ(threads_of_process(), alone);
+               }
+             })
+      .get();
+}
+
+TEST(Team, EndsWhileThereIsNoWork) {
+  std::mutex mutex;
+  std::condition_variable work;
+  bool ready = false;
+  std::set<std::string> alone;  // set when there is a team
+  std::thread waiter([&] {
+    const std::set<std::string> threads = threads_of_process();
+    Team team(3);
+    team.assemble();
+    have_team(3);
+    EXPECT_GE(threads_of_process().size(), threads.size() + 2);
+    std::unique_lock lock(mutex);
+    alone = threads;
+    team.wait(work, lock, [&] { return ready; });
+  });
+  const auto ended = [&] {
+    const std::lock_guard lock(mutex);
+    return threads_of_process() == alone;
+  };
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!ended() && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(ended());
+  {
+    const std::lock_guard lock(mutex);
+    ready = true;
+  }
+  work.notify_one();
+  waiter.join();
 }
 
 // All our threads' time is our own, and part of the machine's: it cannot pass for that of others.
