@@ -1,7 +1,4 @@
-"""Ingot through Python, its weights copied to memory of its own (docs/kernels.md).
-
-The cold start is measured with ingot-run instead, its weights mapped; see protocol.py.
-"""
+"""Ingot through Python. The cold start is measured with ingot-run instead; see protocol.py."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ def about(model: str) -> dict[str, str]:
 
 
 def load(model: str, threads: int) -> Generate:
-    package = ingot.load(model, threads=threads, copy_weights=True)
+    package = ingot.load(model, threads=threads)
 
     def tokens(prompt: list[int], count: int) -> Iterator[int]:
         pieces = package.generate(prompt, max_new_tokens=count, temperature=0.0, ignore_eos=True)

@@ -100,8 +100,7 @@ def notes(record: Record) -> str:
         f"- Medians of {run['rounds']} round(s), least and most in brackets; each round goes"
         " through all settings, each in fresh processes. Only ratios within one run mean anything.",
         f"- Prefill is a prompt's first token; decode is {run['new_tokens'] - 1} more. Every prompt"
-        " is new; each engine has its own defaults but for the number of threads, and Ingot has"
-        " --copy-weights in the warm process, which opens later and runs faster.",
+        " is new; each engine has its own defaults but for the number of threads.",
         "- Cold is process start to first token, a prompt of 32, files in the page cache:"
         f" {' and '.join(in_cpp)} are C++ programs there, the others Python.",
         "- Peak RSS is that of the warm process, mapped file pages included; Ingot's has Python in"
