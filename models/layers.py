@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..custom_ops.linear import pack_linear
+from ..custom_ops.linear import pack_linear, unpack_linear
 from .config import Config
 from .rope import Angles
 
@@ -130,6 +130,28 @@ class Embedding(Stored):
 
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
         return pack_linear(*pieces)
+
+    def matrix(self) -> Tensor:
+        """[vocab, H]"""
+        return unpack_linear(self.weight, self.vocab_size, self.hidden_size).contiguous()
+
+
+class UntiedEmbedding(Embedding):
+    """One that no head shares: rows lie in one piece, as in the checkpoint. A packed matrix spreads
+    each over as many cache lines as it has values or pairs of them."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, dtype: torch.dtype) -> None:
+        super().__init__(vocab_size, hidden_size, dtype)
+        self.weight = parameter((vocab_size, hidden_size), dtype)
+
+    def forward(self, tokens_T: Tensor) -> Tensor:
+        return self.weight[tokens_T].float()
+
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        return Stored.fill(self, name, pieces)
+
+    def matrix(self) -> Tensor:
+        return self.weight
 
 
 class Table(Stored):

@@ -58,7 +58,7 @@ def _tensors(module: Any) -> list[Tensor]:
     if isinstance(module, Linear):
         return [unpack_linear(module.weight, module.outputs, module.inputs).contiguous()]
     if isinstance(module, Embedding):
-        return [unpack_linear(module.weight, module.vocab_size, module.hidden_size).contiguous()]
+        return [module.matrix()]
     codes, scales, zeros = unpack(module.weight, module.bits, module.rows, module.columns)
     groups, size = scales.shape[1], layout_of(module.weight, module.bits).group_size
     codes = F.pad(codes, (0, groups * size - module.columns))
