@@ -83,6 +83,7 @@ def inductor_for(contract: Contract, target: Target) -> Iterator[dict[str, Any]]
         _counted_from_zero(),
         _without_attention_patterns(),
         _with_quick_strides(),
+        _with_own_erf(),
     ):
         yield {**inductor_options(contract, target.device), **options}
 
@@ -326,6 +327,15 @@ def _with_quick_strides() -> Iterator[None]:
     from torch._inductor import sizevars
 
     with replaced(sizevars, sympy=_QuickSympy()):
+        yield
+
+
+@contextmanager
+def _with_own_erf() -> Iterator[None]:
+    """Vectors have the erf of include/ingot/erf.h."""
+    from torch._inductor.codegen.cpp import CppVecOverrides
+
+    with replaced(CppVecOverrides, erf=staticmethod(lambda x: f"ingot::erf({x})")):
         yield
 
 
