@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...custom_ops.linear import unpack_linear
 from ...custom_ops.quantised_layout import layout_of, unpack
-from ...models.layers import Embedding, Linear, RMSNorm
+from ...models.layers import Embedding, LayerNorm, Linear, RMSNorm
 from ...quant.modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .attention import OPSET
 
@@ -37,6 +37,8 @@ def _made(module: nn.Module, held: dict[int, tuple[Tensor, list[Tensor]]]) -> nn
     """What stands for the module in ONNX, if anything does."""
     if isinstance(module, RMSNorm):
         return OnnxRMSNorm(module)
+    if isinstance(module, LayerNorm):
+        return OnnxLayerNorm(module)
     if not isinstance(module, Linear | Embedding | Quantised):
         return None
     packed = module.weight
@@ -93,6 +95,17 @@ class OnnxRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class OnnxLayerNorm(nn.Module):
+    """torch's own, which becomes LayerNormalization."""
+
+    def __init__(self, norm: LayerNorm) -> None:
+        super().__init__()
+        self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class OnnxLinear(nn.Module):
