@@ -69,6 +69,9 @@ def inductor_options(contract: Contract, device: str) -> dict[str, Any]:
         "aot_inductor.package_constants_on_disk_format": "pickle_weights",
         "size_asserts": False,  # of ops' results: ours are tested, and each is a branch at run time
         "cpp.dynamic_threads": True,
+        # A sum of three tensors that is used twice is stored: else a residual stream is summed anew
+        # in every layer, from more and more tensors.
+        "realize_reads_threshold": 2,
         "cpp.enable_kernel_profile": True,
     }
 
