@@ -69,6 +69,9 @@ def inductor_options(contract: Contract, device: str) -> dict[str, Any]:
         "aot_inductor.package_constants_on_disk_format": "pickle_weights",
         "size_asserts": False,  # of ops' results: ours are tested, and each is a branch at run time
         "cpp.dynamic_threads": True,
+        # A sum of three tensors that is used twice is stored: else a residual stream is summed anew
+        # in every layer, from more and more tensors.
+        "realize_reads_threshold": 2,
         "cpp.enable_kernel_profile": True,
     }
 
@@ -83,6 +86,7 @@ def inductor_for(contract: Contract, target: Target) -> Iterator[dict[str, Any]]
         _counted_from_zero(),
         _without_attention_patterns(),
         _with_quick_strides(),
+        _with_own_erf(),
     ):
         yield {**inductor_options(contract, target.device), **options}
 
@@ -326,6 +330,15 @@ def _with_quick_strides() -> Iterator[None]:
     from torch._inductor import sizevars
 
     with replaced(sizevars, sympy=_QuickSympy()):
+        yield
+
+
+@contextmanager
+def _with_own_erf() -> Iterator[None]:
+    """Vectors have the erf of include/ingot/erf.h."""
+    from torch._inductor.codegen.cpp import CppVecOverrides
+
+    with replaced(CppVecOverrides, erf=staticmethod(lambda x: f"ingot::erf({x})")):
         yield
 
 

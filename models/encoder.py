@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import EncoderConfig, ImageConfig, TextEncoderConfig
-from .layers import MLP, Embedding, LayerNorm, Linear, Stored, Table, parameter
+from .layers import MLP, LayerNorm, Linear, Stored, Table, UntiedEmbedding, parameter
 from .model import Model
 
 
@@ -69,7 +69,7 @@ class TextEmbeddings(nn.Module):
     def __init__(self, config: TextEncoderConfig, dtype: torch.dtype) -> None:
         super().__init__()
         c = config
-        self.word_embeddings = Embedding(c.vocab_size, c.hidden_size, dtype)
+        self.word_embeddings = UntiedEmbedding(c.vocab_size, c.hidden_size, dtype)
         self.position_embeddings = Table(c.max_seq_len, c.hidden_size)
         self.token_type_embeddings = Table(c.type_vocab_size, c.hidden_size)
         self.norm = LayerNorm(c.hidden_size, c.norm_eps)

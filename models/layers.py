@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..custom_ops.linear import pack_linear
+from ..custom_ops.linear import pack_linear, unpack_linear
 from .config import Config
 from .rope import Angles
 
@@ -131,6 +131,28 @@ class Embedding(Stored):
     def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
         return pack_linear(*pieces)
 
+    def matrix(self) -> Tensor:
+        """[vocab, H]"""
+        return unpack_linear(self.weight, self.vocab_size, self.hidden_size).contiguous()
+
+
+class UntiedEmbedding(Embedding):
+    """One that no head shares: rows lie in one piece, as in the checkpoint. A packed matrix spreads
+    each over as many cache lines as it has values or pairs of them."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, dtype: torch.dtype) -> None:
+        super().__init__(vocab_size, hidden_size, dtype)
+        self.weight = parameter((vocab_size, hidden_size), dtype)
+
+    def forward(self, tokens_T: Tensor) -> Tensor:
+        return self.weight[tokens_T].float()
+
+    def fill(self, name: str, pieces: list[Tensor]) -> Tensor:
+        return Stored.fill(self, name, pieces)
+
+    def matrix(self) -> Tensor:
+        return self.weight
+
 
 class Table(Stored):
     """Rows of a small float32 matrix: learned positions, token types."""
@@ -166,7 +188,8 @@ class RMSNorm(Stored):
 
 
 class LayerNorm(Stored):
-    """(x - mean) / deviation * weight + bias (Ba et al. 2016), over the last dimension."""
+    """(x - mean) / deviation * weight + bias (Ba et al. 2016), over the last dimension. Of torch's
+    own Inductor makes four loops over all rows, of this one."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -175,7 +198,9 @@ class LayerNorm(Stored):
         self.bias = parameter((size,), torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        centred = x - x.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
     def extra_repr(self) -> str:
         return f"{self.eps}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...custom_ops.linear import unpack_linear
 from ...custom_ops.quantised_layout import layout_of, unpack
-from ...models.layers import Embedding, Linear, RMSNorm
+from ...models.layers import Embedding, LayerNorm, Linear, RMSNorm
 from ...quant.modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .attention import OPSET
 
@@ -37,6 +37,8 @@ def _made(module: nn.Module, held: dict[int, tuple[Tensor, list[Tensor]]]) -> nn
     """What stands for the module in ONNX, if anything does."""
     if isinstance(module, RMSNorm):
         return OnnxRMSNorm(module)
+    if isinstance(module, LayerNorm):
+        return OnnxLayerNorm(module)
     if not isinstance(module, Linear | Embedding | Quantised):
         return None
     packed = module.weight
@@ -58,7 +60,7 @@ def _tensors(module: Any) -> list[Tensor]:
     if isinstance(module, Linear):
         return [unpack_linear(module.weight, module.outputs, module.inputs).contiguous()]
     if isinstance(module, Embedding):
-        return [unpack_linear(module.weight, module.vocab_size, module.hidden_size).contiguous()]
+        return [module.matrix()]
     codes, scales, zeros = unpack(module.weight, module.bits, module.rows, module.columns)
     groups, size = scales.shape[1], layout_of(module.weight, module.bits).group_size
     codes = F.pad(codes, (0, groups * size - module.columns))
@@ -93,6 +95,17 @@ class OnnxRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class OnnxLayerNorm(nn.Module):
+    """torch's own, which becomes LayerNormalization."""
+
+    def __init__(self, norm: LayerNorm) -> None:
+        super().__init__()
+        self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class OnnxLinear(nn.Module):
