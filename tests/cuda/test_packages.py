@@ -10,20 +10,24 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import bench_model
 import numpy as np
 import pytest
 import torch
 import transformers
+from gpu import carried
 
 import ingot
 from ingot import native
 from ingot.export import export_checkpoint, torch_versions
 from ingot.export.cuda import kernels
 from tests.checkpoints import make_llama
+from tests.test_cli import ingot as cli
 
 if not torch_versions.can_target():
     pytest.skip("this torch does not export for GPUs", allow_module_level=True)
@@ -67,6 +71,7 @@ def emulated(folder: Path) -> Path:
 
 
 def run(package: Path, kernels: dict[str, Any], capability: int, folder: Path) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
     noted = folder / "kernels.json"
     noted.write_text(json.dumps(kernels))
     own = {"TRITON_INTERPRET": "1", "INGOT_NATIVE_DIR": str(emulated(folder / "native"))}
@@ -129,6 +134,28 @@ def test_a_package_gives_the_models_logits(
     assert set(noted) <= named
     if architecture == "90":
         refuses_as_hardware_would(tmp_path, noted)
+
+
+@pytest.mark.full
+def test_a_package_that_is_carried(
+    tmp_path: Path, noted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its weights, that is, which are made up where it runs (scripts/gpu/carried.py)."""
+    shape = {"architectures": ["LlamaForCausalLM"], "vocab_size": 300, "num_hidden_layers": 2}
+    shape |= {"intermediate_size": 256, "max_position_embeddings": 512, **SHAPE}
+    monkeypatch.setitem(bench_model.SHAPES, "tiny", shape)
+    monkeypatch.setattr(carried, "ROOT", tmp_path)
+    monkeypatch.setattr(carried, "ARCHITECTURES", "90")
+    for recipe in ("bf16", "int4"):
+        light = carried.make("tiny", recipe)
+        whole = carried.filled(light, tmp_path / f"{recipe}.pt2")
+        weights = [zipfile.ZipFile(p).getinfo("model/ingot/weights.bin") for p in (light, whole)]
+        assert weights[0].file_size == 0
+        assert weights[1].file_size > 300_000
+        assert cli("verify", whole).returncode == 0
+        logits = np.array(run(whole, noted, 90, tmp_path / recipe)["logits"])
+        assert np.isfinite(logits).all()
+        assert logits.std() > 0
 
 
 def refuses_as_hardware_would(folder: Path, kernels: dict[str, Any]) -> None:
