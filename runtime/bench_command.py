@@ -38,7 +38,8 @@ def bytes_per_token(manifest: dict[str, Any], context: int) -> int:
 def measure(
     package: Package, prompt_tokens: int, new_tokens: int, repeats: int
 ) -> dict[str, float]:
-    """Repeats of read, generate, read, generate; the medians of each."""
+    """Repeats of read, generate, read, generate; the medians of each. Of a GPU's memory, which is
+    not read so, there are no `read_gb_s` and `bandwidth_share`."""
     if prompt_tokens < 1 or new_tokens < 2 or repeats < 1:
         raise BadInput("bench needs at least 1 prompt token, 2 new tokens and 1 repeat")
     if (kind := package.manifest["model"]["kind"]) != "decoder":
@@ -59,13 +60,15 @@ def measure(
             decode.append(rate(stats.new_tokens - 1, stats.decode_seconds))
     needed = bytes_per_token(package.manifest, prompt_tokens + new_tokens // 2)
     read_gb_s, decode_tok_s = statistics.median(reads), statistics.median(decode)
-    return {
+    found = {
         "prefill_tok_s": statistics.median(prefill),
         "decode_tok_s": decode_tok_s,
-        "read_gb_s": read_gb_s,
         "bytes_per_token": needed,
-        "bandwidth_share": needed * decode_tok_s / (read_gb_s * 1e9),
     }
+    if read_gb_s > 0:
+        share = needed * decode_tok_s / (read_gb_s * 1e9)
+        found |= {"read_gb_s": read_gb_s, "bandwidth_share": share}
+    return found
 
 
 def run(
@@ -83,8 +86,11 @@ def run(
     if as_json:
         click.echo(json.dumps(result))
         return
+    share = ""
+    if "read_gb_s" in result:
+        share = f", {result['bandwidth_share']:.0%} of the {result['read_gb_s']:.1f} GB/s read"
     click.echo(
         f"prefill of {prompt_tokens} tokens {result['prefill_tok_s']:.0f} tok/s\n"
         f"decode {result['decode_tok_s']:.1f} tok/s: {result['bytes_per_token'] / 1e6:.1f} MB a "
-        f"token, {result['bandwidth_share']:.0%} of the {result['read_gb_s']:.1f} GB/s read"
+        f"token{share}"
     )

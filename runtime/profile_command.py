@@ -68,7 +68,9 @@ def run(
         chosen = Options(**options)
         trace = record(path, chosen, aliases)
         calls = calls_of(facts["report"], path, trace.header.environment["variant"])
-        trace = _with_prediction(join(trace, calls), calls, path, chosen.threads)
+        trace = join(trace, calls)
+        if trace.header.ceilings:
+            trace = _with_prediction(trace, calls, path, chosen.threads)
     if output:
         write_whole(output, json.dumps(trace.to_chrome()))
     result = report(trace)

@@ -33,7 +33,9 @@ def traced(run: Callable[[], Result]) -> tuple[Result, Trace]:
 
 def ceilings(package: Package, threads: int) -> dict[str, float]:
     """A trace header's: how fast the weights can be read, and what they are multiplied with can be
-    multiplied, at this moment."""
+    multiplied, at this moment. Of a GPU nothing is known."""
+    if package.manifest.get("device") == "cuda":
+        return {}
     factor = _multiplied(package.manifest)
     return {
         "read_gb_s": package.measure_read(_READ_BYTES),

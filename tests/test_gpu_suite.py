@@ -7,15 +7,18 @@ import math
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from gpu import ops, static_llama, suite
+from gpu import carried, ops, static_llama, suite
 from gpu.table import table
 
 from ingot.custom_ops.linear import pack_linear
 from ingot.custom_ops.quantised_linear import random_weight
+from ingot.export.archive import ArchiveWriter
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -124,6 +127,34 @@ def test_what_matters_most_comes_first() -> None:
     assert len(set(names)) == len(names)
     assert names[0] == "paged_attention llama-3-8b decode 1 at 2048"
     assert [row.name for row in ops.rows("w4 qkv 1x")] == ["linear_w4 qkv 1x6144x4096"]
+
+
+def test_weights_are_made_up_where_a_package_runs(tmp_path: Path) -> None:
+    """Each in its place: ones, normal numbers, codes behind small scales; tied ones once."""
+    weight = random_weight(64, 64, 4, 32, False, torch.float16, torch.Generator().manual_seed(0))
+    codes = {"offset": 256, "nbytes": weight.nbytes, "dtype": "uint8", "shape": [*weight.shape]}
+    plain = {"offset": 64, "nbytes": 160, "dtype": "bfloat16", "shape": [8, 10]}
+    norm = {"offset": 0, "nbytes": 40, "dtype": "float32", "shape": [10]}
+    constants = {"head": plain, "embed": plain, "down": codes, "a.norm": norm}
+    light, whole = tmp_path / "light.pt2", tmp_path / "whole.pt2"
+    with ArchiveWriter(light) as writer:
+        writer.add("ingot/weights.bin", b"")
+        writer.add("ingot/report.json", b"{}")
+        manifest = {"constants": constants, "entries": writer.entries}
+        writer.add_last("ingot/manifest.json", json.dumps(manifest).encode())
+    assert carried.filled(light, whole) == whole
+    with zipfile.ZipFile(whole) as archive:
+        data = archive.read("model/ingot/weights.bin")
+        manifest = json.loads(archive.read("model/ingot/manifest.json"))
+    assert manifest["constants"] == constants
+    assert set(manifest["entries"]) == {"ingot/weights.bin", "ingot/report.json"}
+    assert len(data) == manifest["entries"]["ingot/weights.bin"]["bytes"] == 256 + weight.nbytes
+    assert np.array_equal(np.frombuffer(data[:40], np.float32), np.ones(10))
+    values = torch.frombuffer(bytearray(data[64:224]), dtype=torch.bfloat16).float()
+    assert 0.01 < values.std() < 0.04
+    blocks = np.frombuffer(data[256:], np.uint8).reshape(-1, weight.shape[-1])
+    assert (blocks[:, :128].copy().view(np.float16) == np.float16(0.002)).all()
+    assert len(np.unique(blocks[:, 128:])) == 256
 
 
 def test_the_plain_llama_remembers() -> None:

@@ -5,28 +5,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from bench_model import SHAPES, package_of
+from bench_model import SHAPES, package_of, step_breakdown
 
 import ingot
+from ingot.export import ExportError
 from ingot.runtime.bench_command import bytes_per_token, measure
+from ingot.runtime.errors import IngotError
 
+from . import carried
 from .static_llama import build
 
-# Of the linears; the head is bfloat16, or 8 bits.
-RECIPES = {"bf16": None, "int8": "int8", "int4": "int4"}
 _PROMPT, _NEW = 512, 64
 
 
-def package(shape: str, recipe: str, bytes_s: float) -> dict[str, Any]:
-    """A row of the table; `bytes_s`: what the device copies a second."""
-    path = package_of(shape, "bfloat16", RECIPES[recipe], None, device="cuda")
-    opened = ingot.load(path)
+def whole(shape: str, recipe: str) -> Path:
+    """The shape's package: of what was carried here, or exported here."""
+    package = carried.path_of(shape, recipe)
+    if package.exists():
+        folder = package.parents[1] / "bench"
+        return carried.filled(package, folder / f"{package.stem}-carried.pt2")
+    return package_of(shape, "bfloat16", carried.RECIPES[recipe], None, device="cuda")
+
+
+def package(shape: str, recipe: str, bytes_s: float) -> Iterator[dict[str, Any]]:
+    """Rows of the table: a decode step, and what it consists of, kernel by kernel. `bytes_s`: what
+    the device copies a second."""
+    opened = ingot.load(whole(shape, recipe))
     speed = measure(opened, _PROMPT, _NEW, 3)
     needed = bytes_per_token(opened.manifest, _PROMPT + _NEW // 2)
-    return {"name": f"{shape} {recipe} decode", **_decode(speed["decode_tok_s"], needed, bytes_s)}
+    name = f"{shape} {recipe} decode"
+    yield {"name": name, **_decode(speed["decode_tok_s"], needed, bytes_s)}
+    for part, milliseconds in step_breakdown(opened, _PROMPT).items():
+        yield {"name": f"{name}, traced: {part}", "us": 1e3 * milliseconds}
 
 
 def compiled(shape: str, bytes_s: float) -> dict[str, Any]:
@@ -60,5 +74,8 @@ def _decode(tok_s: float, needed: int, bytes_s: float) -> dict[str, Any]:
 
 def rows(shape: str, recipes: list[str], bytes_s: float) -> Iterator[dict[str, Any]]:
     for recipe in recipes:
-        yield package(shape, recipe, bytes_s)
+        try:
+            yield from package(shape, recipe, bytes_s)
+        except (ExportError, IngotError) as error:  # the other rows are still worth having
+            yield {"name": f"{shape} {recipe} decode", "failed": str(error)}
     yield compiled(shape, bytes_s)

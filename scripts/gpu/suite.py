@@ -2,11 +2,13 @@
 prints one table. What a part has measured counts also where its time ran out.
 
     scripts/gpu_suite [--parts ops,sanitizer,bench,model] [--minutes 8] [--only TEXT] [-o RECORD]
+    scripts/gpu_suite --make [--shape SHAPE] [--recipes bf16,int4]
 
 ops: every op's every case against float64. sanitizer: a few of them under compute-sanitizer. bench:
 the ops beside torch's. model: decoding by a whole model. The record is JSON: the rows, and on what
 they were measured. Exit code 2 where there is no GPU, 1 where a part failed. It needs nothing but
-torch and pytest.
+torch, pytest and the libraries. --make writes what `model` runs, on a machine without a GPU, for
+one whose torch does not export for GPUs (carried.py).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 from ingot import native
 
+from . import carried
 from .table import table
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,10 @@ _LIBRARIES = ("libingot_ops.so.1", "libingot_ops_cuda.so.1")
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
+    if arguments.make:
+        for recipe in arguments.recipes.split(","):
+            print(carried.make(arguments.shape, recipe))
+        return 0
     if reason := no_gpu():
         print(f"gpu_suite: no GPU found: {reason}", file=sys.stderr)
         return 2
@@ -66,6 +73,7 @@ def main() -> int:
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gpu_suite")
     parser.add_argument("--parts", type=_parts, default=PARTS, help="default: all, in this order")
+    parser.add_argument("--make", action="store_true", help="model's packages, to be carried")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--only", default="", help="rows of bench whose name holds this")
     parser.add_argument("--shape", default="llama-3-8b", help="of model")

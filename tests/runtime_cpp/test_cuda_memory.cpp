@@ -78,6 +78,19 @@ TEST_F(CudaMemoryTest, AStepWithoutMemoryIsTriedAgain) {
   }
 }
 
+// As where an op finds no memory of its own: the runtime is told that the step failed, not why.
+TEST_F(CudaMemoryTest, AStepThatFailsIsTriedAgain) {
+  const std::vector<int64_t> prompt = prompt_of(30);
+  for (int64_t n = 1; n <= 6; n++) {  // of a prompt, a step as it is, one that is captured
+    const Package package = open(gpu_source());
+    const Session session = new_session(package);
+    set({.failing_launch = n});
+    const Generated made = generate(session, prompt, greedy_sampling(8));
+    EXPECT_EQ(made.status, INGOT_OK) << n << ": " << ingot_last_error();
+    EXPECT_EQ(made.tokens, greedy(prompt, 8)) << n;
+  }
+}
+
 TEST_F(CudaMemoryTest, AStepThatNeverFitsIsOneSentenceAndOthersGoOn) {
   set({.memory = 1 << 20});  // of which a step of 600 tokens wants 2.4 MB
   const Package package = open(gpu_source(), 640);

@@ -1,6 +1,7 @@
 // The toy model's step on a GPU: two kernels and memory between them, launched as generated code
 // launches its own, through libingot_cuda. They run in the fake driver (tests/cuda/fake_driver.h).
 #include <cstdio>
+#include <utility>
 
 #include "fake_driver.h"
 #include "toy_model.h"
@@ -92,13 +93,12 @@ Handle run_step(const StepArrays& inputs, Handle salt_tensor, void* stream) {
   void* memory = kept.data();
   void* writing[] = {&step, &salt, &memory};
   launch("toy_write", stream, writing);
-  const Handle output = empty(inputs.rows.sizes[0], kVocab);
-  void* logits = nullptr;
-  aoti_torch_get_data_ptr(output, &logits);
+  Ended output(empty(inputs.rows.sizes[0], kVocab));
+  void* logits = output.data();
   void* reading[] = {&step, &memory, &logits};
   launch("toy_logits", stream, reading);
   aoti_torch_delete_cuda_stream_guard(guard);
-  return output;
+  return std::exchange(output.handle, nullptr);
 }
 
 void end_steps() {

@@ -32,13 +32,15 @@ inline constexpr int32_t kUint8 = 0, kInt64 = 4, kFloat32 = 6;  // c10::ScalarTy
 struct Ended {
   explicit Ended(Handle ours) : handle(ours) {}
   Ended(const Ended&) = delete;
-  ~Ended() { aoti_torch_delete_tensor_object(handle); }
+  ~Ended() {
+    if (handle) aoti_torch_delete_tensor_object(handle);
+  }
   void* data() const {
     void* memory = nullptr;
     aoti_torch_get_data_ptr(handle, &memory);
     return memory;
   }
-  const Handle handle;
+  Handle handle;
 };
 
 // One step: `inputs` are ended by the caller. Gives logits [R, kVocab] float32.

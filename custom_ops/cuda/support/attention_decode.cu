@@ -1,6 +1,6 @@
 // Attention of few rows over a paged cache: K and V come from memory once for 16 rows, the memory
-// sets the pace. Each warp walks its own pages, a few of them on their way at any time, and sums
-// what its tile of 16 rows sees of them.
+// sets the pace. Each warp walks its own pages, one or two of them on their way at any time, and
+// sums what its tile of 16 rows sees of them.
 #include "attention_launch.h"
 #include "attention_mma.h"
 #include "attention_table.h"
@@ -16,14 +16,16 @@ struct Decode {
   static constexpr int kPageBytes = 2 * Cache::kPartBytes;
   static constexpr int kWarps = kPageBytes > 12 << 10 ? 2 : 4;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kStages = 3;
   static constexpr int kLeastPages = 2 * kWarps;  // of a block that shares a tile with others
   static constexpr int kQueryBytes = kRows * kDim * 2;
+  // Where three pages a warp are too many for a block, twice as many blocks have two.
+  static constexpr int kStages = kQueryBytes + kWarps * 3 * kPageBytes <= kMostShared ? 3 : 2;
   static constexpr int kRingBytes = kWarps * kStages * kPageBytes;
   // After the last page the ring holds the warps' sums.
   static constexpr int kSumBytes = kWarps * kRows * (kDim + 2) * 4;
   static constexpr int kSharedBytes =
       kQueryBytes + (kRingBytes > kSumBytes ? kRingBytes : kSumBytes);
+  static_assert(kSharedBytes <= kMostShared);
 };
 
 // Blocks x: KV heads of each sequence; y: those that share its keys. Sequences of more than

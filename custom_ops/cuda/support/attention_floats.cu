@@ -1,6 +1,7 @@
 // Attention in plain float32: for float32 caches, for head_dims and alignments that the tensor-core
-// kernels do not take, and where there is no cache. A block owns 32 rows, its warps 8 each, and
-// walks the keys 32 at a time, a lane each; long sums are added up from sums of 32 terms.
+// kernels do not take, and where there is no cache. A block owns 32 rows, its warps 8 each, or half
+// of that where the head_dim is above 128, and walks the keys 32 at a time, a lane each; long sums
+// are added up from sums of 32 terms.
 #include "attention_launch.h"
 #include "attention_types.h"
 
@@ -61,10 +62,12 @@ struct PlainSource {
   int64_t first_token_, head_;
 };
 
+// For head_dims up to 32 kChunks.
+template <int kChunks>
 struct Floats {
   static constexpr int kWarps = 4;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kWarpRows = 8;
+  static constexpr int kWarpRows = kChunks <= 4 ? 8 : 4;
   static constexpr int kRows = kWarps * kWarpRows;
   static constexpr int kKeys = 32;              // of a step: two pages
   static constexpr int kKeyStride = kKeys + 1;  // lanes along K's other dimension: other banks
@@ -73,18 +76,25 @@ struct Floats {
 
   // In floats: queries [kRows][dim], K [dim][kKeyStride], V [kKeys][dim], dims a multiple of 4,
   // weights [kRows][kKeys].
-  __host__ __device__ static int padded(int dim) { return (dim + 3) / 4 * 4; }
-  static int64_t shared_bytes(int64_t dim) {
-    const int64_t size = padded(static_cast<int>(dim));
+  __host__ __device__ static constexpr int padded(int dim) { return (dim + 3) / 4 * 4; }
+  static constexpr int shared_bytes(int dim) {
+    const int size = padded(dim);
     return (kRows * size + size * kKeyStride + kKeys * size + kRows * kKeys) * 4;
   }
+  static_assert(shared_bytes(32 * kChunks) <= kMostShared);
 };
 
-// Blocks x: KV heads of each tile, the last first; y: those that share its keys. For head_dims up
-// to 32 kChunks.
+template <typename Body>
+auto with_floats(int64_t dim, const Body& body) {
+  if (dim <= 64) return body(Floats<2>());
+  if (dim <= 128) return body(Floats<4>());
+  return body(Floats<8>());
+}
+
+// Blocks x: KV heads of each tile, the last first; y: those that share its keys.
 template <typename Source, int kChunks>
-__global__ void __launch_bounds__(Floats::kThreads) attend(DeviceCall call, Split split) {
-  using F = Floats;
+__global__ void __launch_bounds__(Floats<kChunks>::kThreads) attend(DeviceCall call, Split split) {
+  using F = Floats<kChunks>;
   const int64_t number = split.tiles - 1 - blockIdx.x / call.kv_heads;
   const int64_t head = blockIdx.x % call.kv_heads;
   const int index = static_cast<int>(blockIdx.y), dim = static_cast<int>(call.dim);
@@ -212,35 +222,45 @@ __global__ void __launch_bounds__(Floats::kThreads) attend(DeviceCall call, Spli
   finish_tile(call, tile, head, own, split, number * call.kv_heads + head, index, part.parts);
 }
 
-template <typename Source>
-void launch_for(const DeviceCall& call, const Split& split, cudaStream_t stream) {
+template <typename Source, int kChunks>
+void launch_as(Floats<kChunks>, const DeviceCall& call, const Split& split, cudaStream_t stream) {
+  using F = Floats<kChunks>;
   const dim3 grid(static_cast<unsigned>(split.tiles * call.kv_heads),
                   static_cast<unsigned>(split.splits));
-  const auto with = [&](auto kernel) {
-    launch(kernel, grid, Floats::kThreads, Floats::shared_bytes(call.dim), stream, call, split);
-  };
-  if (call.dim <= 64) return with(attend<Source, 2>);
-  if (call.dim <= 128) return with(attend<Source, 4>);
-  with(attend<Source, 8>);
+  launch(attend<Source, kChunks>, grid, F::kThreads, F::shared_bytes(static_cast<int>(call.dim)),
+         stream, call, split);
+}
+
+template <typename F>
+Split one_block_a_tile(F, const DeviceCall& call) {
+  return {1, F::kRows, tile_count(call, F::kRows)};
 }
 
 }  // namespace
 
 Split split_of_floats(const DeviceCall& call) {
-  Split split{1, Floats::kRows, tile_count(call, Floats::kRows)};
-  if (call.tokens > call.sequences) return split;  // rows enough, and sums of all would be many
-  split.splits = split_count(call.sequences * call.kv_heads, call.pages, Floats::kLeastPages,
-                             blocks_at_once(Floats::shared_bytes(call.dim)));
-  return split;
+  return with_floats(call.dim, [&](auto floats) {
+    using F = decltype(floats);
+    Split split = one_block_a_tile(floats, call);
+    if (call.tokens > call.sequences) return split;  // rows enough, and sums of all would be many
+    const int blocks = blocks_at_once(F::shared_bytes(static_cast<int>(call.dim)));
+    split.splits = split_count(call.sequences * call.kv_heads, call.pages, F::kLeastPages, blocks);
+    return split;
+  });
 }
 
 void attend_floats(const DeviceCall& call, const Split& split, cudaStream_t stream) {
-  with_kv_type(call.kv_type,
-               [&](auto item) { launch_for<PagedSource<decltype(item)>>(call, split, stream); });
+  with_floats(call.dim, [&](auto floats) {
+    with_kv_type(call.kv_type, [&](auto item) {
+      launch_as<PagedSource<decltype(item)>>(floats, call, split, stream);
+    });
+  });
 }
 
 void attend_plain(const DeviceCall& call, cudaStream_t stream) {
-  launch_for<PlainSource>(call, {1, Floats::kRows, tile_count(call, Floats::kRows)}, stream);
+  with_floats(call.dim, [&](auto floats) {
+    launch_as<PlainSource>(floats, call, one_block_a_tile(floats, call), stream);
+  });
 }
 
 }  // namespace ingot::cuda

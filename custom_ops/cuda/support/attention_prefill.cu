@@ -20,6 +20,7 @@ struct Prefill {
   static constexpr int kPages = 4;  // of a step
   static constexpr int kQueryBytes = kRows * kDim * 2;
   static constexpr int kSharedBytes = kQueryBytes + 2 * kPages * Cache::kPartBytes;
+  static_assert(kSharedBytes <= kMostShared);
 };
 
 // Blocks: KV heads of each tile, the last tiles first: they see most, and the short ones fill the

@@ -5,8 +5,10 @@
 namespace ingot::cuda {
 namespace {
 
-constexpr int kWriteTokens = 16;  // of a block of threads, for one KV head
 constexpr int kWriteThreads = 128;
+// Tokens of a block of threads, for one KV head: those of a page, or where there are few fewer, for
+// a block then waits a quarter as often for memory.
+constexpr int kManyTokens = 16, kFewTokens = 4;
 
 __device__ __forceinline__ void store_as(float* to, float x) { *to = x; }
 __device__ __forceinline__ void store_as(Half* to, float x) { *to = to_half(x); }
@@ -19,18 +21,18 @@ __device__ int8_t code_of(float x, float scale) {
 }
 
 // max |x| / 127 of each token's vector, or NaN where it holds NaN or infinity, for all threads of
-// the block: thread i's x(token i % 16, d) for d = i / 16, i / 16 + 8, ...
-template <typename X>
+// the block: thread i's x(token i % kTokens, d) for d = i / kTokens and so on.
+template <int kTokens, typename X>
 __device__ void find_scales(float* scales, uint32_t* largest, int dim, const X& x) {
-  const int token = threadIdx.x % kWriteTokens;
+  const int token = threadIdx.x % kTokens;
   uint32_t bits = 0;  // as integers, sizes are in order, and NaN above infinity above the rest
-  for (int d = threadIdx.x / kWriteTokens; d < dim; d += kWriteThreads / kWriteTokens) {
+  for (int d = threadIdx.x / kTokens; d < dim; d += kWriteThreads / kTokens) {
     bits = max(bits, as_bits(x(token, d)) & 0x7fffffffu);
   }
   largest[threadIdx.x] = bits;
   __syncthreads();
-  if (threadIdx.x < kWriteTokens) {
-    for (int i = threadIdx.x; i < kWriteThreads; i += kWriteTokens) bits = max(bits, largest[i]);
+  if (threadIdx.x < kTokens) {
+    for (int i = threadIdx.x; i < kWriteThreads; i += kTokens) bits = max(bits, largest[i]);
     scales[threadIdx.x] = bits < 0x7f800000u ? quotient(as_float(bits), 127.0f) : NAN;
   }
   __syncthreads();
@@ -45,17 +47,17 @@ __device__ void clear_if_padding(const DeviceCall& call, int64_t token, int64_t 
   for (int64_t i = threadIdx.x; i < floats; i += blockDim.x) out[i] = 0.0f;
 }
 
-// Blocks x: 16 tokens each; y: KV heads. What other kernels of the call begin with is done here
-// too: tokens of no sequence get zeros, and so do the `counters`.
-template <typename T>
+// Blocks x: kTokens tokens each; y: KV heads. What other kernels of the call begin with is done
+// here too: tokens of no sequence get zeros, and so do the `counters`.
+template <typename T, int kTokens>
 __global__ void __launch_bounds__(kWriteThreads)
     write(DeviceCall call, int* counters, int64_t counter_count) {
   constexpr bool kCodes = sizeof(T) == 1;
   __shared__ uint32_t largest[kWriteThreads];
-  __shared__ float k_scales[kWriteTokens], v_scales[kWriteTokens];
+  __shared__ float k_scales[kTokens], v_scales[kTokens];
   const int dim = static_cast<int>(call.dim);
-  const int64_t head = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kWriteTokens;
-  const int tokens = static_cast<int>(min(call.tokens - first, static_cast<int64_t>(kWriteTokens)));
+  const int64_t head = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kTokens;
+  const int tokens = static_cast<int>(min(call.tokens - first, static_cast<int64_t>(kTokens)));
   const int64_t part = call.head_bytes / 2;
 
   const int64_t blocks = static_cast<int64_t>(gridDim.x) * gridDim.y;
@@ -78,9 +80,9 @@ __global__ void __launch_bounds__(kWriteThreads)
   };
 
   if constexpr (kCodes) {
-    find_scales(k_scales, largest, dim, key);
-    find_scales(v_scales, largest, dim, value);
-    const int64_t slot = threadIdx.x < kWriteTokens ? slot_of(threadIdx.x) : -1;
+    find_scales<kTokens>(k_scales, largest, dim, key);
+    find_scales<kTokens>(v_scales, largest, dim, value);
+    const int64_t slot = threadIdx.x < kTokens ? slot_of(threadIdx.x) : -1;
     if (slot >= 0) {
       reinterpret_cast<float*>(part_of(slot))[slot % kBlock] = k_scales[threadIdx.x];
       reinterpret_cast<float*>(part_of(slot) + part)[slot % kBlock] = v_scales[threadIdx.x];
@@ -89,10 +91,10 @@ __global__ void __launch_bounds__(kWriteThreads)
   constexpr int64_t kItems = kCodes ? kScaleBytes : 0;  // where a part's items begin
 
   // K is [dim][16]: neighbouring threads write neighbouring tokens, as they mostly lie in a page.
-  const int token = threadIdx.x % kWriteTokens;
+  const int token = threadIdx.x % kTokens;
   if (const int64_t slot = slot_of(token); slot >= 0) {
     T* to = reinterpret_cast<T*>(part_of(slot) + kItems) + slot % kBlock;
-    for (int d = threadIdx.x / kWriteTokens; d < dim; d += kWriteThreads / kWriteTokens) {
+    for (int d = threadIdx.x / kTokens; d < dim; d += kWriteThreads / kTokens) {
       if constexpr (kCodes) {
         to[d * kBlock] = code_of(key(token, d), k_scales[token]);
       } else {
@@ -126,10 +128,15 @@ __global__ void __launch_bounds__(kWriteThreads) clear(DeviceCall call) {
 
 void write_tokens(const DeviceCall& call, const Split& split, cudaStream_t stream) {
   const int64_t counters = split.done != nullptr ? split.tiles * call.kv_heads : 0;
-  const dim3 grid(static_cast<unsigned>(divide_up(call.tokens, kWriteTokens)),
-                  static_cast<unsigned>(call.kv_heads));
+  const auto launch_with = [&](auto kernel, int tokens) {
+    const dim3 grid(static_cast<unsigned>(divide_up(call.tokens, tokens)),
+                    static_cast<unsigned>(call.kv_heads));
+    launch(kernel, grid, kWriteThreads, 0, stream, call, split.done, counters);
+  };
   with_kv_type(call.kv_type, [&](auto item) {
-    launch(write<decltype(item)>, grid, kWriteThreads, 0, stream, call, split.done, counters);
+    using T = decltype(item);
+    if (call.tokens <= 64) return launch_with(write<T, kFewTokens>, kFewTokens);
+    launch_with(write<T, kManyTokens>, kManyTokens);
   });
 }
 

@@ -12,6 +12,9 @@
 namespace ingot::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
+// Bytes of shared memory that a launch may ask for on every GPU: those of compute capability 8.6
+// and 8.9 have the least, 99 KiB a block, of which one is for what kernels have of their own.
+constexpr int kMostShared = 98 << 10;
 
 __device__ __forceinline__ float largest_of_warp(float x) {
   for (int bits = 16; bits > 0; bits /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, bits));
@@ -27,8 +30,10 @@ __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (
 #ifdef INGOT_EMULATE_CUDA
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes,
-            cudaStream_t, const Arguments&... arguments) {
-  emulation::run(grid, block, static_cast<size_t>(shared_bytes), [&] { kernel(arguments...); });
+            cudaStream_t stream, const Arguments&... arguments) {
+  emulation::enqueue(stream, [=] {
+    emulation::run(grid, block, static_cast<size_t>(shared_bytes), [&] { kernel(arguments...); });
+  });
 }
 
 inline int blocks_at_once(int64_t) { return 8; }

@@ -8,8 +8,9 @@ namespace ingot::cuda {
 
 constexpr int kAlignedSteps = 4;  // 128 columns: every group ends within
 
-template <int kTiles>
-constexpr int kMostWarps = kTiles == 1 ? 16 : 8;  // more rows of x take more registers
+// Up to 8 rows of x leave registers for two such blocks a multiprocessor: one streams while the
+// other begins or adds up.
+constexpr int kMostWarps = 8;
 
 // A lane's words of kChunk steps and their groups' headers, under way while those before are
 // multiplied.
@@ -53,7 +54,7 @@ __device__ __forceinline__ void load_rows(const Rows& x, bool in_vectors, int st
 }
 
 template <typename Format, int kParts, int kTiles>
-__global__ void __launch_bounds__(32 * kMostWarps<kTiles>)
+__global__ void __launch_bounds__(32 * kMostWarps, kTiles == 1 ? 2 : 1)
     multiply_few_rows(Format weight, Product product, bool in_vectors) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const int g = lane / 4, t = lane % 4, half = blockIdx.x;
@@ -104,8 +105,8 @@ __global__ void __launch_bounds__(32 * kMostWarps<kTiles>)
 
 template <typename Format, int kParts, int kTiles>
 void few_rows(const Format& weight, const Product& product, cudaStream_t stream) {
-  const int64_t parts = divide_up(weight.steps, kAlignedSteps), most = kMostWarps<kTiles>;
-  const int64_t warps = parts < 1 ? 1 : parts < most ? parts : most;
+  const int64_t parts = divide_up(weight.steps, kAlignedSteps);
+  const int64_t warps = parts < 1 ? 1 : parts < kMostWarps ? parts : kMostWarps;
   const dim3 grid(static_cast<unsigned>(divide_up(product.columns, kHalfPanel)));
   const int64_t shared = warps * 8 * kTiles * kHalfPanel * sizeof(float);
   launch(multiply_few_rows<Format, kParts, kTiles>, grid, static_cast<unsigned>(32 * warps), shared,

@@ -61,6 +61,7 @@ __device__ __forceinline__ void fetch(const RoundedRows& x, int64_t first_row, i
 template <typename Format, int kParts>
 __global__ void __launch_bounds__(256)
     multiply_many_rows(Format weight, RoundedRows x, Product product) {
+  static_assert(kStages * sizeof(Stage<kParts>) <= kMostShared);
   auto* stages = static_cast<Stage<kParts>*>(dynamic_shared());
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int g = lane / 4, t = lane % 4;

@@ -9,7 +9,10 @@ Workspace::Workspace(int64_t bytes, cudaStream_t stream)
   if (memory_ == nullptr) throw std::bad_alloc();
   memset(memory_, 0xff, static_cast<size_t>(bytes));  // nothing may rely on what was there
 }
-Workspace::~Workspace() { free(memory_); }
+Workspace::~Workspace() {
+  const std::shared_ptr<void> last(memory_, free);
+  emulation::enqueue(stream_, [last] {});  // as long as the stream, or a graph of it, may use it
+}
 #else
 Workspace::Workspace(int64_t bytes, cudaStream_t stream) : stream_(stream) {
   check(cudaMallocAsync(&memory_, static_cast<size_t>(bytes > 0 ? bytes : 1), stream));

@@ -81,7 +81,9 @@ void Device::zero(void* memory, size_t bytes) const {
 }
 
 void Device::trim() const {
-  if (async_pool_) driver().pool_trim(async_pool_, 0);
+  if (!async_pool_) return;
+  driver().pool_trim(async_pool_, 0);
+  driver().graph_memory_trim(id_);
 }
 
 void Device::synchronize() const { check(driver().stream_synchronize(stream_), "a step"); }

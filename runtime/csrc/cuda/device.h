@@ -42,7 +42,8 @@ class Device {
   void copy_to_device(void* to, const void* from, size_t bytes) const;
   void copy_to_host(void* to, const void* from, size_t bytes) const;
   void zero(void* memory, size_t bytes) const;
-  // Gives back what ops took in the stream's order and have freed.
+  // Gives back what ops took in the stream's order and have freed, and what graphs that are gone
+  // had for theirs.
   void trim() const;
   // Waits until the stream is empty. Throws what kernels did wrong.
   void synchronize() const;

@@ -44,6 +44,7 @@ Driver open_driver() {
   find("cuDeviceGetDefaultMemPool", found.default_pool);
   find("cuMemPoolSetAttribute", found.pool_attribute);
   find("cuMemPoolTrimTo", found.pool_trim);
+  find("cuDeviceGraphMemTrim", found.graph_memory_trim);
   find("cuMemAllocHost_v2", found.allocate_host);
   find("cuMemFreeHost", found.release_host);
   find("cuMemcpyHtoDAsync_v2", found.copy_to_device);

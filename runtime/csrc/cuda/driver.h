@@ -48,6 +48,7 @@ struct Driver {
   Status (*default_pool)(PoolHandle*, DeviceId);
   Status (*pool_attribute)(PoolHandle, int32_t attribute, void* value);
   Status (*pool_trim)(PoolHandle, size_t bytes_to_keep);
+  Status (*graph_memory_trim)(DeviceId);  // of what captured graphs took so
   Status (*allocate_host)(void**, size_t bytes);
   Status (*release_host)(void*);
   Status (*copy_to_device)(Address, const void*, size_t bytes, StreamHandle);

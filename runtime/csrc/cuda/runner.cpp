@@ -73,8 +73,11 @@ Results Runner::with_memory(const std::function<Results()>& step,
   try {
     return step();
   } catch (const Error& error) {
-    driver().stream_synchronize(gpu_.device().stream());  // what was enqueued has ended
-    if (!gpu_.pool().ran_out() && error.status != INGOT_NO_SPACE) throw;
+    // What was enqueued has ended, and the GPU still works.
+    if (driver().stream_synchronize(gpu_.device().stream()) != kSuccess) throw;
+    // That an op of its own lacked memory says no more than its sentence: all is tried again.
+    if (error.status == INGOT_BAD_INPUT) throw;
+    gpu_.pool().ran_out();
   }
   forget();
   gpu_.pool().trim();

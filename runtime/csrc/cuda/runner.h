@@ -43,9 +43,9 @@ class Runner {
   void time_calls();
   // Waits for the stream.
   void finish();
-  // `step`, and where the GPU's memory ran out, once more with all that the pool can give back;
-  // `forget` first ends what holds addresses of the pool. Throws Error(INGOT_NO_SPACE) if that does
-  // not help.
+  // `step`, and where it failed, as it does where the GPU's memory ran out, once more with all that
+  // the pool can give back; `forget` first ends what holds addresses of the pool. Throws
+  // Error(INGOT_NO_SPACE) if there still is too little.
   Results with_memory(const std::function<Results()>& step, const std::function<void()>& forget);
 
  private:

@@ -1,5 +1,7 @@
 #include "cuda_emulation.h"
 
+#include <dlfcn.h>
+
 #include <cstdio>
 #include <memory>
 #include <vector>
@@ -146,6 +148,21 @@ void run_block() {
   }
 }
 
+// The limits of every GPU that the kernels are compiled for (CUDA C++ Programming Guide, "Compute
+// Capabilities"): sm_80's code runs on 8.6 and 8.9 too, whose blocks have the least shared memory.
+void check_launch(dim3 grid, dim3 block, size_t shared_bytes) {
+  constexpr unsigned kMostBlocks = 65535;                            // along y and z
+  constexpr size_t kSharedBytes = 99 << 10, kStaticBytes = 1 << 10;  // of these the most in use
+  const bool empty = min({grid.x, grid.y, grid.z, block.x, block.y, block.z}) == 0;
+  if (!empty && grid.x <= INT32_MAX && grid.y <= kMostBlocks && grid.z <= kMostBlocks &&
+      block.x * block.y * block.z <= 1024 && shared_bytes + kStaticBytes <= kSharedBytes) {
+    return;
+  }
+  fprintf(stderr, "emulation: some GPU refuses %u x %u x %u blocks of %u threads, %zu bytes each\n",
+          grid.x, grid.y, grid.z, block.x * block.y * block.z, shared_bytes);
+  abort();
+}
+
 void perform(const std::vector<Copy>& copies) {
   for (const Copy& copy : copies) {
     memcpy(copy.to, copy.from, copy.bytes);
@@ -184,7 +201,16 @@ void wait_copies(int groups_left) {
   }
 }
 
+void enqueue(void* stream, const std::function<void()>& work) {
+  if (stream == nullptr) return work();
+  using Enqueue = void (*)(void*, const std::function<void()>&);
+  static const auto in_order = reinterpret_cast<Enqueue>(
+      dlsym(dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD), "fake_cuda_enqueue"));
+  in_order(stream, work);
+}
+
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body) {
+  check_launch(grid, block, shared_bytes);
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   const int threads = static_cast<int>(block.x * block.y * block.z);
 #pragma omp parallel for schedule(dynamic)

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 
 #define __global__ static
 #define __device__
@@ -71,7 +72,11 @@ void copy_later(void* to, const void* from, int bytes, int bytes_of_zero);
 void commit_copies();
 void wait_copies(int groups_left);  // until no more than so many groups are under way
 
-// Runs `body` once for every thread of every block.
+// Does `work` in the stream's order, as the tests' driver has it (tests/cuda/fake_driver.h); at
+// once where there is no stream.
+void enqueue(void* stream, const std::function<void()>& work);
+// Runs `body` once for every thread of every block. Ends the program where a GPU would refuse the
+// launch.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
 
 }  // namespace ingot::emulation
