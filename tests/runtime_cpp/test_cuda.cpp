@@ -101,7 +101,9 @@ TEST_F(CudaTest, ATraceHasTheCallsOfEachStepWithTheGpusTimes) {
     EXPECT_EQ(kernel.at("tid"), step.at("tid"));
     // Against other times they may be off: in each step the two clocks meet at one event's call.
     const double begin = kernel.at("ts"), duration = kernel.at("dur");
-    if (i % 2) EXPECT_GE(begin, end);  // of one step
+    if (i % 2) {
+      EXPECT_GE(begin, end);  // of one step
+    }
     EXPECT_LE(duration, step.at("dur").get<double>());
     end = begin + duration - 1;  // us: an event's time is a float32
   }
