@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..custom_ops.paged_attention import bytes_per_block
 from .config import Config
-from .layers import MLP, Attention, Embedding, Linear, Step, Table, make_norm
+from .layers import MLP, Attention, Embedding, Linear, Step, Table, UntiedEmbedding, make_norm
 from .model import Model
 from .rope import Angles, RotaryEmbedding
 
@@ -84,7 +84,8 @@ class Backbone(nn.Module):
     def __init__(self, config: Config, dtype: torch.dtype, kv_dtype: str) -> None:
         super().__init__()
         c = config
-        self.embed_tokens = Embedding(c.vocab_size, c.hidden_size, dtype)
+        embedding = Embedding if c.tied_head else UntiedEmbedding
+        self.embed_tokens = embedding(c.vocab_size, c.hidden_size, dtype)
         if c.rope is None:
             self.embed_positions = Table(c.learned_positions, c.hidden_size)
         else:
