@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import triton.language as tl
 from torch._inductor.runtime import triton_helpers, triton_heuristics
 from triton.runtime.interpreter import TensorHandle, _patch_lang, interpreter_builder
@@ -24,15 +25,14 @@ _SCALARS: dict[str, tuple[Any, Any, Any]] = {
 
 
 class _Libdevice:
-    """The functions of CUDA's library that generated kernels call."""
+    """The functions of CUDA's library that generated kernels call: torch's have the same names."""
 
-    def __getattr__(self, name: str) -> Callable[[Any], Any]:
-        of = {"rsqrt": lambda x: 1 / np.sqrt(x)}.get(name) or getattr(np, name)
-
-        def function(x: Any) -> Any:
-            with np.errstate(all="ignore"):
-                data = of(x.handle.data).astype(x.handle.data.dtype)
-            return tl.tensor(TensorHandle(data, x.handle.dtype), x.type)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def function(*arguments: Any) -> Any:
+            given = (torch.from_numpy(np.asarray(x.handle.data)) for x in arguments)
+            first = arguments[0]
+            data = getattr(torch, name)(*given).numpy()
+            return tl.tensor(TensorHandle(data, first.handle.dtype), first.type)
 
         return function
 

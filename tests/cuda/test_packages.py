@@ -19,14 +19,14 @@ import bench_model
 import numpy as np
 import pytest
 import torch
-import transformers
 from gpu import carried
 
 import ingot
 from ingot import native
 from ingot.export import export_checkpoint, torch_versions
 from ingot.export.cuda import kernels
-from tests.checkpoints import make_llama
+from tests.checkpoints import make_checkpoint, reference
+from tests.families import FAMILIES
 from tests.test_cli import ingot as cli
 
 if not torch_versions.can_target():
@@ -35,7 +35,8 @@ if find_spec("triton") is None:
     pytest.skip(f"needs triton {torch_versions.triton()}", allow_module_level=True)
 ROOT = Path(__file__).parents[2]
 PROMPT = [5, 17, 250, 3, 88, 121, 7]
-TOLERANCE = 0.02  # of the largest logit: activations are rounded to bfloat16, five times a layer
+# Of the largest logit. In bfloat16 activations are rounded too, five times a layer.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 0.02}
 SHAPE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -95,33 +96,44 @@ def child(module: str, *arguments: object, capability: int, **own: str) -> dict[
     return result
 
 
-def logits_of(checkpoint: Path, quant: str | None, tokens: list[int]) -> Any:
+def logits_of(checkpoint: Path, dtype: str, quant: str | None, tokens: list[int]) -> Any:
     """transformers', or of a quantised model the CPU's, which reads the same codes."""
     if quant is not None:
         package = checkpoint.with_suffix(".cpu.pt2")
-        export_checkpoint(checkpoint, package, dtype="bfloat16", quant=quant)
+        export_checkpoint(checkpoint, package, dtype=dtype, quant=quant)
         with ingot.load(package).session() as session:
             return session.logits(tokens)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = reference(checkpoint).to(getattr(torch, dtype)).float()
     with torch.no_grad():
-        return model.to(torch.bfloat16).float()(torch.tensor([tokens])).logits[0].numpy()
+        return model(torch.tensor([tokens])).logits[0].numpy()
 
 
 @pytest.mark.parametrize(
-    ("architecture", "quant"),
-    [("90", None), pytest.param("80", "int4", marks=pytest.mark.full)],
+    ("family", "dtype", "architecture", "quant"),
+    [
+        ("llama", "bfloat16", "90", None),
+        pytest.param("llama", "bfloat16", "80", "int4", marks=pytest.mark.full),
+        pytest.param("gemma2-low-caps-untied", "float32", "86", None, marks=pytest.mark.full),
+        pytest.param("gpt2", "float32", "89", None, marks=pytest.mark.full),
+    ],
 )
 def test_a_package_gives_the_models_logits(
-    tmp_path: Path, noted: dict[str, Any], architecture: str, quant: str | None
+    tmp_path: Path,
+    noted: dict[str, Any],
+    family: str,
+    dtype: str,
+    architecture: str,
+    quant: str | None,
 ) -> None:
     """Of a prompt, and of greedy tokens: each is the likeliest, or as good as that."""
-    checkpoint, package = make_llama(tmp_path / "llama", **SHAPE), tmp_path / "model.pt2"
+    kind, config = {"llama": ("Llama", SHAPE), **FAMILIES}[family]
+    checkpoint, package = make_checkpoint(tmp_path / "model", kind, **config), tmp_path / "m.pt2"
     options: dict[str, Any] = {"device": "cuda", "cuda_arch": architecture, "quant": quant}
-    export_checkpoint(checkpoint, package, dtype="bfloat16", **options)
+    export_checkpoint(checkpoint, package, dtype=dtype, **options)
     result = run(package, noted, int(architecture), tmp_path)
     made, places = result["tokens"], range(len(PROMPT) - 1, len(PROMPT) - 1 + len(result["tokens"]))
-    expected = logits_of(checkpoint, quant, PROMPT + made)
-    tolerance = TOLERANCE * np.abs(expected).max()
+    expected = logits_of(checkpoint, dtype, quant, PROMPT + made)
+    tolerance = TOLERANCES[dtype] * np.abs(expected).max()
     assert np.abs(np.array(result["logits"]) - expected[: len(PROMPT)]).max() < tolerance
     assert (expected.max(1)[places] - expected[places, made]).max() < tolerance
     counts = result["counts"]

@@ -18,7 +18,7 @@ struct Decode {
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kLeastPages = 2 * kWarps;  // of a block that shares a tile with others
   static constexpr int kQueryBytes = kRows * kDim * 2;
-  // Where three pages a warp are too many for a block, twice as many blocks have two.
+  // Three pages a warp, or two where a block may not have so much: then more blocks run at once.
   static constexpr int kStages = kQueryBytes + kWarps * 3 * kPageBytes <= kMostShared ? 3 : 2;
   static constexpr int kRingBytes = kWarps * kStages * kPageBytes;
   // After the last page the ring holds the warps' sums.
