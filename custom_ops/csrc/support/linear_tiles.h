@@ -31,7 +31,7 @@ constexpr int64_t kStepDepth = 2 * kAmxWords;      // values of k
 constexpr int64_t kStepWords = kAmxRows * kPanel;  // of a panel: 4 KiB
 constexpr int64_t kFewTiles = 4;  // up to so many tiles of rows, memory sets the pace
 constexpr int64_t kLeastUnitTiles = 4, kMostUnitTiles = 16;
-constexpr int64_t kUnitsOfThread = 8;
+constexpr int64_t kUnitsOfThread = 6;
 constexpr int64_t kBlockSteps = 6;             // of a panel: 24 KiB, half of the L1 cache
 constexpr int64_t kUnitValues = 3 << 18;       // of x, for a unit: 1.5 MiB, most of L2
 constexpr int64_t kRowBytes = kPanel * 4;      // from row to row of a panel
