@@ -3,17 +3,19 @@
 // A panel is what a tile multiplies by as it lies there: for 32 values of k, a step here, 16 rows
 // of 64 words, each a pair of bfloat16. x is packed into tiles of 16 rows of a step.
 //
-// A unit is up to 256 rows times one panel, through as much of K as L2 holds of these rows. Its
-// products are made in two shapes, whose sums stay in tiles from the first step to the last:
-//  - 16 rows times all 64 columns take a step as it lies in memory: five tiles are loaded for four
-//    products. Decode is this alone, once through the panel, and the memory sets the pace.
-//  - 32 rows times 32 columns: four tiles for four products. L2, from which they come, sets the
-//    pace: half of what the tiles could multiply.
-// Sums are float32 in the tiles as in memory, so neither shape nor part of K changes a bit: a row's
-// result depends only on the row.
+// A unit is up to 256 rows of x, which L2 holds, times one panel, of which a block at a time stays
+// in the L1 cache while the rows pass over it, 16 by 16: a step is one tile of x, four of the panel
+// and four products. The sums of 16 rows live in tiles for a block, and in memory between blocks.
+// Short blocks have to store sums often; longer ones leave no room for x in L1. A single tile of
+// rows, as at decode, runs once through the whole panel, and the memory sets the pace.
+//
+// Sums are float32 in the tiles as in memory, so blocks do not change a bit: a row's result depends
+// only on the row.
 #pragma once
 
 #include <omp.h>
+
+#include <type_traits>
 
 #include "amx.h"
 #include "dot_bf16.h"
@@ -28,14 +30,16 @@ namespace {
 constexpr int64_t kStepDepth = 2 * kAmxWords;      // values of k
 constexpr int64_t kStepWords = kAmxRows * kPanel;  // of a panel: 4 KiB
 constexpr int64_t kFewTiles = 4;  // up to so many tiles of rows, memory sets the pace
-constexpr int64_t kLeastUnitRows = 64, kMostUnitRows = 256;
-constexpr int64_t kUnitsOfThread = 4;
-constexpr int64_t kUnitValues = 1 << 19;       // of x, for a unit: 1 MiB, half of L2
+constexpr int64_t kLeastUnitTiles = 4, kMostUnitTiles = 16;
+constexpr int64_t kUnitsOfThread = 6;
+constexpr int64_t kBlockSteps = 6;             // of a panel: 24 KiB, half of the L1 cache
+constexpr int64_t kUnitValues = 3 << 18;       // of x, for a unit: 1.5 MiB, most of L2
 constexpr int64_t kRowBytes = kPanel * 4;      // from row to row of a panel
 constexpr int64_t kXRowBytes = kAmxWords * 4;  // and of a tile of x
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t most(int64_t a, int64_t b) { return a < b ? b : a; }
 
 // x as tiles [ceil(rows/16)][steps][tile_rows][16 words], zero beyond x's rows and columns.
 struct XTiles {
@@ -67,185 +71,206 @@ void pack_tile(const PackedLinear& call, const XTiles& x, int64_t tile) {
   }
 }
 
-// What is fetched into L2 while a step is multiplied: `words` from `from`, a line in so many.
+// What is fetched into L2 while each of so many steps is multiplied: `words` from `from`, of which
+// one line in `stride`.
 struct Fetch {
   const uint32_t* from;
+  int64_t steps;
   int64_t words;
   int64_t stride;
 
   void step() {
+    if (steps-- <= 0) return;
     for (int64_t i = 0; i < words; i += stride) __builtin_prefetch(from + i, 0, 2);
     from += words;
   }
 };
 
-// Part of a panel: whole steps, one after the other, and then one more unless it is null.
-struct Steps {
-  const uint32_t* words;
-  int64_t count;
-  const uint32_t* last;
+// A panel as steps. The last is a copy where K ends in it: what stands behind may be no number.
+class Steps {
+ public:
+  Steps(const PackedWeight& weight, int64_t panel)
+      : words_(weight.words + panel * weight.panel_words()), whole_(weight.depth / kStepDepth) {
+    const int64_t left = weight.panel_words() - whole_ * kStepWords;
+    if (left == 0 && whole_ > 0) return;
+    memcpy(last_, words_ + whole_ * kStepWords, static_cast<size_t>(left) * sizeof(uint32_t));
+    memset(last_ + left, 0, static_cast<size_t>(kStepWords - left) * sizeof(uint32_t));
+  }
 
-  template <typename Body>
-  void each(Body body) const {
-    for (int64_t s = 0; s < count; s++) body(s, words + s * kStepWords);
-    if (last != nullptr) body(count, last);
+  const uint32_t* at(int64_t step) const {
+    return step < whole_ ? words_ + step * kStepWords : last_;
+  }
+  const uint32_t* behind(int64_t step) const { return words_ + step * kStepWords; }
+
+ private:
+  const uint32_t* words_;
+  int64_t whole_;
+  alignas(64) uint32_t last_[kStepWords];
+};
+
+// A tile's rows of 64 sums, `stride` bytes apart; 0: all rows are the same.
+struct Sums {
+  float* at;
+  int64_t stride;
+
+  template <int kTile>
+  void load() const {
+    tile_load<kTile>(at + kTile * kAmxWords, stride);
+  }
+  template <int kTile>
+  void store() const {
+    tile_store<kTile>(at + kTile * kAmxWords, stride);
   }
 };
 
-// Where sums begin and end; rows lie `stride` bytes apart, 0: all begin alike.
-struct Sums {
-  const float* from;
-  int64_t from_stride;
-  float* to;
-  int64_t to_stride;
-};
-
-// sums [16][64] of one tile of x.
-void multiply_16_rows(const uint32_t* x, int64_t x_step, const Steps& steps, const Sums& sums,
-                      Fetch& fetch) {
-  tile_load<0>(sums.from, sums.from_stride);
-  tile_load<1>(sums.from + 16, sums.from_stride);
-  tile_load<2>(sums.from + 32, sums.from_stride);
-  tile_load<3>(sums.from + 48, sums.from_stride);
-  steps.each([&](int64_t step, const uint32_t* words) {
-    tile_load<4>(x + step * x_step, kXRowBytes);
-    tile_load<5>(words, kRowBytes);
-    tile_dot_bf16<0, 4, 5>();
-    tile_load<6>(words + 16, kRowBytes);
-    tile_dot_bf16<1, 4, 6>();
-    tile_load<5>(words + 32, kRowBytes);
-    tile_dot_bf16<2, 4, 5>();
-    tile_load<6>(words + 48, kRowBytes);
-    tile_dot_bf16<3, 4, 6>();
-    fetch.step();
-  });
-  tile_store<0>(sums.to, sums.to_stride);
-  tile_store<1>(sums.to + 16, sums.to_stride);
-  tile_store<2>(sums.to + 32, sums.to_stride);
-  tile_store<3>(sums.to + 48, sums.to_stride);
+// Sums [16][64] in the tiles 0 to 3 += a tile of x times a step. Before a tile of sums is added to,
+// `before` is called with its number.
+template <typename Before>
+[[gnu::always_inline]] inline void multiply_step(const uint32_t* x, const uint32_t* words,
+                                                 Before before) {
+  tile_load<4>(x, kXRowBytes);
+  tile_load<5>(words, kRowBytes);
+  before(std::integral_constant<int, 0>());
+  tile_dot_bf16<0, 4, 5>();
+  tile_load<6>(words + 16, kRowBytes);
+  before(std::integral_constant<int, 1>());
+  tile_dot_bf16<1, 4, 6>();
+  tile_load<7>(words + 32, kRowBytes);
+  before(std::integral_constant<int, 2>());
+  tile_dot_bf16<2, 4, 7>();
+  tile_load<5>(words + 48, kRowBytes);
+  before(std::integral_constant<int, 3>());
+  tile_dot_bf16<3, 4, 5>();
 }
 
-// sums [32][32 columns from `column`] of two tiles of x, `x_tile` apart.
-void multiply_32_rows(const uint32_t* x, int64_t x_step, int64_t x_tile, const Steps& steps,
-                      int64_t column, const Sums& sums, Fetch& fetch) {
-  const auto lower = [](auto* rows, int64_t stride) { return rows + kAmxRows * stride / 4; };
-  const float* from = sums.from + column;
-  float* to = sums.to + column;
-  tile_load<0>(from, sums.from_stride);
-  tile_load<1>(from + 16, sums.from_stride);
-  tile_load<2>(lower(from, sums.from_stride), sums.from_stride);
-  tile_load<3>(lower(from, sums.from_stride) + 16, sums.from_stride);
-  steps.each([&](int64_t step, const uint32_t* words) {
-    tile_load<6>(words + column, kRowBytes);
-    tile_load_once<4>(x + step * x_step, kXRowBytes);
-    tile_dot_bf16<0, 4, 6>();
-    tile_load<7>(words + column + 16, kRowBytes);
-    tile_dot_bf16<1, 4, 7>();
-    tile_load_once<5>(x + x_tile + step * x_step, kXRowBytes);
-    tile_dot_bf16<2, 5, 6>();
-    tile_dot_bf16<3, 5, 7>();
-    fetch.step();
-  });
-  tile_store<0>(to, sums.to_stride);
-  tile_store<1>(to + 16, sums.to_stride);
-  tile_store<2>(lower(to, sums.to_stride), sums.to_stride);
-  tile_store<3>(lower(to, sums.to_stride) + 16, sums.to_stride);
-}
-
-// What a unit writes: the output itself, or rows and columns of which only some are there.
-class Outputs {
+// The sums of a unit's rows and one panel.
+class Unit {
  public:
-  Outputs(const PackedLinear& call, int64_t panel, bool begun)
-      : call_(call), column_(panel * kPanel), begun_(begun) {
+  Unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end, int64_t panel)
+      : call_(call), x_(x), row_(row), row_end_(row_end), column_(panel * kPanel) {
     columns_ = least(call.columns - column_, kPanel);
     if (call.bias == nullptr) return;
     memcpy(bias_, call.bias + column_, static_cast<size_t>(columns_) * sizeof(float));
   }
 
-  // Calls body(sums) for `count` rows from `row`.
-  template <typename Body>
-  void each(int64_t row, int64_t count, Body body) {
-    float* out = call_.out + row * call_.columns + column_;
-    const int64_t stride = call_.columns * 4;
-    const int64_t rows = least(call_.rows - row, count);
-    if (rows == count && columns_ == kPanel) {
-      return body(begun_ ? Sums{out, stride, out, stride} : Sums{bias_, 0, out, stride});
+  int64_t tiles() const { return ceil_div(row_end_ - row_, kAmxRows); }
+
+  // Adds the steps [begin, end) to all rows. A tile's sums are stored, and the next ones loaded,
+  // between the products of the next one's first step: a product takes its time, and so does a
+  // store, but they need not wait for each other.
+  void multiply(const Steps& steps, int64_t begin, int64_t end, Fetch fetch) {
+    Sums done = {nullptr, 0};
+    for (int64_t tile = 0; tile < tiles(); tile++) {
+      const uint32_t* x = x_.at(row_ / kAmxRows + tile, begin);
+      const Sums from = begin == 0 ? Sums{bias_, 0} : partial(tile);
+      multiply_step(x, steps.at(begin), [&](auto number) {
+        if (done.at != nullptr) done.store<number>();
+        from.load<number>();
+      });
+      fetch.step();
+      for (int64_t step = begin + 1; step < end; step++) {
+        x += x_.step_words();
+        multiply_step(x, steps.at(step), [](auto) {});
+        fetch.step();
+      }
+      done = end == x_.steps && whole(tile) ? output(tile) : partial(tile);
     }
-    const auto bytes = static_cast<size_t>(columns_) * sizeof(float);
-    for (int64_t r = 0; begun_ && r < rows; r++) {
-      memcpy(edge_ + r * kPanel, out + r * call_.columns, bytes);
+    done.store<0>();
+    done.store<1>();
+    done.store<2>();
+    done.store<3>();
+  }
+
+  // Writes what `multiply` could not write as whole tiles.
+  void finish() {
+    for (int64_t tile = 0; tile < tiles(); tile++) {
+      if (whole(tile)) continue;
+      const Sums from = partial(tile), to = output(tile);
+      const int64_t rows = least(row_end_ - row_ - tile * kAmxRows, kAmxRows);
+      for (int64_t r = 0; r < rows; r++) {
+        memcpy(to.at + r * call_.columns, from.at + r * kPanel,
+               static_cast<size_t>(columns_) * sizeof(float));
+      }
     }
-    body(begun_ ? Sums{edge_, kRowBytes, edge_, kRowBytes} : Sums{bias_, 0, edge_, kRowBytes});
-    for (int64_t r = 0; r < rows; r++) memcpy(out + r * call_.columns, edge_ + r * kPanel, bytes);
   }
 
  private:
+  bool whole(int64_t tile) const {
+    return columns_ == kPanel && row_ + tile * kAmxRows + x_.tile_rows <= call_.rows;
+  }
+  Sums partial(int64_t tile) { return {sums_ + tile * kAmxRows * kPanel, kRowBytes}; }
+  Sums output(int64_t tile) const {
+    return {call_.out + (row_ + tile * kAmxRows) * call_.columns + column_, call_.columns * 4};
+  }
+
   const PackedLinear& call_;
-  int64_t column_, columns_;
-  bool begun_;
+  const XTiles& x_;
+  int64_t row_, row_end_, column_, columns_;
   alignas(64) float bias_[kPanel] = {};
-  alignas(64) float edge_[2 * kAmxRows * kPanel] = {};
+  alignas(64) float sums_[kMostUnitTiles * kAmxRows * kPanel];
 };
 
-// The steps [begin, end) of the rows from `row` to `row_end` times a panel.
+// The rows from `row` to `row_end` times a panel.
 //
 // A core's own prefetcher is the best at a plain stream, so of few tiles the first brings the panel
 // from memory, a step ahead of itself: one line in two, whose neighbour the CPU adds (Intel's
 // optimization manual: the spatial prefetcher). Many tiles take longer than memory does: each pass
-// over the panel fetches its share of what lies behind it, this thread's next.
+// over a block fetches its share of the next one.
 void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end,
-                  int64_t panel, int64_t begin, int64_t end) {
-  const uint32_t* words = call.weight.words + panel * call.weight.panel_words();
-  const int64_t whole = call.weight.depth / kStepDepth;
-  Steps steps = {words + begin * kStepWords, least(end, whole) - begin, nullptr};
-  alignas(64) uint32_t last[kStepWords];
-  if (end > whole) {  // the last step is not whole: what stands behind it may be no number
-    const int64_t left = call.weight.panel_words() - whole * kStepWords;
-    memcpy(last, words + whole * kStepWords, static_cast<size_t>(left) * sizeof(uint32_t));
-    memset(last + left, 0, static_cast<size_t>(kStepWords - left) * sizeof(uint32_t));
-    steps.last = last;
+                  int64_t panel) {
+  const Steps steps(call.weight, panel);
+  Unit unit(call, x, row, row_end, panel);
+  const int64_t tiles = unit.tiles();
+  const int64_t blocks = tiles == 1 ? 1 : ceil_div(x.steps, kBlockSteps);
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t begin = block * x.steps / blocks, end = (block + 1) * x.steps / blocks;
+    const int64_t share = ceil_div(kStepWords / tiles, kAmxWords) * kAmxWords;
+    Fetch fetch = {steps.behind(end), tiles * (end - begin), share, kAmxWords};
+    if (tiles <= kFewTiles)
+      fetch = {steps.behind(begin + 1), end - begin, kStepWords, 2 * kAmxWords};
+    unit.multiply(steps, begin, end, fetch);
   }
-  const int64_t x_step = x.step_words(), x_tile = x.steps * x_step;
-  const int64_t tiles = ceil_div(row_end - row, kAmxRows);
-  Outputs outputs(call, panel, begin > 0);
-  Fetch fetch = {words + call.weight.panel_words() + begin * kStepWords,
-                 ceil_div(kStepWords / tiles, kAmxWords) * kAmxWords, kAmxWords};
-  if (tiles <= kFewTiles) fetch = {steps.words + kStepWords, kStepWords, 2 * kAmxWords};
-  for (; row < row_end;) {
-    const uint32_t* from = x.at(row / kAmxRows, begin);
-    const bool single = tiles <= kFewTiles || row + kAmxRows >= row_end;
-    const int64_t count = single ? x.tile_rows : 2 * kAmxRows;
-    outputs.each(row, count, [&](const Sums& sums) {
-      if (single) return multiply_16_rows(from, x_step, steps, sums, fetch);
-      for (int64_t column = 0; column < kPanel; column += kPanel / 2) {
-        multiply_32_rows(from, x_step, x_tile, steps, column, sums, fetch);
-      }
-    });
-    if (tiles <= kFewTiles) fetch.words = 0;
-    row += count;
-  }
+  unit.finish();
 }
 
-// As many as leave units for all threads.
-int64_t choose_unit_rows(const PackedLinear& call) {
-  const int64_t wanted = kUnitsOfThread * omp_get_max_threads();
-  int64_t rows = kMostUnitRows;
-  while (rows > kLeastUnitRows && ceil_div(call.rows, rows) * call.weight.panels < wanted) {
-    rows /= 2;
-  }
-  return rows;
+// Who multiplies what. Rows are cut into groups, whose part of x fits L2, and panels into ranges
+// where there are fewer groups than threads. A thread begins with a group of its own and a range of
+// its own: what it packed of x is in its caches, and what it fetches ahead it will multiply. Panels
+// are taken one by one, so that who is through early can help the others.
+struct Shares {
+  int64_t tiles, panels;
+  int64_t groups, ranges;
+
+  int64_t count() const { return groups * ranges; }
+  int64_t first_tile(int64_t share) const { return share / ranges * tiles / groups; }
+  int64_t end_tile(int64_t share) const { return (share / ranges + 1) * tiles / groups; }
+  int64_t first_panel(int64_t share) const { return share % ranges * panels / ranges; }
+  int64_t end_panel(int64_t share) const { return (share % ranges + 1) * panels / ranges; }
+};
+
+Shares choose_shares(const PackedLinear& call, int64_t tiles) {
+  const int64_t threads = omp_get_max_threads();
+  const auto fits = [&](int64_t groups) {
+    return ceil_div(tiles, groups) * kAmxRows * call.weight.depth <= kUnitValues &&
+           groups * call.weight.panels >= kUnitsOfThread * threads;
+  };
+  int64_t groups = ceil_div(tiles, kMostUnitTiles);
+  while (tiles / (2 * groups) >= kLeastUnitTiles && !fits(groups)) groups *= 2;
+  if (groups > threads) groups = ceil_div(groups, threads) * threads;
+  return {tiles, call.weight.panels, groups, ceil_div(threads, groups)};
 }
 
-// Units of the same rows follow each other, so that a core's L2 keeps these rows of x. Where it
-// cannot hold them for all of K, all units run through a part of K, then through the next.
 void run_tiles(const PackedLinear& call) {
   if (call.rows == 0) return;
   static thread_local std::vector<uint32_t> space;  // kept: a step allocates nothing
+  static thread_local std::vector<int64_t> kept_next;
   const int64_t tiles = ceil_div(call.rows, kAmxRows);
-  XTiles x = {nullptr, ceil_div(call.weight.depth, kStepDepth), least(call.rows, kAmxRows)};
+  const int64_t steps = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
+  XTiles x = {nullptr, steps, least(call.rows, kAmxRows)};
   x.words = aligned(grown(space, tiles * x.steps * x.step_words() + kAmxWords));
-  const int64_t unit_rows = choose_unit_rows(call);
-  const int64_t part = kUnitValues / least(call.rows, unit_rows) / kStepDepth;
+  const Shares shares = choose_shares(call, tiles);
+  int64_t* next = grown(kept_next, shares.count());  // panel of each share
+  for (int64_t s = 0; s < shares.count(); s++) next[s] = shares.first_panel(s);
   const int64_t work = call.rows * call.columns * call.weight.depth;
   const TileShape full, rows = {static_cast<uint8_t>(x.tile_rows), kXRowBytes};
   const TileShape shapes[kTiles] = {rows, rows, rows, rows, rows, full, full, full};
@@ -257,17 +282,18 @@ void run_tiles(const PackedLinear& call) {
 #pragma omp for schedule(static)
       for (int64_t tile = 0; tile < tiles; tile++) pack_tile(call, x, tile);
     }
-    int64_t begin = 0;
-    do {  // once, where K is 0
-      const int64_t end = least(begin + part, x.steps);
-#pragma omp for collapse(2) schedule(guided)
-      for (int64_t row = 0; row < call.rows; row += unit_rows) {
-        for (int64_t panel = 0; panel < call.weight.panels; panel++) {
-          compute_unit(call, x, row, least(row + unit_rows, call.rows), panel, begin, end);
-        }
+    const int64_t begin = omp_get_thread_num() * shares.count() / omp_get_num_threads();
+    for (int64_t i = 0; i < shares.count(); i++) {
+      const int64_t share = (begin + i) % shares.count();
+      for (;;) {
+        int64_t panel;
+#pragma omp atomic capture
+        panel = next[share]++;
+        if (panel >= shares.end_panel(share)) break;
+        compute_unit(call, x, shares.first_tile(share) * kAmxRows,
+                     least(shares.end_tile(share) * kAmxRows, call.rows), panel);
       }
-      begin = end;
-    } while (begin < x.steps);
+    }
   }
 }
 
