@@ -27,8 +27,8 @@ class SelfAttention(nn.Module):
         """rows: of the output, those that are wanted; None for all."""
         qkv = self.qkv_proj(x_TH).unflatten(-1, (3, -1, self.head_dim))
         q_TND, k_TND, v_TND = qkv.unbind(1)
-        scale = self.head_dim**-0.5
-        out_TND = torch.ops.ingot.attention(q_TND, k_TND, v_TND, query_start, scale)
+        op = torch.ops.ingot.attention_bf16 if self.qkv_proj.rounds else torch.ops.ingot.attention
+        out_TND = op(q_TND, k_TND, v_TND, query_start, self.head_dim**-0.5)
         out: Tensor = self.o_proj(_only(rows, out_TND.flatten(1)))
         return out
 

@@ -88,6 +88,11 @@ class Linear(Stored):
         self.weight = parameter(packed_shape(self.outputs, inputs, dtype), dtype)
         self.bias = parameter((self.outputs,), torch.float32) if bias else None
 
+    @property
+    def rounds(self) -> bool:
+        """Whether x is rounded to 8 bits, bfloat16's or int8's, and so may be what is made of y."""
+        return self.weight.dtype == torch.bfloat16
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.ingot.linear(x, self.weight, self.bias, self.outputs)
         return out

@@ -89,7 +89,8 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
     """Which kernel's speed a call has: its op and what decides how it multiplies.
 
     "linear.bfloat16"; "linear_w4.g32.a8": groups of 32 columns, x in 8 bits;
-    "paged_attention.int8": a cache of that; "attention.float32"; "generated" for all else.
+    "paged_attention.int8": a cache of that; "attention.float32", or bfloat16 for attention_bf16;
+    "generated" for all else.
     activation_bits, kv_dtype: what tensors' shapes and dtypes do not say.
     """
     op = op_name(call)
@@ -101,7 +102,8 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
         return f"{op}.g{size}.a{activation_bits}"
     if op == "paged_attention":
         return f"{op}.{kv_dtype}"
-    return "attention.float32" if op == "attention" else GENERATED
+    attentions = {"attention": "attention.float32", "attention_bf16": "attention.bfloat16"}
+    return attentions.get(op, GENERATED)
 
 
 def op_name(call: Call) -> str:

@@ -95,6 +95,11 @@ class QuantisedLinear(Quantised):
         """What it stands for."""
         return self._linear[0]
 
+    @property
+    def rounds(self) -> bool:
+        """As a `Linear`'s."""
+        return self.rule.activation_bits == 8
+
     def forward(self, x: Tensor) -> Tensor:
         op = getattr(torch.ops.ingot, f"linear_w{self.bits}")
         out: Tensor = op(
@@ -149,6 +154,11 @@ class SplitLinear(torch.nn.Module):
                 for name, rows in linear.parts.items()
             }
         ).to("meta")
+
+    @property
+    def rounds(self) -> bool:
+        """As a `Linear`'s."""
+        return all(part.rounds for part in self.parts.values())
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([part(x) for part in self.parts.values()], dim=-1)

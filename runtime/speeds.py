@@ -190,7 +190,7 @@ def _attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) ->
     sequences = _shape(call.inputs[3], sizes)[0] - 1
     q, k, v, out = (np.ones((tokens, heads, dim), np.float32) for _ in range(4))
     starts = np.arange(sequences + 1) * (tokens // sequences)
-    calls = [ops.bind("attention", q, k, v, starts, dim**-0.5, out=out)]
+    calls = [ops.bind(op_name(call), q, k, v, starts, dim**-0.5, out=out)]
     return _Work(4 * q.nbytes, 4 * tokens * (tokens // sequences) * heads * dim, calls)
 
 
@@ -200,6 +200,7 @@ _PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
     "linear_w8": _linear,
     "paged_attention": _paged_attention,
     "attention": _attention,
+    "attention_bf16": _attention,
 }
 
 

@@ -179,16 +179,21 @@ def paged(name: str, batch: Batch) -> Row:
     )
 
 
-def bidirectional(batch: int, length: int, heads: int, dim: int) -> Row:
+def bidirectional(op: str, batch: int, length: int, heads: int, dim: int) -> Row:
+    """Against SDPA in what the op may round to."""
     q, k, v = (torch.randn(batch * length, heads, dim) for _ in range(3))
     starts = torch.arange(batch + 1) * length
-    split = [x.view(batch, length, heads, dim).transpose(1, 2).contiguous() for x in (q, k, v)]
+    dtype = torch.float32 if op == "attention" else torch.bfloat16
+    split = [
+        x.to(dtype).view(batch, length, heads, dim).transpose(1, 2).contiguous() for x in (q, k, v)
+    ]
     return Row(
-        f"attention {batch}x{length} {heads} heads of {dim}",
-        rotating("attention", [(q, k, v, starts, dim**-0.5)]),
+        f"{op} {batch}x{length} {heads} heads of {dim}",
+        rotating(op, [(q, k, v, starts, dim**-0.5)]),
         lambda r: F.scaled_dot_product_attention(*split),
         3 * q.numel() * 4,
         4 * batch * heads * length * length * dim,
+        str(dtype).removeprefix("torch."),
     )
 
 
@@ -223,7 +228,8 @@ def _makers() -> list[Callable[[], Row]]:
             batch = Batch(name, sequences, kv_dtype=kv_dtype, **llama)
             found.append(partial(paged, name, batch))
     shapes = ((1, 128, 12, 32), (8, 128, 12, 32), (1, 197, 12, 64), (8, 197, 12, 64))
-    return found + [partial(bidirectional, *shape) for shape in shapes]
+    ops = ("attention", "attention_bf16")
+    return found + [partial(bidirectional, op, *shape) for op in ops for shape in shapes]
 
 
 def timed(call: Callable[[int], Any], round_number: int) -> float:

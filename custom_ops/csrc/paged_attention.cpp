@@ -29,7 +29,7 @@ class Reader {
       begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, how_);
       positions_[r] = call.seq_lens[sequence] - count + index;
     }
-    if constexpr (kByTiles<T>) lay_out_queries(tile, call.dim, operands_);
+    if constexpr (kByTiles<T>) lay_out_queries(tile, call.dim, tiles_.own);
   }
 
   int64_t last_position() const { return positions_[tile.rows - 1]; }
@@ -70,8 +70,9 @@ class Reader {
       return unpack_block<T>(block(page), call_.dim, k, k + kStepTokens * padded(call_.dim));
     };
     if constexpr (kByTiles<T>) {
-      if (in_place) return walk_by_tiles<T>(tile, how_, begin, end, viewed, operands_);
-      return walk_by_tiles<float>(tile, how_, begin, end, unpacked, operands_);
+      auto& [own, cached] = tiles_;
+      if (in_place) return walk_by_tiles<T>(tile, how_, begin, end, viewed, own, cached);
+      return walk_by_tiles<float>(tile, how_, begin, end, unpacked, own, cached);
     } else if (tile.rows <= FewRows::kLimit && in_place) {
       walk<FewRows, T>(tile, how_, begin, end, viewed);
     } else if (std::is_same_v<T, float> && in_place) {
@@ -95,7 +96,11 @@ class Reader {
   Scores how_{call_.dim, call_.scale, call_.softcap};
   int64_t positions_[kTileRows] = {};
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
-  std::conditional_t<kByTiles<T>, Operands, char> operands_;
+  struct AsTiles {
+    RowTiles<kExactParts> own;
+    CachedTiles cached;
+  };
+  std::conditional_t<kByTiles<T>, AsTiles, char> tiles_;
 };
 
 int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }

@@ -66,6 +66,7 @@ def test_a_measured_kernel_replaces_the_machine() -> None:
         (call("linear_w8", ("float32", [7, 200]), ("uint8", [1, 2, 8320])), "linear_w8.g128.a16"),
         (call("paged_attention", X), "paged_attention.int8"),
         (call("attention", X), "attention.float32"),
+        (call("attention_bf16", X), "attention.bfloat16"),
         (call("cpp_fused_add_0", X), "generated"),
     ],
 )

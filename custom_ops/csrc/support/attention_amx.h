@@ -3,12 +3,13 @@
 // and weights are split so. The elements of a bfloat16 cache and int8 codes are one bfloat16.
 //
 // The keys and values of a step are laid out once for all rows: words of two values that meet the
-// words of a row. Those of K are of neighbouring dimensions. A word of V holds the tokens i and
-// i + 16 of 32, because the weights of those are lane i of two vectors.
+// words of a row. A word of K holds the dimensions i and i + 16 of 32, a word of V the tokens i and
+// i + 16 of 32: those of a row are lane i of two vectors.
 #pragma once
 
 #include "amx.h"
 #include "attention_tile.h"
+#include "dot_bf16.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -21,17 +22,39 @@ template <typename T>
 inline constexpr bool kByTiles =
     kHasAmx && (std::is_same_v<T, Bfloat> || std::is_same_v<T, int8_t>);
 
-using Words = uint32_t[kAmxRows][kAmxWords];
-
-// What the products of a step read, as tiles.
-struct Operands {
-  alignas(64) Words queries[kTileRows / kAmxRows][kMaxHeadDim / kDepth][kExactParts];
-  alignas(64) Words keys[kMaxHeadDim / kDepth][kStepBlocks];
-  alignas(64) Words weights[kStepTokens / kDepth][kExactParts];  // of 16 rows
-  alignas(64) Words values[kStepTokens / kDepth][kMaxHeadDim / kAmxWords];
+// What fills a tile register.
+struct Words {
+  alignas(64) uint32_t rows[kAmxRows][kAmxWords];
 };
 
 inline int64_t depths(int64_t terms) { return (terms + kDepth - 1) / kDepth; }
+inline int64_t columns_of(int64_t dim) { return (dim + kAmxWords - 1) / kAmxWords; }
+
+// The rows' side of a step's products, in kParts parts: 3, or 1 of what is rounded to bfloat16.
+template <int kParts>
+struct RowTiles {
+  Words queries[kTileRows / kAmxRows][kMaxHeadDim / kDepth][kParts];
+  Words weights[kStepTokens / kDepth][kParts];  // of 16 rows
+};
+
+// The other side: [depths(dim)][kStepBlocks] of keys and [kStepTokens / kDepth][columns_of(dim)]
+// of values, in kParts parts.
+template <int kParts>
+struct StepTiles {
+  Words (*keys)[kParts];
+  Words (*values)[kParts];
+};
+
+inline int64_t key_tiles(int64_t dim) { return depths(dim) * kStepBlocks; }
+inline int64_t value_tiles(int64_t dim) { return kStepTokens / kDepth * columns_of(dim); }
+
+// Those of a cache, whose elements are one bfloat16.
+struct CachedTiles {
+  Words keys[kMaxHeadDim / kDepth * kStepBlocks][1];
+  Words values[kStepTokens / kDepth * kMaxHeadDim / kAmxWords][1];
+
+  StepTiles<1> view() { return {keys, values}; }
+};
 
 // The next part of x, which keeps what the part leaves: nothing of infinity.
 inline VecWord take_part(Vec& x) {
@@ -42,6 +65,30 @@ inline VecWord take_part(Vec& x) {
 
 // The first parts of low and high, as the low and high halves of words; they keep what is left.
 inline VecWord take_words(Vec& low, Vec& high) { return take_part(low) >> 16 | take_part(high); }
+
+// low and high rounded to bfloat16, as the low and high halves of words.
+inline VecWord round_words(Vec low, Vec high) {
+  alignas(64) float values[2 * kLanes];
+  VecWord words;
+  using Bits = uint16_t __attribute__((vector_size(2 * kLanes * sizeof(uint16_t))));
+  Bits order;
+  store(values, low);
+  store(values + kLanes, high);
+  to_pairs(values, 2 * kLanes, reinterpret_cast<uint32_t*>(&words));
+  for (int i = 0; i < 2 * kLanes; i++) order[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
+  return bit_cast<VecWord>(__builtin_shuffle(bit_cast<Bits>(words), order));
+}
+
+// Calls keep(p, the p'th parts of low and high, as words), the largest first.
+template <int kParts, typename Keep>
+[[gnu::always_inline]] inline void split(Vec low, Vec high, Keep keep) {
+  if constexpr (kParts == 1) {
+    keep(0, round_words(low, high));
+  } else {
+#pragma GCC unroll 3
+    for (int p = 0; p < kParts; p++) keep(p, take_words(low, high));
+  }
+}
 
 template <typename T>
 inline VecWord load_words(const T* low, const T* high) {
@@ -91,18 +138,19 @@ template <typename T, typename Mask>
 // blocks [from, to). Returns the largest halves: their exponents tell infinity and NaN.
 template <typename T>
 Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
-               Operands& operands) {
+               const StepTiles<1>& step) {
   alignas(64) static constexpr T kZeros[kBlock] = {};
   Halves largest = {};
   for (int b = from; b < to; b++) {
     const VecWord lanes = lanes_of(seen >> b * kBlock);
-    const T* k = blocks[b].k;
     for (int64_t c = 0; c < depths(dim); c++) {
-      for (int i = 0; i < kAmxRows; i++, k += 2 * kBlock) {
-        const int64_t left = dim - c * kDepth - 2 * i;
-        lay_out_row(left > 0 ? k : kZeros, left > 1 ? k + kBlock : kZeros, lanes,
-                    operands.keys[c][b][i], largest);
-        fetch(k, blocks[b].ahead);
+      const T* k = blocks[b].k + c * kDepth * kBlock;
+      for (int i = 0; i < kAmxRows; i++, k += kBlock) {
+        const int64_t left = dim - c * kDepth - i;
+        const T* high = k + kAmxRows * kBlock;
+        lay_out_row(left > 0 ? k : kZeros, left > kAmxRows ? high : kZeros, lanes,
+                    step.keys[c * kStepBlocks + b][0].rows[i], largest);
+        fetch(i % 2 == 0 ? k : high, blocks[b].ahead);  // a line holds two rows or more
       }
     }
   }
@@ -116,8 +164,8 @@ Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint6
       const T* low_v = low.v + i * low.v_stride;
       const T* high_v = high.v + i * high.v_stride;
       for (int64_t d = 0; d < padded(dim); d += kLanes) {
-        lay_out_row(low_v + d, high_v + d, low_bits | high_bits, operands.values[c][d / kLanes][i],
-                    largest);
+        lay_out_row(low_v + d, high_v + d, low_bits | high_bits,
+                    step.values[c * columns_of(dim) + d / kAmxWords][0].rows[i], largest);
         fetch(low_v + d, low.ahead);
         fetch(high_v + d, high.ahead);
       }
@@ -176,10 +224,11 @@ template <int kCount, typename Body>
 inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactParts;
 
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
-// smallest parts first. b's tiles of the next 32 terms lie `b_stride` further.
-template <int kColumns, bool kAdd>
-void multiply(const Words (*a)[kExactParts], const Words* b, int64_t b_stride, int64_t count,
-              float* to, int64_t to_stride) {
+// smallest parts first; products of parts that are too small to count are left out. b's tiles of
+// the next 32 terms lie `b_stride` further.
+template <int kColumns, bool kAdd, int kParts, int kOtherParts>
+void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b_stride,
+              int64_t count, float* to, int64_t to_stride) {
   each<kColumns>([&](auto column) {
     if constexpr (kAdd) {
       tile_load<column>(to + column * kAmxWords, to_stride * sizeof(float));
@@ -188,12 +237,14 @@ void multiply(const Words (*a)[kExactParts], const Words* b, int64_t b_stride, i
     }
   });
   for (int64_t c = 0; c < count; c++) {
-    each<kExactParts>(
-        [&](auto part) { tile_load<kFirstA + part>(a[c][part], sizeof(a[c][0][0])); });
+    each<kParts>(
+        [&](auto part) { tile_load<kFirstA + part>(&a[c][part], sizeof(Words) / kAmxRows); });
     each<kColumns>([&](auto column) {
-      tile_load<kB>(b[c * b_stride + column], sizeof(b[0][0]));
-      each<kExactParts>(
-          [&](auto larger) { tile_dot_bf16<column, kFirstA + kExactParts - 1 - larger, kB>(); });
+      each<kOtherParts>([&](auto larger) {
+        constexpr int kOther = kOtherParts - 1 - larger, kMeets = kParts - kOther;
+        tile_load<kB>(&b[c * b_stride + column][kOther], sizeof(Words) / kAmxRows);
+        each<kMeets>([&](auto next) { tile_dot_bf16<column, kFirstA + kMeets - 1 - next, kB>(); });
+      });
     });
   }
   each<kColumns>(
@@ -202,42 +253,42 @@ void multiply(const Words (*a)[kExactParts], const Words* b, int64_t b_stride, i
 
 // Sets the queries of the tile's rows. Of rows that fill up a multiple of 16 nothing is set: what
 // is computed for them is not used.
-inline void lay_out_queries(Tile& tile, int64_t dim, Operands& operands) {
-  using Bits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+template <int kParts>
+void lay_out_queries(Tile& tile, int64_t dim, RowTiles<kParts>& own) {
   for (int r = 0; r < tile.rows; r++) {
     memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
-    for (int64_t d = 0; d < depths(dim) * kDepth; d += kLanes) {
-      Vec left = load<Vec>(tile.q[r] + d);
-      for (int p = 0; p < kExactParts; p++) {
-        const VecWord part = take_part(left);
-        left = left == left ? left : Vec{};  // infinity leaves nothing
-        auto* row = operands.queries[r / kAmxRows][d / kDepth][p][r % kAmxRows];
-        store(row + d % kDepth / 2, __builtin_convertvector(part >> 16, Bits));
+    for (int64_t c = 0; c < depths(dim); c++) {
+      const float* q = tile.q[r] + c * kDepth;
+      Vec low = load<Vec>(q), high = load<Vec>(q + kLanes);
+      for (int p = 0; p < kParts; p++) {
+        const VecWord words = kParts == 1 ? round_words(low, high) : take_words(low, high);
+        store(own.queries[r / kAmxRows][c][p].rows[r % kAmxRows], words);
+        low = low == low ? low : Vec{};  // infinity leaves nothing
+        high = high == high ? high : Vec{};
       }
     }
   }
 }
 
-// Turns the scores of the rows from `row` into weights, as tiles.
-void soften_group(Tile& tile, int row, int rows, float softcap, Operands& operands) {
-  raise_maxima(tile, row, softcap);
+// Turns the scores of the rows from `row` into weights, as tiles, of the first kDepths 32 tokens.
+template <int kDepths, int kParts>
+void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kParts>& own) {
+  raise_maxima(tile, row, how);
   for (int i = 0; i < rows; i++) {
     if (tile.end[row + i] == tile.begin[row + i]) {
-      for (int w = 0; w < kStepTokens / kDepth; w++) {
-        for (int p = 0; p < kExactParts; p++) store(operands.weights[w][p][i], VecWord{});
+      for (int w = 0; w < kDepths; w++) {
+        for (int p = 0; p < kParts; p++) store(own.weights[w][p].rows[i], VecWord{});
       }
       continue;
     }
     Vec even;
-    exponentiate(tile, row + i, [&](int v, Vec weight) {
+    exponentiate<kDepths * kDepth / kLanes>(tile, row + i, [&](int v, Vec weight) {
       if (v % 2 == 0) {
         even = weight;
         return;
       }
-#pragma GCC unroll 3
-      for (int p = 0; p < kExactParts; p++) {
-        store(operands.weights[v / 2][p][i], take_words(even, weight));
-      }
+      split<kParts>(even, weight,
+                    [&](int p, VecWord words) { store(own.weights[v / 2][p].rows[i], words); });
     });
   }
 }
@@ -254,36 +305,44 @@ inline void rescale_group(Tile& tile, int row, int rows, int64_t dim) {
 }
 
 // Scores of the group of rows from `row` and the blocks [from, to).
+template <int kParts, int kOtherParts>
 void multiply_queries(Tile& tile, int row, int from, int to, int64_t dim,
-                      const Operands& operands) {
+                      const RowTiles<kParts>& own, const StepTiles<kOtherParts>& step) {
   for_runs<kSumTiles>(from, to, [&](int b, auto blocks) {
-    multiply<blocks, false>(operands.queries[row / kAmxRows], &operands.keys[0][b], kStepBlocks,
-                            depths(dim), tile.weights[row] + b * kBlock, kStepTokens);
+    multiply<blocks, false>(own.queries[row / kAmxRows], step.keys + b, kStepBlocks, depths(dim),
+                            tile.weights[row] + b * kBlock, kStepTokens);
   });
 }
 
 // sums += weights times V of the blocks [from, to).
+template <int kParts, int kOtherParts>
 void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
-                      const Operands& operands) {
+                      const RowTiles<kParts>& own, const StepTiles<kOtherParts>& step) {
   const int first = from / 2, count = (to + 1) / 2 - first;
-  for_runs<kSumTiles>(0, static_cast<int>(padded(dim) / kAmxWords), [&](int c, auto columns) {
-    multiply<columns, true>(operands.weights + first, &operands.values[first][c],
-                            kMaxHeadDim / kAmxWords, count, tile.segment.sums[row] + c * kAmxWords,
-                            kRowFloats);
+  const int64_t columns = columns_of(dim);
+  for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
+    multiply<run, true>(own.weights + first, step.values + first * columns + c, columns, count,
+                        tile.segment.sums[row] + c * kAmxWords, kRowFloats);
   });
 }
 
 // Adds the blocks [from, to) of a step, laid out, to the rows that see them. The next rows' scores
 // begin before these rows' softmax: the tiles multiply beside it.
-inline void add_tiles(Tile& tile, int from, int to, const Scores& how, Operands& operands) {
-  multiply_queries(tile, 0, from, to, how.dim, operands);
+template <int kParts, int kOtherParts>
+void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>& own,
+               const StepTiles<kOtherParts>& step) {
+  multiply_queries(tile, 0, from, to, how.dim, own, step);
   for (int row = 0; row < tile.rows; row += kAmxRows) {
     const int rows = tile.rows - row < kAmxRows ? tile.rows - row : kAmxRows;
     const int next = row + kAmxRows;
-    if (next < tile.rows) multiply_queries(tile, next, from, to, how.dim, operands);
-    soften_group(tile, row, rows, how.softcap, operands);
+    if (next < tile.rows) multiply_queries(tile, next, from, to, how.dim, own, step);
+    if (to * kBlock > kDepth) {
+      soften_group<kStepTokens / kDepth>(tile, row, rows, how, own);
+    } else {
+      soften_group<1>(tile, row, rows, how, own);
+    }
     rescale_group(tile, row, rows, how.dim);
-    multiply_weights(tile, row, from, to, how.dim, operands);
+    multiply_weights(tile, row, from, to, how.dim, own, step);
   }
 }
 
@@ -300,36 +359,42 @@ inline void hide(Tile& tile, uint64_t tokens, bool that_see) {
 // see one take the step in float32 arithmetic.
 template <typename T, typename View>
 void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View view,
-                       Operands& operands) {
+                       RowTiles<kExactParts>& own, const StepTiles<1>& step) {
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
   const auto [from, to] = take_blocks<true>(tile, position, begin, end, view, blocks);
   const uint64_t seen = bits_between(begin, end);
-  Halves largest = lay_out(blocks, from, to, how.dim, seen, operands);
+  Halves largest = lay_out(blocks, from, to, how.dim, seen, step);
   if (tile.scaled) mask_scales(tile, seen, largest);
   if (all_finite(largest)) [[likely]]
-    return add_tiles(tile, from, to, how, operands);
+    return add_tiles(tile, from, to, how, own, step);
   const uint64_t bad = not_finite(blocks, from, to, how.dim);
-  lay_out(blocks, from, to, how.dim, seen & ~bad, operands);
+  lay_out(blocks, from, to, how.dim, seen & ~bad, step);
   if (tile.scaled) mask_scales(tile, seen & ~bad, largest);
   hide(tile, bad, true);
-  add_tiles(tile, from, to, how, operands);
+  add_tiles(tile, from, to, how, own, step);
   see(tile, position);
   hide(tile, bad, false);
   take_scales<false>(tile, blocks, from, to);
   add_blocks<ManyRows>(tile, blocks, from, to, how);
 }
 
-// walk() by tiles; `operands` hold the tile's queries.
-template <typename T, typename View>
-void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
-                   Operands& operands) {
+// Calls add(position) as walk_steps does, with tile registers for the rows of `tile`.
+template <typename Add>
+void walk_with_tiles(const Tile& tile, int64_t begin, int64_t end, Add add) {
   const auto rows = static_cast<uint8_t>(tile.rows < kAmxRows ? tile.rows : kAmxRows);
   const TileShape shape = {rows};
   const Tiles tiles({shape, shape, shape, shape, shape, shape, shape, {}});
-  walk_steps(tile, begin, end,
-             [&](int64_t p) { add_step_by_tiles<T>(tile, p, how, view, operands); });
+  walk_steps(tile, begin, end, add);
+}
+
+// walk() by tiles; `own` holds the tile's queries.
+template <typename T, typename View>
+void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
+                   RowTiles<kExactParts>& own, CachedTiles& cached) {
+  walk_with_tiles(tile, begin, end,
+                  [&](int64_t p) { add_step_by_tiles<T>(tile, p, how, view, own, cached.view()); });
 }
 
 }  // namespace

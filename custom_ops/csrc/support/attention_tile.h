@@ -43,17 +43,21 @@ struct FewRows {
   static constexpr bool kFetch = true;
 };
 
-// From products of q and k to scores; softcap 0: none.
+// From products of q and k to scores; softcap 0: none. Scores are times log2 e from the start, so
+// that their weights are powers of 2.
 struct Scores {
   int64_t dim;
   float scale;
   float softcap;
 
+  static constexpr float kLog2E = 1.44269504088896341f;
   // What q is multiplied by.
-  float of_query() const { return softcap == 0.0f ? scale : scale / softcap; }
+  float of_query() const { return softcap == 0.0f ? scale * kLog2E : scale / softcap; }
+  // What the tanh of a score is multiplied by, if there is a softcap.
+  float of_tanh() const { return softcap * kLog2E; }
 };
 
-// Rows of softmax sums, relative to e^max, the largest score.
+// Rows of softmax sums, relative to 2^max, the largest score.
 struct Partial {
   alignas(64) float max[kTileRows];
   alignas(64) float total[kTileRows];
@@ -66,7 +70,7 @@ struct Tile {
   float* out[kTileRows];
   int64_t first[kTileRows];  // positions that a row sees in this walk: [first, last]
   int64_t last[kTileRows];
-  alignas(64) float weights[kTileRows][kStepTokens];  // scores, then e^(score - max)
+  alignas(64) float weights[kTileRows][kStepTokens];  // scores, then 2^(score - max)
   alignas(64) float totals[kTileRows][kLanes];        // of the segment, lane by lane
   alignas(64) float shift[kTileRows];                 // max, or 0 where that is -inf
   alignas(64) float rescale[kTileRows];
@@ -210,20 +214,20 @@ void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded
 // Scales, caps and masks the row's scores, -inf for tokens that it does not see; returns the
 // largest of each lane.
 template <bool kMasked>
-[[gnu::always_inline]] inline Vec finish_scores(Tile& tile, int r, float softcap) {
+[[gnu::always_inline]] inline Vec finish_scores(Tile& tile, int r, const Scores& how) {
   float* scores = tile.weights[r];
   Vec largest = broadcast(-kInfinity);
 #pragma GCC unroll 16
   for (int v = 0; v < kStepVectors; v++) {
     Vec score = load<Vec>(scores + v * kLanes);
     if (tile.scaled) score *= load<Vec>(tile.k_scales + v * kLanes);
-    if (softcap != 0.0f) score = tanh(score) * softcap;
+    if (how.softcap != 0.0f) score = tanh(score) * how.of_tanh();
     if constexpr (kMasked) {
       const VecInt token = lane_numbers() + v * kLanes;
       const VecInt seen = (token >= tile.begin[r]) & (token < tile.end[r]);
       score = seen ? score : broadcast(-kInfinity);
     }
-    if (kMasked || tile.scaled || softcap != 0.0f) store(scores + v * kLanes, score);
+    if (kMasked || tile.scaled || how.softcap != 0.0f) store(scores + v * kLanes, score);
     largest = larger(score, largest);
   }
   return largest;
@@ -231,30 +235,30 @@ template <bool kMasked>
 
 // Finishes the scores of kLanes rows from `row` and raises the segment's maxima to them. Sets what
 // follows from that for each row: `shift`, and `rescale`, the factor of its earlier sums.
-void raise_maxima(Tile& tile, int row, float softcap) {
+void raise_maxima(Tile& tile, int row, const Scores& how) {
   Vec scores[kLanes];
   for (int i = 0; i < kLanes; i++) {
     const int r = row + i, count = r < tile.rows ? tile.end[r] - tile.begin[r] : 0;
     scores[i] = count == 0             ? broadcast(-kInfinity)
-                : count == kStepTokens ? finish_scores<false>(tile, r, softcap)
-                                       : finish_scores<true>(tile, r, softcap);
+                : count == kStepTokens ? finish_scores<false>(tile, r, how)
+                                       : finish_scores<true>(tile, r, how);
   }
   const Vec before = load<Vec>(tile.segment.max + row);
   const Vec max = larger(largest_lanes(scores), before);
   const Vec shift = max == -kInfinity ? Vec{} : max;  // else -inf - -inf
   store(tile.segment.max + row, max);
   store(tile.shift + row, shift);
-  store(tile.rescale + row, exp_negative(before - shift));
+  store(tile.rescale + row, exp2_negative(before - shift));
 }
 
-// Turns the row's scores into weights relative to the largest score so far, each of which has its
-// value's scale in it, and calls keep(v, the v'th vector of them).
-template <typename Keep>
+// Turns the first kVectors vectors of the row's scores into weights relative to the largest score
+// so far, each of which has its value's scale in it, and calls keep(v, the v'th of them).
+template <int kVectors, typename Keep>
 [[gnu::always_inline]] inline void exponentiate(Tile& tile, int r, Keep keep) {
   Vec total = load<Vec>(tile.totals[r]) * tile.rescale[r];
 #pragma GCC unroll 16
-  for (int v = 0; v < kStepVectors; v++) {
-    const Vec weight = exp_negative(load<Vec>(tile.weights[r] + v * kLanes) - tile.shift[r]);
+  for (int v = 0; v < kVectors; v++) {
+    const Vec weight = exp2_negative(load<Vec>(tile.weights[r] + v * kLanes) - tile.shift[r]);
     keep(v, tile.scaled ? weight * load<Vec>(tile.v_scales + v * kLanes) : weight);
     total += weight;
   }
@@ -262,11 +266,12 @@ template <typename Keep>
 }
 
 // Turns scores into softmax weights. Those of a row that sees nothing are not set.
-void soften(Tile& tile, float softcap) {
-  for (int row = 0; row < tile.rows; row += kLanes) raise_maxima(tile, row, softcap);
+void soften(Tile& tile, const Scores& how) {
+  for (int row = 0; row < tile.rows; row += kLanes) raise_maxima(tile, row, how);
   for (int r = 0; r < tile.rows; r++) {
     if (tile.end[r] == tile.begin[r]) continue;
-    exponentiate(tile, r, [&](int v, Vec weight) { store(tile.weights[r] + v * kLanes, weight); });
+    exponentiate<kStepVectors>(
+        tile, r, [&](int v, Vec weight) { store(tile.weights[r] + v * kLanes, weight); });
   }
 }
 
@@ -322,7 +327,7 @@ void add_blocks(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const
                                         tile.weights + row);
     });
   });
-  soften(tile, how.softcap);
+  soften(tile, how);
   for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {
     bool same = true;
     for (int r = 1; r < rows; r++) {
@@ -390,7 +395,7 @@ void add_segment(Tile& tile, int64_t dim) {
     const Vec before = load<Vec>(tile.all.max + r), max = load<Vec>(tile.segment.max + r);
     const Vec largest = larger(max, before);
     const Vec shift = largest == -kInfinity ? Vec{} : largest;
-    const Vec factor = exp_negative(before - shift), other = exp_negative(max - shift);
+    const Vec factor = exp2_negative(before - shift), other = exp2_negative(max - shift);
     store(tile.all.max + r, largest);
     store(tile.all.total + r,
           load<Vec>(tile.all.total + r) * factor + load<Vec>(tile.segment.total + r) * other);

@@ -4,6 +4,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -51,6 +56,11 @@ inline VecInt lane_numbers() {
 // The larger lanes; b's where one is NaN.
 template <typename V>
 inline V larger(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, Vec>) {  // GCC 12 would compare and select
+    return bit_cast<Vec>(_mm512_maskz_max_ps(0xffff, bit_cast<__m512>(a), bit_cast<__m512>(b)));
+  }
+#endif
   return a > b ? a : b;
 }
 
@@ -114,22 +124,51 @@ inline Vec largest_lanes(Vec (&rows)[kLanes]) {
   return rows[0];
 }
 
-// e^x for x <= 0 (and NaN, which stays NaN), within two units in the last place; 0 for x < -87,
-// where normal floats end. e^x = 2^n 2^r with |r| <= 1/2: 2^n from the exponent's bits, 2^r from a
-// polynomial of least relative error (2e-9) that is 1 at 0.
-inline Vec exp_negative(Vec x) {
-  constexpr float kLog2E = 1.44269504088896341f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec shifted = x * kLog2E + kRound;
-  const Vec r = x * kLog2E - (shifted - kRound);
+// 2^r for |r| <= 1/2: a polynomial of least relative error (2e-9) that is 1 at 0.
+inline Vec exp2_near_zero(Vec r) {
   Vec p = r * 1.5353361917e-4f + 1.3398874414e-3f;
   p = p * r + 9.6184373576e-3f;
   p = p * r + 5.5503324711e-2f;
   p = p * r + 2.4022647914e-1f;
   p = p * r + 6.9314720286e-1f;
-  p = p * r + 1.0f;
+  return p * r + 1.0f;
+}
+
+// e^x for x <= 0 (and NaN, which stays NaN), within two units in the last place; 0 for x < -87,
+// where normal floats end. e^x = 2^n 2^r with |r| <= 1/2: 2^n from the exponent's bits.
+inline Vec exp_negative(Vec x) {
+  constexpr float kLog2E = 1.44269504088896341f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec shifted = x * kLog2E + kRound;
+  const Vec p = exp2_near_zero(x * kLog2E - (shifted - kRound));
   const Vec result = p * bit_cast<Vec>((bit_cast<VecWord>(shifted) << 23) + 0x3f800000);
   return x < -87.0f ? Vec{} : result;
+}
+
+// 2^x for x <= 0 (and NaN, which stays NaN), likewise; 0 for x <= -127.
+inline Vec exp2_negative(Vec x) {
+  x = larger(broadcast(-127.0f), x);
+#if defined(__AVX512F__)
+  // 2^x = 2^n 2^(j/16) 2^r with |r| <= 1/32: n and j are the integer that 16 x rounds to, 2^(j/16)
+  // one of 16 lanes, less the j that is added to it beside n. 2^r - 1 to 2^-30.
+  constexpr float kRound = 786432.0f;  // 1.5 * 2^19: adding it rounds to a multiple of 1/16
+  constexpr VecInt kPowers = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3,
+                              0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
+                              0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
+                              0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+  const Vec shifted = x + kRound;
+  const Vec r = x - (shifted - kRound);
+  const VecInt steps = bit_cast<VecInt>(shifted);
+  const Vec power = bit_cast<Vec>(__builtin_shuffle(kPowers, steps) + (steps << 19));
+  Vec p = r * 5.5505737662e-02f + 2.4023433030e-01f;
+  p = p * r + 6.9314718246e-01f;
+  return p * r * power + power;
+#else
+  constexpr float kRound = 12582912.0f;
+  const Vec shifted = x + kRound;
+  const Vec p = exp2_near_zero(x - (shifted - kRound));
+  return p * bit_cast<Vec>((bit_cast<VecWord>(shifted) << 23) + 0x3f800000);
+#endif
 }
 
 // tanh x, to a few units in the last place: by e^-2|x|, and near 0, where that loses digits, by
