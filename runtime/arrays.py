@@ -39,9 +39,7 @@ def run(package: Package, arrays: Mapping[str, Any]) -> dict[str, np.ndarray[Any
     )
     results, library = _Results(), capi.library()
     capi.check(library.ingot_run(package.handle, inputs, len(held), ctypes.byref(results.handle)))
-    count = library.ingot_results_count(results.handle)
-    made = [results.array(index) for index in range(count)]
-    return dict(zip((fact["name"] for fact in graph["outputs"]), made, strict=True))
+    return {fact["name"]: results.array(index) for index, fact in enumerate(graph["outputs"])}
 
 
 class _Results:
