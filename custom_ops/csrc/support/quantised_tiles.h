@@ -31,6 +31,7 @@ constexpr int kChunkTiles = 4;           // of x
 constexpr int64_t kUnitRows = 256;       // at most
 constexpr int64_t kUnitBytes = 3 << 19;  // of x, to stay in the L2 cache beside the rest
 constexpr int64_t kProduct = kAmxRows * kAmxWords;
+constexpr int64_t kFarBytes = 2 << 20;  // of an output that no L2 cache keeps: written past it
 
 // Registers: a product for each plane, codes, x.
 constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
@@ -221,12 +222,28 @@ struct TiledRowsOfX {
 };
 
 // A panel's sums [rows][64]. The first chunk's begin with the bias instead, where it is not null;
-// the last one's end in the output, rows of `columns`, where that is not null.
+// the last one's end in the output, rows of `columns`, where that is not null. `far`: the output's
+// cache lines are written whole, straight to memory: to read them first takes as long as to write.
 struct Sums {
   float* kept;
   const float* bias;
   float* out;
   int64_t columns;
+  bool far;
+
+  void end(const Vec (&sums)[kAmxRows], int64_t column) const {
+    float* to = (out != nullptr ? out : kept) + column;
+    const int64_t stride = out != nullptr ? columns : kPanel;
+    if (out != nullptr && far) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kAmxRows; r++) {
+        _mm512_stream_ps(to + r * stride, bit_cast<__m512>(sums[r]));
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int r = 0; r < kAmxRows; r++) store(to + r * stride, sums[r]);
+    }
+  }
 };
 
 // What is fetched meanwhile: so many cache lines for each column of tiles.
@@ -278,13 +295,7 @@ template <typename Plan, int... kStep>
         std::swap(dots, next_dots);
       };
       (step(std::integral_constant<int, kStep>{}), ...);
-      if (sums.out != nullptr) {
-#pragma GCC unroll 16
-        for (int r = 0; r < kAmxRows; r++) store(sums.out + r * sums.columns + column, kept[r]);
-      } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < kAmxRows; r++) store(sums.kept + r * kPanel + column, kept[r]);
-      }
+      sums.end(kept, column);
       ahead.fetch();
     }
     sums.kept += kAmxRows * kPanel;
@@ -292,7 +303,8 @@ template <typename Plan, int... kStep>
   }
 }
 
-// Whole tiles go to the output as they are summed up; others by way of the unit's sums.
+// Whole tiles of whole cache lines go to the output as they are summed up; others by way of the
+// unit's sums.
 template <typename Plan>
 void many_rows_by_tiles(const Unit& unit) {
   alignas(64) float bias[kPanel], kept[kUnitRows * kPanel];
@@ -303,19 +315,23 @@ void many_rows_by_tiles(const Unit& unit) {
   const int64_t blocks = (Plan::kSteps + call.passes - 1) / call.passes;
   const int64_t each = tiles * kColumnTiles * kLineBytes;
   const int64_t lines = (blocks * weight.block_bytes + each - 1) / each;
-  const bool whole = unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
+  const bool lines_fit =
+      reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
+  const bool whole = lines_fit && unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
+  const bool far = call.rows * call.columns * int64_t{sizeof(float)} >= kFarBytes;
   unit.begin(bias, 1);
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
     chunk.unpack(call, unit.panel, first);
     const int64_t next = first + Plan::kSteps;
     float* out = call.out + unit.row * call.columns + column;
     const Sums sums = {kept, first == 0 ? bias : nullptr,
-                       whole && next == unit.x.groups ? out : nullptr, call.columns};
+                       whole && next == unit.x.groups ? out : nullptr, call.columns, far};
     multiply_chunk(chunk, {unit.x, unit.row / kAmxRows, tiles, first}, weight.group_size, sums,
                    {weight.block(unit.panel, next / call.passes), lines},
                    std::make_integer_sequence<int, Plan::kSteps>());
   }
   if (!whole) unit.end(kept);
+  if (far) _mm_sfence();  // what was written past the caches is seen before what follows
 }
 
 // A row of a tile of x; those beyond the last row, and the steps beyond the last group, are zero.
@@ -334,7 +350,7 @@ void round_tile_row(const QuantisedLinear& call, int64_t row, const Activations&
       }
     }
     x.scales[step * kAmxRows + r] = group.scale;
-    x.offsets[step * kAmxRows + r] = -group.total;
+    if (Plan::kOffsets) x.offsets[step * kAmxRows + r] = -group.total(size);
   };
   static constexpr RoundedGroup kZeros = {};
   int64_t from = 0;

@@ -53,7 +53,12 @@ struct TiledRows {
 struct RoundedGroup {
   alignas(64) int32_t values[128];
   float scale;
-  int32_t total;  // of the values
+
+  int32_t total(int64_t size) const {
+    VecInt sum = {};
+    for (int64_t i = 0; i < size; i += kLanes) sum += load<VecInt>(values + i);
+    return sum_of_lanes(sum);
+  }
 };
 
 // Rounds `count` floats to integers up to `most`; behind them follow zeros up to the group's size.
@@ -78,16 +83,12 @@ inline void round_group(const float* x, int64_t count, int64_t size, float most,
   const bool finite = bits < kInfinity;
   const auto largest = bit_cast<float>(bits);
   const float inverse = finite && largest >= 0x1p-100f ? most / largest : 0.0f;
-  VecInt sum = {};
   for (int64_t i = 0; i < size; i += kLanes) {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     const Vec scaled = load<Vec>(x + i) * inverse;
     const VecInt value = bit_cast<VecInt>(scaled + kRound) - 0x4b400000;
-    const VecInt kept = inverse == 0.0f ? VecInt{} : value;
-    store(to->values + i, kept);
-    sum += kept;
+    store(to->values + i, inverse == 0.0f ? VecInt{} : value);
   }
-  to->total = sum_of_lanes(sum);
   const float unit = inverse == 0.0f ? 0.0f : largest * (1.0f / most);
   for (int64_t i = 0; rest != nullptr && i < count; i++) {
     rest[i] = x[i] - unit * static_cast<float>(to->values[i]);
@@ -171,7 +172,7 @@ void round_row(const QuantisedLinear& call, int64_t row, float* space, uint32_t*
     auto* to = reinterpret_cast<Value*>(words) + at * size;
     store_ordered<Value, Format>(group.values, size, 0, to);
     scales[at] = group.scale;
-    offsets[at] = -group.total * (call.weight.zero_points ? 1 : call.middle);
+    offsets[at] = -group.total(size) * (call.weight.zero_points ? 1 : call.middle);
   });
 }
 
