@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <fstream>
 #include <string>
@@ -17,8 +16,6 @@
 namespace ingot {
 namespace {
 constexpr double kInterval = 0.25;  // seconds; /proc/stat counts hundredths
-
-std::atomic<int> teams{0};  // of this process that have threads
 
 double clock_seconds(clockid_t clock) {
   timespec now;
@@ -82,12 +79,9 @@ int free_cores_between(const CpuTimes& before, const CpuTimes& after, int cores,
 
 void end_own_team() { omp_pause_resource_all(omp_pause_soft); }
 
-bool Team::is_alone() { return teams <= 1; }
-
 void Team::end() {
   if (widest_ == 1) return;
   end_own_team();
-  teams--;
   widest_ = 1;
   bound_ = false;
 }
@@ -104,7 +98,6 @@ void Team::assemble() {
     chosen_ = free_cores_between(*last_, now, cores, usable_cores());
     last_ = now;
   }
-  if (widest_ == 1 && chosen_ > 1) teams++;
   if (bound_) unbind(widest_);
   bound_ = chosen_ > widest_ && spread(chosen_);
   widest_ = std::max(widest_, chosen_);

@@ -31,19 +31,15 @@ void end_own_team();
 class Team {
  public:
   explicit Team(int threads) : fixed_(threads) {}  // 0: the cores that are free
-  ~Team() { end(); }
-  Team(const Team&) = delete;
-  Team& operator=(const Team&) = delete;
 
   // Sets the OpenMP team of the calling thread for the step that it begins. Load is read a few
   // times a second; the first time by how many threads run at this moment.
   void assemble();
 
-  // Waits for work. If there is none for a while the team ends, where other packages of the process
-  // have teams too at once: see end_own_team.
+  // Waits for work. If there is none for a while the team ends: others get its threads' share.
   template <class Ready>
   void wait(std::condition_variable& work, std::unique_lock<std::mutex>& lock, Ready ready) {
-    if (work.wait_for(lock, std::chrono::milliseconds(is_alone() ? 50 : 0), ready)) return;
+    if (work.wait_for(lock, std::chrono::milliseconds(50), ready)) return;
     lock.unlock();
     end();
     lock.lock();
@@ -51,7 +47,6 @@ class Team {
   }
 
  private:
-  static bool is_alone();  // the only one that has threads
   void end();
 
   int fixed_;
