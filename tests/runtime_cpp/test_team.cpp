@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "barriers.h"
 #include "cpu.h"
 #include "team.h"
 
@@ -60,6 +61,7 @@ std::vector<std::set<int>> cores_of_team() {
 }
 
 TEST(Team, OfAllCoresBeginsWithOneForEachThread) {
+  SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   cpu_set_t set;
   ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
   const auto count = static_cast<size_t>(CPU_COUNT(&set));
@@ -77,6 +79,7 @@ TEST(Team, OfAllCoresBeginsWithOneForEachThread) {
 }
 
 TEST(Team, OfFewerThreadsThanCoresIsLeftToTheSystem) {
+  SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   cpu_set_t set;
   ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
   if (CPU_COUNT(&set) < 3) GTEST_SKIP() << "needs a team of two, and a third core";
@@ -99,6 +102,7 @@ void have_team(int threads) {
 }
 
 TEST(Team, OfTheCallerEndsAndComesBack) {
+  SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   std::async(std::launch::async,
              [] {  // in a thread that had none
                const std::set<std::string> alone = threads_of_process();
@@ -113,6 +117,7 @@ TEST(Team, OfTheCallerEndsAndComesBack) {
 }
 
 TEST(Team, EndsWhileThereIsNoWork) {
+  SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   std::mutex mutex;
   std::condition_variable work;
   bool ready = false;

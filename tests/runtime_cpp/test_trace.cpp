@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "barriers.h"
 #include "toy_package.h"
 
 namespace ingot::test {
@@ -237,13 +238,6 @@ TEST_F(TraceTest, MeasuresReading) {
   EXPECT_GT(rate, 0.05);
   EXPECT_LT(rate, 2000);
 }
-
-// ThreadSanitizer does not see the barriers of an OpenMP library that was built without it.
-#ifdef __SANITIZE_THREAD__
-#define SKIP_WHERE_BARRIERS_ARE_UNSEEN() GTEST_SKIP()
-#else
-#define SKIP_WHERE_BARRIERS_ARE_UNSEEN()
-#endif
 
 TEST(Measure, ReadsAnyMemory) {
   SKIP_WHERE_BARRIERS_ARE_UNSEEN();
