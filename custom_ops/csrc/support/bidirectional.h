@@ -4,10 +4,10 @@
 // and then read by all the rows of that head.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include "attention_amx.h"
+#include "kept.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -20,11 +20,7 @@ struct BidirectionalCall : RaggedCall {
 template <typename T>
 T* kept(int64_t count) {
   static thread_local std::vector<T> space;
-  if (space.size() < static_cast<size_t>(count)) {
-    space.clear();
-    space.resize(static_cast<size_t>(count));
-  }
-  return space.data();
+  return grown(space, count);
 }
 
 // The keys and values of one KV head of one sequence, as a cache has them: blocks of 16 tokens.

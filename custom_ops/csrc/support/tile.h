@@ -1,9 +1,7 @@
-// What the linears share, whatever their weights are: the size of a tile, when threads are worth
-// it, and memory that is kept.
+// What the linears share, whatever their weights are: a tile's size, and when threads are worth it.
 #pragma once
 
-#include <vector>
-
+#include "kept.h"
 #include "vec.h"
 
 namespace ingot::INGOT_LEVEL {
@@ -16,16 +14,6 @@ constexpr int64_t kParallelWork = 1 << 15;  // multiplications worth waking the 
 constexpr int tile_vectors(int rows) {
   if (kLanes == 16) return 4;
   return rows == 1 ? 8 : rows == 2 ? 4 : 2;
-}
-
-// Room for `size` values. What was there is lost where it has to grow.
-template <typename T>
-T* grown(std::vector<T>& space, int64_t size) {
-  if (space.size() < static_cast<size_t>(size)) {
-    space = {};  // what is there need not be copied
-    space.resize(static_cast<size_t>(size));
-  }
-  return space.data();
 }
 
 }  // namespace

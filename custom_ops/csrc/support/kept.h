@@ -1,0 +1,22 @@
+// Memory that is kept from call to call: a step allocates nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace ingot::INGOT_LEVEL {
+namespace {
+
+// Room for `size` values. What was there is lost where it has to grow.
+template <typename T>
+T* grown(std::vector<T>& space, int64_t size) {
+  if (space.size() < static_cast<size_t>(size)) {
+    space = {};  // what is there need not be copied
+    space.resize(static_cast<size_t>(size));
+  }
+  return space.data();
+}
+
+}  // namespace
+}  // namespace ingot::INGOT_LEVEL
