@@ -201,8 +201,8 @@ def cases_of(bits: int) -> list[Case]:
         (31, 64, 640, 32, 16, {"zero_points": True}),
         (272, 64, 96, 32, 8, {"scale_dtype": torch.float32}),
         (17, 64, 300, 128, 32, {"scale_dtype": torch.float32, "zero_points": True}),
-        (64, 8192, 64, 32, 8, {}),  # an output that is written past the caches
-        (65, 8200, 32, 32, 8, {"bias": True}),  # and one whose rows begin within cache lines
+        (256, 8192, 64, 32, 8, {}),  # an output that is written past the caches
+        (257, 8200, 32, 32, 8, {"bias": True}),  # and one whose rows begin within cache lines
         (0, 64, 32, 32, 8, {}),
         (20, 64, 0, 32, 8, {"bias": True}),
         (4, 64, 0, 32, 8, {"bias": True}),

@@ -31,7 +31,7 @@ constexpr int kChunkTiles = 4;           // of x
 constexpr int64_t kUnitRows = 256;       // at most
 constexpr int64_t kUnitBytes = 3 << 19;  // of x, to stay in the L2 cache beside the rest
 constexpr int64_t kProduct = kAmxRows * kAmxWords;
-constexpr int64_t kFarBytes = 2 << 20;  // of an output that no L2 cache keeps: written past it
+constexpr int64_t kFarBytes = 8 << 20;  // of an output that L2 does not keep: written past it
 
 // Registers: a product for each plane, codes, x.
 constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
