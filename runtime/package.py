@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Package(BasePackage):
-    """Immutable and shared by its sessions; see `ingot.load`. Sessions keep their package alive."""
+    """Immutable and shared by its sessions; see `ingot.load`. Sessions keep their package alive.
+
+    Any thread may use it, several at once: a session serves one call at a time, a package any
+    number. Its steps run one after the other.
+    """
 
     def __init__(
         self,
