@@ -211,7 +211,7 @@ class CppBuild:
         parts = (identity, overlay, compiler_version(), torch.__version__)
         folder = cache.folder() / "cpp" / hashlib.sha256(repr(parts).encode()).hexdigest()
         with _making[folder]:  # builds for two GPU architectures want the same at once
-            self.cached[name] = folder.is_dir()
+            self.cached[name] = cache.use(folder)
             if not self.cached[name]:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with cache.staging(folder) as staging:

@@ -4,15 +4,22 @@ The fingerprint covers all that decides the graph and its code: the module's str
 configuration, the sources that build and capture it, the options, the toolchain. Of weights'
 values it covers only the few that Inductor writes into code, so a fine-tuned checkpoint of the same
 shape is packaged without tracing or compiling anything.
+
+Beside the graphs lies what is made once a machine, such as precompiled headers. What was used
+longest ago goes when all of it is larger than it may be.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
+import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +38,10 @@ from .toolchain import compiler_version
 _ROOT = Path(__file__).resolve().parents[1]
 INLINED = 8  # elements of a vector at most (GraphLowering.can_inline_constant)
 _SOURCES = ("custom_ops", "models", "quant", "export")
+_ENTRIES = ("compiled", "cpp", "cuda")  # folders of entries, which are folders
+_DEFAULT_GB = 4.0
+_IN_USE_SECONDS = 3600  # what was used since then may be in use
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,81 @@ def fingerprint(contract: Contract, target: Target, options: dict[str, Any]) -> 
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+def limit_bytes() -> float:
+    """INGOT_CACHE_GB, what the entries may take. Raises ExportError for what is no size."""
+    given = os.environ.get("INGOT_CACHE_GB") or str(_DEFAULT_GB)
+    try:
+        limit = float(given) * 1e9
+    except ValueError:
+        limit = math.nan
+    if not limit >= 0:
+        raise ExportError(f'INGOT_CACHE_GB is "{given}"; give gigabytes, such as {_DEFAULT_GB:g}')
+    return limit
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time says that an entry is in use, or removes entries."""
+    try:
+        lock = (folder() / "lock").open("a")
+    except OSError:  # of a cache of root's, which its owner alone changes
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def use(entry: Path) -> bool:
+    """Whether it is there. If so, nobody removes it in the next hour."""
+    with _alone():
+        with suppress(OSError):
+            os.utime(entry)
+        return entry.is_dir()
+
+
+def _bytes_of(entry: Path) -> int:
+    found = 0
+    for path in entry.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            found += path.lstat().st_size
+    return found
+
+
+def _entries() -> list[tuple[float, int, Path]]:
+    """When it was used last, bytes, and where, of each, the oldest first."""
+    found = []
+    for part in _ENTRIES:
+        for entry in (folder() / part).glob("*"):
+            with suppress(OSError):  # gone meanwhile
+                found.append((entry.stat().st_mtime, _bytes_of(entry), entry))
+    return sorted(found)
+
+
+def trim() -> None:
+    """Remove what was used longest ago, until the rest is as small as it may be.
+
+    An entry leaves by one rename, as it came: none is seen half. What a process that was killed
+    left there, here or in `staging`, goes like an entry.
+    """
+    limit, gone, count = limit_bytes(), 0, 0
+    place = folder() / _ENTRIES[0]
+    place.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as removed,
+        _alone(),
+    ):
+        entries = _entries()
+        total = sum(size for _, size, _ in entries)
+        for used, size, entry in entries:
+            if total - gone <= limit or used > time.time() - _IN_USE_SECONDS:
+                break
+            entry.rename(Path(removed) / str(count))
+            gone, count = gone + size, count + 1
+    if count:
+        _LOG.info("removed %d entries of the cache %s, %.1f MB", count, folder(), gone / 1e6)
+
+
 @contextmanager
 def staging(entry: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `entry` by one rename: no half entry is seen, nor left."""
@@ -110,11 +196,16 @@ def staging(entry: Path) -> Iterator[Path]:
         yield Path(name)
         with suppress(OSError):  # another export made it first
             Path(name).rename(entry)
+    with suppress(OSError):  # it may be larger for once
+        trim()
 
 
 def find(key: str) -> Compiled | None:
     """None, too, for an entry that is damaged, which is removed."""
+    limit_bytes()  # refused before anything is compiled
     entry = folder() / "compiled" / key
+    if not use(entry):
+        return None
     shared_object = entry / "model.so"
     try:
         described = json.loads((entry / "entry.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,30 +17,51 @@ if TYPE_CHECKING:
 
 # Types of small C arrays, which ctypes would make anew in each call if nobody held them.
 _HELD = [item * count for item in (ctypes.c_int64, capi.Array) for count in range(9)]
-_NAMES = {number: name for name, number in capi.DTYPES.items()}
+# By number: the name, and how numpy writes what is stored.
+_DTYPES = {
+    number: (name, np.dtype("uint16" if name == "bfloat16" else name).str)
+    for name, number in capi.DTYPES.items()
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a graph takes and gives, read from the manifest once a package."""
+
+    inputs: dict[str, tuple[str, int]]  # dtypes by name and number
+    outputs: tuple[str, ...]
+
+    @staticmethod
+    def of(package: Package) -> Signature:
+        """Raises BadInput for a decoder's."""
+        if package.manifest["model"]["kind"] == "decoder":
+            raise BadInput(f"{package.path} is a decoder's; make a session to generate with it")
+        graph = package.manifest["graph"]
+        inputs = {
+            fact["name"]: (fact["dtype"], capi.DTYPES[fact["dtype"]]) for fact in graph["inputs"]
+        }
+        return Signature(inputs, tuple(fact["name"] for fact in graph["outputs"]))
 
 
 def run(package: Package, arrays: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """Inputs by name to outputs by name, as the manifest's `graph` has them."""
-    if package.manifest["model"]["kind"] == "decoder":
-        raise BadInput(f"{package.path} is a decoder's; make a session to generate with it")
-    graph = package.manifest["graph"]
-    names = [fact["name"] for fact in graph["inputs"]]
-    missing, extra = [n for n in names if n not in arrays], [n for n in arrays if n not in names]
-    if missing or extra:
+    signature = package.signature
+    takes = signature.inputs
+    if arrays.keys() != takes.keys():
+        missing = [name for name in takes if name not in arrays]
+        extra = [name for name in arrays if name not in takes]
         what = f"lacks input {missing[0]}" if missing else f"has no input {extra[0]}"
-        raise BadInput(f"the call {what}; {package.path} takes {', '.join(names)}")
-    held = [_input(fact, arrays[fact["name"]]) for fact in graph["inputs"]]
-    shapes = [capi.int64_array(array.shape) for array in held]
-    inputs = (capi.Array * len(held))(
-        *(
-            capi.Array(_address(array), capi.DTYPES[fact["dtype"]], array.ndim, shape)
-            for fact, array, shape in zip(graph["inputs"], held, shapes, strict=True)
-        )
-    )
-    results, library = _Results(), capi.library()
-    capi.check(library.ingot_run(package.handle, inputs, len(held), ctypes.byref(results.handle)))
-    return {fact["name"]: results.array(index) for index, fact in enumerate(graph["outputs"])}
+        raise BadInput(f"the call {what}; {package.path} takes {', '.join(takes)}")
+    held, inputs = [], []  # each of `inputs` holds its shape
+    for name, (dtype, number) in takes.items():
+        array = _input(name, dtype, arrays[name])
+        held.append(array)
+        shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+        inputs.append(capi.Array(_address(array), number, array.ndim, shape))
+    count, results, library = len(held), _Results(), capi.library()
+    given = (capi.Array * count)(*inputs)
+    capi.check(library.ingot_run(package.handle, given, count, ctypes.byref(results.handle)))
+    return {name: results.array(index) for index, name in enumerate(signature.outputs)}
 
 
 class _Results:
@@ -55,11 +77,10 @@ class _Results:
         """A result, where it lies; bfloat16 as float32."""
         found = capi.Array()
         capi.check(capi.library().ingot_results_get(self.handle, index, ctypes.byref(found)))
-        name, shape = _NAMES[found.dtype], tuple(found.shape[: found.ndim])
-        stored = np.dtype("uint16" if name == "bfloat16" else name)
+        (name, stored), shape = _DTYPES[found.dtype], tuple(found.shape[: found.ndim])
         if 0 in shape:
             return np.empty(shape, np.float32 if name == "bfloat16" else stored)
-        array = np.asarray(_Memory(self, found.data, shape, stored.str))
+        array = np.asarray(_Memory(self, found.data, shape, stored))
         if name == "bfloat16":
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array
@@ -84,12 +105,11 @@ def _address(array: np.ndarray[Any, Any]) -> int:
     return address
 
 
-def _input(fact: Mapping[str, Any], value: Any) -> np.ndarray[Any, Any]:
+def _input(name: str, dtype: str, value: Any) -> np.ndarray[Any, Any]:
     """A contiguous array of the input's dtype: integers and floats are not converted silently.
 
     bfloat16, which numpy lacks, is given as float32 and rounded to even.
     """
-    name, dtype = fact["name"], fact["dtype"]
     if isinstance(value, np.ndarray) and value.dtype == dtype and value.flags.c_contiguous:
         return value
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):

@@ -63,10 +63,9 @@ class BasePackage(ABC):
     def _encode_for_embedding(self, texts: list[str]) -> list[list[int]]:
         for text in texts:
             _check_text(text)
-        self.tokenizer.no_padding()  # the graph is ragged
-        self.tokenizer.enable_truncation(self.manifest["embedding"]["max_tokens"])
+        tokenizer = self._embedding_tokenizer
         with self._refusing("tokenizer fails on these texts"):
-            return [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+            return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
 
     def classify(self, image: Any) -> list[tuple[str, float]]:
         """Labels and their probabilities, likeliest first, of a path or a `PIL.Image`.
@@ -82,6 +81,17 @@ class BasePackage(ABC):
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none,
         BadPackage if it is damaged."""
+        return self._read_tokenizer()
+
+    @cached_property
+    def _embedding_tokenizer(self) -> Any:
+        """One that cuts texts for `embed`. Its own: `encode` does not, and threads use both."""
+        tokenizer = self._read_tokenizer()
+        tokenizer.no_padding()  # the graph is ragged
+        tokenizer.enable_truncation(self.manifest["embedding"]["max_tokens"])
+        return tokenizer
+
+    def _read_tokenizer(self) -> Any:
         if not self.manifest["tokenizer"]:
             raise BadInput(f"{self.path} has no tokenizer; give token ids instead of text")
         from tokenizers import Tokenizer

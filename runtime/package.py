@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,15 @@ from .session import Session
 if TYPE_CHECKING:
     import numpy as np
 
+    from .arrays import Signature
+
 
 class Package(BasePackage):
-    """Immutable and shared by its sessions; see `ingot.load`. Sessions keep their package alive."""
+    """Immutable and shared by its sessions; see `ingot.load`. Sessions keep their package alive.
+
+    Any thread may use it, several at once: a session serves one call at a time, a package any
+    number. Its steps run one after the other.
+    """
 
     def __init__(
         self,
@@ -61,6 +68,13 @@ class Package(BasePackage):
         from .arrays import run
 
         return run(self, inputs)
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Of `run`."""
+        from .arrays import Signature
+
+        return Signature.of(self)
 
     def embed_tokens(self, sequences: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
         import numpy as np

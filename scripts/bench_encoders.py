@@ -11,14 +11,10 @@ fails is a row that says why. How a worker answers is in peers/encoders/protocol
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
-from peers import rounds
+from peers import options, rounds
 from peers.encoders import measure, report
 from peers.encoders.settings import CLASSES, ENGINES, NETWORKS, SETTINGS, EncoderSetting
 
@@ -34,71 +30,38 @@ def new_row(setting: EncoderSetting) -> report.Row:
     }
 
 
-@click.command()
-@click.option("--setup", is_flag=True, help="Install and convert what is missing, measure nothing.")
-@click.option("--only", multiple=True, type=click.Choice(list(ENGINES)), help="These engines.")
+@options.command(
+    "encoders", ENGINES, CLASSES, timeout_s=300.0, table="encoders.md", markdown=report.markdown
+)
 @click.option("--network", multiple=True, type=click.Choice(list(NETWORKS)), help="These networks.")
-@click.option("--precision", multiple=True, type=click.Choice(CLASSES), help="These classes.")
-@click.option("--rounds", "count", default=5, show_default=True)
-@click.option("--threads", type=int, help="Default: the cores that this process may use.")
 @click.option("--seconds", default=0.3, show_default=True, help="Of calls, a batch and a round.")
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds, of one process.")
-@click.option("--work-dir", type=click.Path(path_type=Path), default=rounds.ROOT / "build/peers")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Default: encoders.md in the work dir."
-)
-@click.option(
-    "--render",
-    type=click.Path(path_type=Path, exists=True),
-    help="Measure nothing: the table of this record.",
-)
-def main(
-    setup: bool,
-    only: tuple[str, ...],
-    network: tuple[str, ...],
-    precision: tuple[str, ...],
-    count: int,
-    threads: int | None,
-    seconds: float,
-    timeout: float,
-    work_dir: Path,
-    output: Path | None,
-    render: Path | None,
-) -> None:
-    if render:
-        click.echo(report.markdown(json.loads(render.read_text())), nl=False)
-        return
-    work_dir = work_dir.resolve()
-    if setup:
-        sys.exit(rounds.set_up(work_dir, "encoders", only or ENGINES))
-    threads = threads or len(os.sched_getaffinity(0))
+def main(asked: options.Asked, network: tuple[str, ...], seconds: float) -> None:
     rows = [
         (new_row(setting), setting)
         for setting in SETTINGS
-        if (not only or setting.engine in only)
+        if (not asked.only or setting.engine in asked.only)
         and (not network or setting.network in network)
-        and (not precision or setting.kind in precision)
+        and (not asked.precision or setting.kind in asked.precision)
     ]
     command = rounds.command_line(
         "scripts/bench_encoders.py",
-        rounds=count,
-        threads=threads,
+        rounds=asked.rounds,
+        threads=asked.threads,
         seconds=seconds,
-        only=only,
+        only=asked.only,
         network=network,
-        precision=precision,
+        precision=asked.precision,
     )
     record = rounds.new_record(
-        [row for row, _ in rows], command=command, threads=threads, seconds=seconds
+        [row for row, _ in rows], command=command, threads=asked.threads, seconds=seconds
     )
     for row, setting in rows:
-        rounds.skip_if_missing(row, setting, work_dir)
+        rounds.skip_if_missing(row, setting, asked.work_dir)
 
     def turn(setting: EncoderSetting, index: int) -> dict[str, Any]:
-        return measure.turn(setting, work_dir, threads, seconds, timeout)
+        return measure.turn(setting, asked.work_dir, asked.threads, seconds, asked.timeout_s)
 
-    output = output or work_dir / "encoders.md"
-    rounds.Rounds(count, turn, report.markdown, output).run(record, rows)
+    rounds.Rounds(asked.rounds, turn, report.markdown, asked.output).run(record, rows)
     click.echo(report.markdown(record), nl=False)
 
 

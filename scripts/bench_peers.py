@@ -11,14 +11,11 @@ peers/engines.py, and how a worker answers is in peers/protocol.py.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from peers import measure, report, rounds
+from peers import measure, options, report, rounds
 from peers.engines import CLASSES, ENGINES, SETTINGS, Setting
 
 MODEL = "Llama at the shape of TinyLlama-1.1B, random weights"
@@ -48,73 +45,42 @@ def prepare(row: report.Row, setting: Setting, work: Path, threads: int, timeout
         rounds.fail(row, setting, error)
 
 
-@click.command()
-@click.option("--setup", is_flag=True, help="Install and convert what is missing, measure nothing.")
-@click.option("--only", multiple=True, type=click.Choice(list(ENGINES)), help="These engines.")
-@click.option("--precision", multiple=True, type=click.Choice(CLASSES), help="These classes.")
-@click.option("--rounds", "count", default=5, show_default=True)
-@click.option("--threads", type=int, help="Default: the cores that this process may use.")
+@options.command(
+    "decoders", ENGINES, CLASSES, timeout_s=600.0, table="table.md", markdown=report.markdown
+)
 @click.option("--new-tokens", type=click.IntRange(min=2), default=64, show_default=True)
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds, of one process.")
-@click.option(
-    "--work-dir", type=click.Path(path_type=Path), default=rounds.ROOT / "build" / "peers"
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Default: table.md in the work dir."
-)
-@click.option(
-    "--render",
-    type=click.Path(path_type=Path, exists=True),
-    help="Measure nothing: the table of this record.",
-)
-def main(
-    setup: bool,
-    only: tuple[str, ...],
-    precision: tuple[str, ...],
-    count: int,
-    threads: int | None,
-    new_tokens: int,
-    timeout: float,
-    work_dir: Path,
-    output: Path | None,
-    render: Path | None,
-) -> None:
-    if render:
-        click.echo(report.markdown(json.loads(render.read_text())), nl=False)
-        return
-    work_dir = work_dir.resolve()
-    if setup:
-        sys.exit(rounds.set_up(work_dir, "decoders", only or ENGINES))
-    threads = threads or len(os.sched_getaffinity(0))
+def main(asked: options.Asked, new_tokens: int) -> None:
     settings = [
         setting
         for setting in SETTINGS
-        if (not only or setting.engine in only) and (not precision or setting.kind in precision)
+        if (not asked.only or setting.engine in asked.only)
+        and (not asked.precision or setting.kind in asked.precision)
     ]
     command = rounds.command_line(
         "scripts/bench_peers.py",
-        rounds=count,
-        threads=threads,
+        rounds=asked.rounds,
+        threads=asked.threads,
         new_tokens=new_tokens,
-        only=only,
-        precision=precision,
+        only=asked.only,
+        precision=asked.precision,
     )
     rows = [(new_row(setting), setting) for setting in settings]
     record = rounds.new_record(
         [row for row, _ in rows],
         model=MODEL,
         command=command,
-        threads=threads,
+        threads=asked.threads,
         new_tokens=new_tokens,
     )
     for row, setting in rows:
-        prepare(row, setting, work_dir, threads, timeout)
+        prepare(row, setting, asked.work_dir, asked.threads, asked.timeout_s)
 
     def turn(setting: Setting, index: int) -> dict[str, Any]:
-        return measure.turn(setting, work_dir, threads, new_tokens, index, timeout)
+        return measure.turn(
+            setting, asked.work_dir, asked.threads, new_tokens, index, asked.timeout_s
+        )
 
-    output = output or work_dir / "table.md"
-    rounds.Rounds(count, turn, report.markdown, output).run(record, rows)
+    rounds.Rounds(asked.rounds, turn, report.markdown, asked.output).run(record, rows)
     click.echo(report.markdown(record), nl=False)
 
 

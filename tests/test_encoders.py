@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,45 @@ def test_a_text_does_not_depend_on_its_company(minilm: Path) -> None:
     halves = np.concatenate([package.embed(texts[:7]), package.embed(texts[7:])])
     np.testing.assert_array_equal(together, alone)
     np.testing.assert_array_equal(together, halves)
+
+
+def test_threads_share_a_package(opened: ingot.Package) -> None:
+    """Texts, tokens and arrays at once, each with the bits that it has alone."""
+    texts = sentences(20)
+    ids = [[101, 5, 9 + i, 102] for i in range(20)]
+    arrays = {
+        "tokens": np.arange(40) + 5,
+        "token_type_ids": np.zeros(40, np.int64),
+        "positions": np.arange(40),
+        "query_start": np.array([0, 40]),
+    }
+    calls = [
+        lambda: opened.embed(texts),
+        lambda: opened.embed_tokens(ids),
+        lambda: next(iter(opened.run(**arrays).values())),
+        lambda: np.array(opened.encode(texts[2])),
+    ]
+    alone = [call() for call in calls]
+    with ThreadPoolExecutor(8) as pool:
+        made = [(index, pool.submit(calls[index])) for index in [0, 1, 2, 3] * 10]
+        for index, future in made:
+            np.testing.assert_array_equal(future.result(), alone[index])
+
+
+def test_a_fresh_package_is_shared_at_once(minilm: Path) -> None:
+    package = ingot.load(minilm)
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(package.embed, "one text") for _ in range(16)]
+        embeddings = [future.result() for future in made]
+    for embedding in embeddings:
+        np.testing.assert_array_equal(embedding, embeddings[0])
+
+
+def test_to_embed_leaves_the_tokenizer_as_it_was(minilm: Path) -> None:
+    package, text = ingot.load(minilm), "word " * 600
+    before = package.encode(text)
+    package.embed(text)
+    assert package.encode(text) == before
 
 
 def test_embed_command(minilm: Path, tmp_path: Path) -> None:

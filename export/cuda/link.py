@@ -42,7 +42,7 @@ def stand_in() -> Path:
     source = "".join(f".globl {name}\n{name}:\n" for name in sorted(provided()))
     source += '.section .note.GNU-stack,"",@progbits\n'
     folder = cache.folder() / "cuda" / hashlib.sha256(source.encode()).hexdigest()
-    if not (folder / LIBRARY).exists():
+    if not cache.use(folder):
         with cache.staging(folder) as staging:
             (staging / "names.s").write_text(source)
             command = ["g++", "-shared", "-nostdlib", f"-Wl,-soname,{LIBRARY}", "names.s"]

@@ -235,18 +235,17 @@ ingot_status ingot_session_create(ingot_package* package, ingot_session** sessio
   });
 }
 void ingot_session_close(ingot_session* session) {
-  if (!session || session->package->engine().in_child()) return;
+  if (!session || session->package->in_child()) return;
   session->package->engine().release(session->sequence);
   delete session;
 }
 void ingot_session_reset(ingot_session* session) {
-  if (!session || session->package->engine().in_child()) return;
+  if (!session || session->package->in_child()) return;
   session->package->engine().release(session->sequence);
 }
 int64_t ingot_session_length(const ingot_session* session) {
-  if (!session) return 0;
-  ingot::Engine& engine = session->package->engine();
-  return engine.in_child() ? 0 : engine.length(session->sequence);
+  if (!session || session->package->in_child()) return 0;
+  return session->package->engine().length(session->sequence);
 }
 
 void ingot_end_openmp_team(void) { ingot::end_own_team(); }

@@ -1,14 +1,11 @@
 #include "engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <exception>
 #include <new>
 #include <span>
 
 #include "clock.h"
-#include "team.h"
 
 namespace ingot {
 namespace {
@@ -34,21 +31,14 @@ std::optional<Error> failure_of(Body body) {
 }
 }  // namespace
 
-Engine::Engine(RunGraph run, KvPool& pool, const EngineLimits& limits)
-    : run_graph_(std::move(run)), pool_(pool), limits_(limits), process_(getpid()), thread_([this] {
-        loop();
-      }) {}
+Engine::Engine(RunGraph run, KvPool& pool, const EngineLimits& limits, StepThread& thread)
+    : run_graph_(std::move(run)), pool_(pool), limits_(limits), thread_(thread) {}
 
+// Nobody calls any more, but the last turn may not be over.
 Engine::~Engine() {
-  {
-    std::lock_guard lock(mutex_);
-    closing_ = true;
-  }
-  work_.notify_all();
-  thread_.join();
+  std::unique_lock lock(mutex_);
+  progress_.wait(lock, [&] { return !has_turn_; });
 }
-
-bool Engine::in_child() const { return getpid() != process_; }
 
 void Engine::check(const Job& job) {
   for (int64_t token : job.tokens)
@@ -71,9 +61,7 @@ void Engine::check(const Job& job) {
 }
 
 void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
-  if (in_child())
-    bad_input("this package was opened before fork(); open it again in the child process");
-  end_own_team();
+  thread_.check_caller();
   std::unique_lock lock(mutex_);
   Sequence& sequence = *job.sequence;
   if (sequence.job)
@@ -86,11 +74,12 @@ void Engine::run(Job& job, const std::function<bool(int64_t)>& take) {
   job.had_pending = sequence.pending.has_value();
   // The whole prompt's at once: one that does not fit is refused before it costs others anything.
   if (!reserve(sequence, job.prompt_count)) throw no_blocks();
+  if (!has_turn_) thread_.post([this](Team& team) { return turn(team); });
+  has_turn_ = true;
   sequence.pending.reset();
   sequence.job = &job;
   job.submitted = now();
   jobs_.push_back(&job);
-  work_.notify_all();
   std::exception_ptr thrown;  // by `take`: the step thread must be done with the job all the same
   for (;;) {
     progress_.wait(lock, [&] { return !job.made.empty() || job.finished; });
@@ -130,37 +119,35 @@ void Engine::release(Sequence& sequence) {
   sequence = {};
 }
 
-void Engine::loop() {
-  Team team(limits_.threads);
+bool Engine::turn(Team& team) {
   std::unique_lock lock(mutex_);
-  for (;;) {
-    team.wait(work_, lock, [&] { return closing_ || !jobs_.empty(); });
-    if (closing_) return;
-    Batch batch;
-    if (const auto error = failure_of([&] { batch = assemble(); })) {
-      for (Job* job : jobs_) fail(*job, *error);
-    } else if (!batch.shares.empty()) {
-      lock.unlock();
-      if (batch.ended) wake_callers();
-      std::optional<Results> results;
-      const auto failed = failure_of([&] {
-        {
-          const HostTrace choosing("choose threads");
-          team.assemble();
-        }
-        results.emplace(execute(batch));
-      });
-      lock.lock();
-      if (failed)
-        settle_failure(batch, *failed);
-      else
-        settle(batch, static_cast<const float*>(results->array(0).data));
-    }
-    drop_finished();
+  Batch batch;
+  if (const auto error = failure_of([&] { batch = assemble(); })) {
+    for (Job* job : jobs_) fail(*job, *error);
+  } else if (!batch.shares.empty()) {
     lock.unlock();
-    wake_callers();
+    if (batch.ended) wake_callers();
+    std::optional<Results> results;
+    const auto failed = failure_of([&] {
+      {
+        const HostTrace choosing("choose threads");
+        team.assemble();
+      }
+      results.emplace(execute(batch));
+    });
     lock.lock();
+    if (failed)
+      settle_failure(batch, *failed);
+    else
+      settle(batch, static_cast<const float*>(results->array(0).data));
   }
+  drop_finished();
+  lock.unlock();
+  wake_callers();
+  lock.lock();
+  has_turn_ = !jobs_.empty();
+  if (!has_turn_) progress_.notify_all();  // under the lock: the destructor waits for this
+  return has_turn_;
 }
 
 // A finished job belongs to its caller again, who may end it as soon as the lock is free.

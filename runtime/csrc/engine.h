@@ -1,9 +1,6 @@
-// The step thread: one thread runs the ragged graph for all sessions of a package, whoever calls
-// from wherever. That is continuous batching (Yu et al. 2022, Orca, section 4), and it keeps one
-// OpenMP team.
+// A package's steps: each runs the ragged graph once, on the step thread, for all sessions that
+// have a call in progress. That is continuous batching (Yu et al. 2022, Orca, section 4).
 #pragma once
-#include <sys/types.h>
-
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -11,13 +8,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "error.h"
 #include "graph.h"
 #include "kv_pool.h"
 #include "sampler.h"
+#include "step_thread.h"
 #include "trace.h"
 
 namespace ingot {
@@ -58,15 +55,14 @@ struct Job {
 
 struct EngineLimits {
   int64_t vocab_size, max_seq_len, block_size, cache_tokens;
-  int threads;          // of a step; 0: the cores that are free
   int64_t step_tokens;  // of all prompts in one step: bounds latency and temporaries
   const char* model;    // as StepFacts has it
 };
 
 class Engine {
  public:
-  // `run` is called by one thread.
-  Engine(RunGraph run, KvPool& pool, const EngineLimits& limits);
+  // `run` is called on the thread alone.
+  Engine(RunGraph run, KvPool& pool, const EngineLimits& limits, StepThread& thread);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -79,9 +75,6 @@ class Engine {
   int64_t length(const Sequence& sequence);
   // Empties a sequence. A job that it has is stopped first.
   void release(Sequence& sequence);
-  // Whether this is a forked child: the step thread stayed in the parent, maybe with the lock held,
-  // so nothing here may be touched, not even destroyed.
-  bool in_child() const;
 
  private:
   // One step's share of a job, and the graph's inputs for all of them.
@@ -101,7 +94,7 @@ class Engine {
   };
 
   void check(const Job& job);
-  void loop();
+  bool turn(Team& team);
   Batch assemble();
   int64_t blocks_of(int64_t length) const;
   bool reserve(Sequence& sequence, int64_t count);
@@ -123,12 +116,11 @@ class Engine {
   const RunGraph run_graph_;
   KvPool& pool_;
   const EngineLimits limits_;
-  const pid_t process_;
+  StepThread& thread_;
   std::mutex mutex_;
-  std::condition_variable work_, progress_;
+  std::condition_variable progress_;
   std::vector<Job*> jobs_;
-  int64_t alone_ = 0;  // steps to come that take one job each, since one of several failed
-  bool closing_ = false;
-  std::thread thread_;
+  int64_t alone_ = 0;      // steps to come that take one job each, since one of several failed
+  bool has_turn_ = false;  // to come or under way: as long as there are jobs
 };
 }  // namespace ingot

@@ -130,10 +130,8 @@ Package::Package(const std::string& path, const ingot_options& options)
     run_graph_ = gpu_->runs(*graph_, manifest_);
   else
     run_graph_ = [this](const std::vector<Array>& inputs) { return graph_->run(inputs); };
-  if (manifest_.kind == Kind::decoder)
-    start_engine(options.kv_tokens);
-  else
-    worker_ = std::make_unique<Worker>(threads_);
+  thread_ = StepThread::of(threads_);
+  if (manifest_.kind == Kind::decoder) start_engine(options.kv_tokens);
 }
 
 Package::~Package() = default;
@@ -185,8 +183,9 @@ void Package::start_engine(int64_t kv_tokens) {
     pool_ = std::make_unique<KvPool>(d.num_layers, all, d.bytes_per_block);
   engine_ = std::make_unique<Engine>(
       run_graph_, *pool_,
-      EngineLimits{d.vocab_size, d.max_seq_len, d.block_size, blocks * d.block_size, threads_,
-                   gpu_ ? kGpuStepTokens : kStepTokens, model_});
+      EngineLimits{d.vocab_size, d.max_seq_len, d.block_size, blocks * d.block_size,
+                   gpu_ ? kGpuStepTokens : kStepTokens, model_},
+      *thread_);
 }
 
 Engine& Package::engine() {
@@ -200,7 +199,7 @@ Results Package::run(const std::vector<Array>& inputs) {
   check_inputs(manifest_.signature, inputs);
   if (gpu_ && manifest_.kind == Kind::encoder) check_query_start(inputs[3], inputs[0].shape[0]);
   std::optional<Results> results;
-  worker_->run([&] {
+  thread_->run([&] {
     const StepTrace step(tracing() ? describe(inputs) : StepFacts{});
     results.emplace(run_graph_(inputs));
   });

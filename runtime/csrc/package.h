@@ -10,8 +10,8 @@
 #include "graph.h"
 #include "kv_pool.h"
 #include "manifest.h"
+#include "step_thread.h"
 #include "weights_copy.h"
-#include "worker.h"
 
 namespace ingot {
 class Package {
@@ -31,7 +31,7 @@ class Package {
   Results run(const std::vector<Array>& inputs);
   // As `ingot::embed`. Throws Error if this is no encoder's package.
   void embed(const int64_t* tokens, const size_t* lengths, size_t count, float* embeddings);
-  bool in_child() const { return engine_ ? engine_->in_child() : worker_->in_child(); }
+  bool in_child() const { return thread_->in_child(); }
   std::string_view token_bytes(int64_t token) const;
   double measure_read(size_t bytes) const;
 
@@ -59,7 +59,7 @@ class Package {
   std::shared_ptr<Graph> graph_;
   RunGraph run_graph_;
   std::unique_ptr<KvPool> pool_;
+  std::shared_ptr<StepThread> thread_;
   std::unique_ptr<Engine> engine_;  // a decoder's
-  std::unique_ptr<Worker> worker_;  // of all others
 };
 }  // namespace ingot

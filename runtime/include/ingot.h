@@ -3,7 +3,10 @@
  * Every function that can fail returns an `ingot_status`; the sentence that says what, where and
  * what to do is `ingot_last_error()`, per thread, valid until the next call on it. Strings are
  * UTF-8. Sizes are in elements unless a name says bytes. Handles may be used from any thread. A
- * session serves one call at a time and refuses a second (INGOT_BAD_INPUT).
+ * session serves one call at a time and refuses a second (INGOT_BAD_INPUT). A package serves any
+ * number: steps of its sessions are one step where they meet, calls of ingot_run and ingot_embed
+ * wait for each other. Packages of a process that are opened with the same `threads` take turns,
+ * step by step, where the cores are too few for a team each.
  */
 #ifndef INGOT_H
 #define INGOT_H

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,98 @@ def test_a_damaged_entry_is_gone(folder: Path, name: str) -> None:
     assert cache.find("key") is None
     assert not file.parent.exists()
     published(folder)
+
+
+def kept(entry: Path, megabytes: float, hours_ago: float) -> Path:
+    """An entry of this size that was used last so long ago."""
+    cache.folder()
+    entry.mkdir(parents=True)
+    (entry / "content").write_bytes(bytes(int(megabytes * 1e6)))
+    used = time.time() - 3600 * hours_ago
+    os.utime(entry, (used, used))
+    return entry
+
+
+def test_what_was_used_longest_ago_goes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("INGOT_CACHE_GB", "0.0025")
+    oldest = kept(folder / "cpp" / "a", 1, hours_ago=4)
+    old = kept(folder / "compiled" / "b", 1, hours_ago=3)
+    newer = kept(folder / "cuda" / "c", 1, hours_ago=2)
+    other = kept(folder / "inductor" / "d", 9, hours_ago=9)  # is not ours to count
+    assert cache.use(oldest)
+    with caplog.at_level(logging.INFO):
+        cache.trim()
+    assert [entry.exists() for entry in (oldest, old, newer, other)] == [True, False, True, True]
+    assert caplog.messages == [f"removed 1 entries of the cache {folder}, 1.0 MB"]
+    cache.trim()
+    assert oldest.exists()
+    assert newer.exists()
+    assert list((folder / "compiled").iterdir()) == []
+
+
+def test_what_may_be_in_use_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGOT_CACHE_GB", "0")
+    entry = published(folder).parent
+    assert entry.exists()
+    os.utime(entry, (0, 0))
+    assert cache.find("key") is not None  # which uses it
+    cache.trim()
+    assert entry.exists()
+    os.utime(entry, (0, 0))
+    cache.trim()
+    assert not entry.exists()
+    assert not cache.use(entry)
+    assert cache.find("key") is None
+
+
+def test_a_new_entry_makes_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = kept(folder / "cpp" / "a", 1, hours_ago=4)
+    published(folder)
+    assert old.exists()  # far below what is allowed by itself
+    monkeypatch.setenv("INGOT_CACHE_GB", "0.0005")
+    (folder / "compiled" / "key").rename(folder / "compiled" / "another")
+    published(folder)
+    assert not old.exists()
+
+
+def test_what_a_killed_export_left_goes_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGOT_CACHE_GB", "0")
+    left = kept(folder / "cpp" / "tmp1234", 1, hours_ago=2)
+    cache.trim()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("size", ["large", "-1", "nan"])
+def test_a_size_that_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    monkeypatch.setenv("INGOT_CACHE_GB", size)
+    with pytest.raises(ExportError, match=f'INGOT_CACHE_GB is "{size}"; give gigabytes'):
+        cache.find("key")
+
+
+def test_an_entry_in_use_is_never_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a use and a removal meet: who is told that it is there finds it there."""
+    monkeypatch.setenv("INGOT_CACHE_GB", "0")
+    done = threading.Event()
+
+    def remove() -> None:
+        while not done.is_set():
+            cache.trim()
+
+    removing = [threading.Thread(target=remove) for _ in range(2)]
+    for thread in removing:
+        thread.start()
+    told = 0
+    try:
+        for index in range(200):
+            entry = kept(folder / "cpp" / str(index), 0.001, hours_ago=2)
+            if cache.use(entry):
+                told += 1
+                time.sleep(0.002)
+                assert (entry / "content").exists()
+    finally:
+        done.set()
+        for thread in removing:
+            thread.join()
+    assert told > 0

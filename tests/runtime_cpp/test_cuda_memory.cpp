@@ -63,6 +63,13 @@ TEST_F(CudaMemoryTest, OpeningWithoutMemoryIsOneSentenceAndLeavesNothing) {
   EXPECT_EQ(failures, 2);  // the weights, the KV cache
 }
 
+// Whatever failed the `n`-th time.
+void expect_answer(const Session& session, const std::vector<int64_t>& prompt, int64_t n) {
+  const Generated made = generate(session, prompt, greedy_sampling(8));
+  EXPECT_EQ(made.status, INGOT_OK) << n << ": " << ingot_last_error();
+  EXPECT_EQ(made.tokens, greedy(prompt, 8)) << n;
+}
+
 // Each allocation of generating fails in turn, once: the step is tried again with what the pool can
 // give back.
 TEST_F(CudaMemoryTest, AStepWithoutMemoryIsTriedAgain) {
@@ -72,9 +79,7 @@ TEST_F(CudaMemoryTest, AStepWithoutMemoryIsTriedAgain) {
     const Package package = open(gpu_source());
     const Session session = new_session(package);
     set({.failing_allocation = n});
-    const Generated made = generate(session, prompt, greedy_sampling(8));
-    EXPECT_EQ(made.status, INGOT_OK) << n << ": " << ingot_last_error();
-    EXPECT_EQ(made.tokens, greedy(prompt, 8)) << n;
+    expect_answer(session, prompt, n);
   }
 }
 
@@ -85,9 +90,7 @@ TEST_F(CudaMemoryTest, AStepThatFailsIsTriedAgain) {
     const Package package = open(gpu_source());
     const Session session = new_session(package);
     set({.failing_launch = n});
-    const Generated made = generate(session, prompt, greedy_sampling(8));
-    EXPECT_EQ(made.status, INGOT_OK) << n << ": " << ingot_last_error();
-    EXPECT_EQ(made.tokens, greedy(prompt, 8)) << n;
+    expect_answer(session, prompt, n);
   }
 }
 

@@ -133,11 +133,8 @@ TEST_F(LoadTest, OpensTheSamePackageManyTimes) {
 }
 
 TEST_F(LoadTest, TwoPackagesAtOnceKeepTheirOwnConstants) {
-  PackageSource salted = toy_source();
   const float salt = 2;
-  std::memcpy(salted.entries["ingot/weights.bin"].data() + 64, &salt, sizeof salt);
-  salted.hash_entries();
-  const Package one = open(), two = open(salted);
+  const Package one = open(), two = open(salted_source(salt));
   const int64_t token = 3;
   std::vector<float> first(kVocab), second(kVocab);
   ASSERT_EQ(ingot_session_logits(new_session(one).get(), &token, 1, first.data()), INGOT_OK);

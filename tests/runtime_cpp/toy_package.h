@@ -114,6 +114,14 @@ inline PackageSource toy_source() {
   return source;
 }
 
+// Its logits are those of the toy model, less kSalt and more by this.
+inline PackageSource salted_source(float salt) {
+  PackageSource source = toy_source();
+  std::memcpy(source.entries["ingot/weights.bin"].data() + 64, &salt, sizeof salt);
+  source.hash_entries();
+  return source;
+}
+
 inline ingot_options one_thread() {
   ingot_options options = {};
   options.struct_bytes = sizeof options;
@@ -137,8 +145,10 @@ class PackageTest : public testing::Test {
     std::ofstream(path, std::ios::binary) << bytes;
     return path.string();
   }
-  Package open(const PackageSource& source = toy_source(), int64_t kv_tokens = 0) {
+  Package open(const PackageSource& source = toy_source(), int64_t kv_tokens = 0,
+               int32_t threads = 1) {
     ingot_options options = one_thread();
+    options.threads = threads;
     options.kv_tokens = kv_tokens;
     ingot_package* package = nullptr;
     EXPECT_EQ(ingot_package_open(write(source.zip()).c_str(), &options, &package), INGOT_OK)
