@@ -79,15 +79,16 @@ class BasePackage(ABC):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer (`tokenizers.Tokenizer`). Raises BadInput if it had none,
-        BadPackage if it is damaged."""
+        """The checkpoint's tokenizer (`tokenizers.Tokenizer`), which neither cuts nor pads texts.
+
+        Raises BadInput if it had none, BadPackage if it is damaged.
+        """
         return self._read_tokenizer()
 
     @cached_property
     def _embedding_tokenizer(self) -> Any:
         """One that cuts texts for `embed`. Its own: `encode` does not, and threads use both."""
         tokenizer = self._read_tokenizer()
-        tokenizer.no_padding()  # the graph is ragged
         tokenizer.enable_truncation(self.manifest["embedding"]["max_tokens"])
         return tokenizer
 
@@ -97,12 +98,15 @@ class BasePackage(ABC):
         from tokenizers import Tokenizer
 
         try:
-            return Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
+            tokenizer = Tokenizer.from_buffer(self.entry("ingot/tokenizer.json"))
         except ValueError as error:
             raise BadPackage(
                 f"the tokenizer.json of {self.path} cannot be read ({error}); export it again from"
                 " a checkpoint whose tokenizer works"
             ) from error
+        tokenizer.no_truncation()  # as the file may say, for training
+        tokenizer.no_padding()
+        return tokenizer
 
     @contextmanager
     def _refusing(self, what: str) -> Iterator[None]:

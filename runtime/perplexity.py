@@ -43,10 +43,7 @@ def document(package: BasePackage, text: str, limit: int | None = None) -> Docum
     Bytes are those of the text in UTF-8 from the end of the first token, which is not scored, to
     the end of the last: all of the text if the tokenizer begins with a special token.
     """
-    tokenizer = package.tokenizer
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    encoding = tokenizer.encode(text)
+    encoding = package.tokenizer.encode(text)
     ids, offsets = encoding.ids, encoding.offsets
     kept = len(ids) if limit is None else min(limit + 1, len(ids))
     begin = offsets[0][1] if ids else 0

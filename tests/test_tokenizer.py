@@ -1,4 +1,5 @@
-"""A tokenizer.json of a stranger: refused in a sentence, at the latest when it is used."""
+"""A tokenizer.json of a stranger: refused in a sentence, at the latest when it is used; and what of
+its settings counts."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from ingot.runtime import BadInput, BadPackage, Package
+from ingot.runtime.perplexity import document
 
 PATTERN = {"type": "Split", "pattern": {"Regex": "(((a+)+)+)+$"}, "behavior": "Isolated"}
 MODEL = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
@@ -42,3 +45,15 @@ def test_a_pattern_that_searches_for_ever() -> None:
         package.encode("a" * 40 + "b")
     with pytest.raises(BadInput, match="its tokenizer fails on these texts"):
         package._encode_for_embedding(["a" * 40 + "b"])
+
+
+def test_settings_of_training_neither_cut_nor_pad() -> None:
+    """As `transformers`, where a call does not ask for it."""
+    tokenizer = Tokenizer.from_str(json.dumps({"model": MODEL}))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=100)
+    package = WithTokenizer(tokenizer.to_str().encode())
+    assert package.encode("a" * 70) == [0] * 70
+    assert package.encode("a") == [0]
+    assert document(package, "a" * 70).ids == [0] * 70
+    assert package._encode_for_embedding(["a" * 70, "a"]) == [[0] * 64, [0]]
