@@ -373,13 +373,6 @@ void round_tile_row(const QuantisedLinear& call, int64_t row, const Activations&
   for (; from < x.groups; from++) store_group(from, kZeros);
 }
 
-inline int64_t take(int64_t* next) {
-  int64_t taken;
-#pragma omp atomic capture
-  taken = (*next)++;
-  return taken;
-}
-
 // A thread begins with rows that it rounded where it can, which lie in its L2 cache, and takes
 // panels of other rows when those are through.
 template <typename Plan>
@@ -393,9 +386,7 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const int64_t most = fit < 2 * kAmxRows ? 2 * kAmxRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = (padded + most - 1) / most;
   const int64_t rows = up((padded + units - 1) / units, kAmxRows);  // of a unit
-  static thread_local std::vector<int64_t> taken_space;             // panels of each unit's rows
-  int64_t* taken = grown(taken_space, units);
-  memset(taken, 0, static_cast<size_t>(units) * sizeof(int64_t));
+  int64_t* taken = none_taken(units);                               // panels, of each unit's rows
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)
@@ -405,13 +396,12 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < padded; r++) round_tile_row<Plan>(call, r, x, row_space);
     const Tiles tiles({product, product, codes, codes, row, row, row, row});
-    const int64_t own = omp_get_thread_num() * units / omp_get_num_threads();
-    for (int64_t i = own; i < own + units; i++) {
-      const int64_t unit = i % units, first = unit * rows, left = call.rows - first;
-      for (int64_t panel; (panel = take(taken + unit)) < call.weight.panels;) {
-        many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
-      }
-    }
+    take_shares(taken, units, [&](int64_t unit, int64_t panel) {
+      if (panel >= call.weight.panels) return false;
+      const int64_t first = unit * rows, left = call.rows - first;
+      many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
+      return true;
+    });
   }
 }
 
