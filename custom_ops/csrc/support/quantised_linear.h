@@ -179,7 +179,7 @@ void few_rows(const Unit& unit) {
   }
 }
 
-// A thread's panels lie one behind the other where possible: what is fetched ahead is its own.
+// A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
 template <typename Format, bool kZeros>
 void run_few(const QuantisedLinear& call, bool parallel) {
   static thread_local std::vector<float> space;
@@ -189,10 +189,15 @@ void run_few(const QuantisedLinear& call, bool parallel) {
     round_row<Format>(call, r, row_space, x.words + r * x.row_words(), x.scales + r * x.groups,
                       x.offsets + r * x.groups);
   }
-#pragma omp parallel for schedule(guided) if (parallel)
-  for (int64_t panel = 0; panel < call.weight.panels; panel++) {
+  const int64_t shares = parallel ? omp_get_max_threads() : 1, panels = call.weight.panels;
+  int64_t* taken = none_taken(shares);
+#pragma omp parallel if (parallel)
+  take_shares(taken, shares, [&](int64_t share, int64_t i) {
+    const int64_t panel = share * panels / shares + i;
+    if (panel >= (share + 1) * panels / shares) return false;
     few_rows<Format, kZeros>({call, x, panel, 0, call.rows});
-  }
+    return true;
+  });
 }
 
 template <typename Format, bool kZeros>

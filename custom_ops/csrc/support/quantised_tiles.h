@@ -2,8 +2,9 @@
 //
 // A step is the product of 16 rows of x and 16 columns of the output over one group, in integers.
 // Tiles reach vector registers by way of memory alone, so while step i is scaled and added to the
-// sums, step i + 1 is stored and step i + 2 multiplied. The scaling is what limits: while tiles are
-// in use the CPU adds and multiplies floats in one port instead of two.
+// sums, step i + 1 is stored and steps i + 2 and i + 3 are multiplied, in registers that take
+// turns: a product takes longer than a step. The scaling is what limits: while tiles are in use the
+// CPU adds and multiplies floats in one port instead of two.
 //
 // x lies in tiles of 16 rows; four tiles, a chunk of the depth, stay in registers for a panel's
 // four columns of tiles. The panel's chunk is unpacked into the L1 cache in the order of the steps,
@@ -33,7 +34,7 @@ constexpr int64_t kUnitBytes = 3 << 19;  // of x, to stay in the L2 cache beside
 constexpr int64_t kProduct = kAmxRows * kAmxWords;
 constexpr int64_t kFarBytes = 8 << 20;  // of an output that L2 does not keep: written past it
 
-// Registers: a product for each plane, codes, x.
+// Registers: the products of two planes or of two steps, codes, x.
 constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
 
 // How x of a Format meets codes of groups of 32 or 64 columns (kDeep 1), or of 128 (kDeep 2).
@@ -45,8 +46,10 @@ struct TilePlan {
   static constexpr int kDeep = deep;
   static constexpr int kPlanes = sizeof(typename Format::Value);
   static constexpr int kSteps = kChunkTiles / (kPlanes * kDeep);  // for each column of tiles
-  static constexpr int64_t kMostColumns = 64 * kDeep;             // of a group
-  static constexpr bool kOffsets = offsets;  // zero points that signed codes do not hold
+  // Steps that have begun after the one that is added: as there are registers, and one is stored.
+  static constexpr int kAhead = kPlanes == 1 ? 3 : 2;
+  static constexpr int64_t kMostColumns = 64 * kDeep;  // of a group
+  static constexpr bool kOffsets = offsets;            // zero points that signed codes do not hold
   // add_step's shortcut is exact: sums of 8-bit x are below 2^22, and a float16 times 1.5 * 2^23
   // takes no more than a float's bits.
   static constexpr bool kByShift = kPlanes == 1 && half_scales;
@@ -154,25 +157,33 @@ class TileSteps {
     }
     next_codes_ += group_size_ / 4 * kAmxWords;
     if (next_codes_ == end_) next_codes_ = codes_;
-    tile_zero<kProductTile>();
-    if constexpr (Plan::kPlanes == 2) tile_zero<kProductTile + 1>();
+    constexpr int kTo = product_tile(kStep);
+    tile_zero<kTo>();
+    if constexpr (Plan::kPlanes == 2) tile_zero<kTo + 1>();
     multiply<kStep, 0>();
     if constexpr (Plan::kDeep == 2) multiply<kStep, 1>();
   }
 
-  // Stores the last one's product.
-  [[gnu::always_inline]] void end(int32_t* dots) const {
-    tile_store<kProductTile>(dots, kLineBytes);
-    if constexpr (Plan::kPlanes == 2) tile_store<kProductTile + 1>(dots + kProduct, kLineBytes);
+  // Stores the product of a column's kStep-th step.
+  template <int kStep>
+  [[gnu::always_inline]] static void end(int32_t* dots) {
+    constexpr int kFrom = product_tile(kStep);
+    tile_store<kFrom>(dots, kLineBytes);
+    if constexpr (Plan::kPlanes == 2) tile_store<kFrom + 1>(dots + kProduct, kLineBytes);
   }
 
  private:
+  static constexpr int product_tile(int step) {
+    return Plan::kPlanes == 1 ? kProductTile + step % 2 : kProductTile;
+  }
+
   template <int kStep, int kPart>
   [[gnu::always_inline]] static void multiply() {
+    constexpr int kTo = product_tile(kStep);
     constexpr int kX = kXTile + (kStep * Plan::kDeep + kPart) * Plan::kPlanes;
-    tile_dot_s8s8<kProductTile, kX, kCodesTile + kPart>();
+    tile_dot_s8s8<kTo, kX, kCodesTile + kPart>();
     if constexpr (Plan::kPlanes == 2) {
-      tile_dot_u8s8<kProductTile + 1, kX + 1, kCodesTile + kPart>();
+      tile_dot_u8s8<kTo + 1, kX + 1, kCodesTile + kPart>();
     }
   }
 
@@ -266,8 +277,9 @@ template <typename Plan, int... kStep>
   TileSteps<Plan> steps(chunk, group_size);
   (steps.template load_x<kStep>(rows.words(0)), ...);
   steps.template begin<0>();
-  steps.end(dots);
-  steps.template begin<1 % Plan::kSteps>();
+  if constexpr (Plan::kAhead == 3) steps.template begin<1>();
+  steps.template end<0>(dots);
+  steps.template begin<(Plan::kAhead - 1) % Plan::kSteps>();
   for (int64_t t = 0; t < rows.tiles; t++) {
     const uint32_t* next_words = rows.words(t + 1 < rows.tiles ? t + 1 : t);
     const float* x_scales = rows.x.scales + rows.step(t) * kAmxRows;
@@ -283,8 +295,8 @@ template <typename Plan, int... kStep>
         for (int r = 0; r < kAmxRows; r++) kept[r] = load<Vec>(sums.kept + r * kPanel + column);
       }
       const auto step = [&](auto number) __attribute__((always_inline)) {
-        constexpr int i = decltype(number)::value, begun = i + 2;
-        steps.end(next_dots);
+        constexpr int i = decltype(number)::value, begun = i + Plan::kAhead;
+        steps.template end<(i + 1) % Plan::kSteps>(next_dots);
         steps.template begin<begun % Plan::kSteps>();
         if (c + begun / Plan::kSteps == kColumnTiles - 1) {
           steps.template load_x<begun % Plan::kSteps>(next_words);
@@ -361,6 +373,8 @@ void round_tile_row(const QuantisedLinear& call, int64_t row, const Activations&
   for (; from < x.groups; from++) store_group(from, kZeros);
 }
 
+// A thread begins with rows that it rounded where it can, which lie in its L2 cache, and takes
+// panels of other rows when those are through.
 template <typename Plan>
 void run_tiles(const QuantisedLinear& call, bool parallel) {
   const auto up = [](int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; };
@@ -372,6 +386,7 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const int64_t most = fit < 2 * kAmxRows ? 2 * kAmxRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = (padded + most - 1) / most;
   const int64_t rows = up((padded + units - 1) / units, kAmxRows);  // of a unit
+  int64_t* taken = none_taken(units);                               // panels, of each unit's rows
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)
@@ -381,13 +396,12 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < padded; r++) round_tile_row<Plan>(call, r, x, row_space);
     const Tiles tiles({product, product, codes, codes, row, row, row, row});
-#pragma omp for collapse(2) schedule(dynamic, 1)
-    for (int64_t first = 0; first < call.rows; first += rows) {
-      for (int64_t panel = 0; panel < call.weight.panels; panel++) {
-        const int64_t left = call.rows - first;
-        many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
-      }
-    }
+    take_shares(taken, units, [&](int64_t unit, int64_t panel) {
+      if (panel >= call.weight.panels) return false;
+      const int64_t first = unit * rows, left = call.rows - first;
+      many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
+      return true;
+    });
   }
 }
 
