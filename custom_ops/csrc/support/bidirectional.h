@@ -139,7 +139,8 @@ class SequenceTiles {
     for (int t = 0; t < kBlock; t++) {
       const float* key = padded_row(k, head, first + t, space);
       for (int64_t c = 0; c < depths(dim_); c++) {
-        const Vec low = load<Vec>(key + c * kDepth), high = load<Vec>(key + c * kDepth + kLanes);
+        const float* from = key + c * kDepth;
+        const auto [low, high] = even_and_odd(load<Vec>(from), load<Vec>(from + kLanes));
         split<kParts>(low, high, [&](int p, VecWord words) {
           if (p == 0) raise_halves(largest_, words);
           rows[c][p][t] = bit_cast<Vec>(words);
