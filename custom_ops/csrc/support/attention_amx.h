@@ -53,7 +53,9 @@ struct CachedTiles {
   Words keys[kMaxHeadDim / kDepth * kStepBlocks][1];
   Words values[kStepTokens / kDepth * kMaxHeadDim / kAmxWords][1];
 
-  StepTiles<1> view() { return {keys, values}; }
+  // Up to 16 rows meet the keys once, before the values are laid out: both fit one place, which
+  // leaves the L1 cache to what comes from memory.
+  StepTiles<1> view(int rows) { return {keys, rows <= kAmxRows ? keys : values}; }
 };
 
 // The next part of x, which keeps what the part leaves: nothing of infinity.
@@ -152,28 +154,29 @@ inline bool all_finite(Halves largest) {
   return finite;
 }
 
-// What lay_out() does with words: stores their bits that are set in a mask, if there is one, and
-// notes the largest halves.
-template <bool kMasked>
+// What the words of a step go through: those of tokens that no row sees become zero, if there are
+// such, and the largest halves are noted. Codes are finite, whose soever they are.
+template <bool kMasked, typename T>
 struct Layer {
   Halves largest = {};
 
   template <typename Mask>
   [[gnu::always_inline]] void keep(uint32_t* row, VecWord words, Mask mask) {
-    if constexpr (kMasked) words &= mask;
+    if constexpr (kMasked && !kScaled<T>) words &= mask;
     store(row, words);
-    raise_halves(largest, words);
+    if constexpr (!kScaled<T>) raise_halves(largest, words);
   }
 };
 
-// Lays out the tokens of a step whose bits are set in `seen`, and zeros for the others of the
-// blocks [from, to). Returns the largest halves: their exponents tell infinity and NaN.
+// Lays out the keys of a step whose bits are set in `seen`, and zeros for others of the blocks
+// [from, to). Returns the largest halves: their exponents tell infinity and NaN.
 template <bool kMasked, typename T>
-Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
-               const StepTiles<1>& step) {
+Halves lay_out_keys(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
+                    const StepTiles<1>& step, Ahead& ahead) {
   alignas(64) static constexpr T kZeros[kBlock] = {};
-  Layer<kMasked> layer;
+  Layer<kMasked, T> layer;
   for (int b = from; b < to; b++) {
+    ahead.fetch();
     const VecWord lanes = lanes_of(seen >> b * kBlock);
     for (int64_t c = 0; c < depths(dim); c++) {
       const T* k = blocks[b].k + c * kDepth * kBlock;
@@ -186,12 +189,21 @@ Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint6
       }
     }
   }
+  return layer.largest;
+}
+
+// The same of the values.
+template <bool kMasked, typename T>
+Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
+                      const StepTiles<1>& step, Ahead& ahead) {
+  Layer<kMasked, T> layer;
   for (int c = from / 2; c < (to + 1) / 2; c++) {
     const BlockView<T>& low = blocks[2 * c < from ? from : 2 * c];
     const BlockView<T>& high = blocks[2 * c + 1 < to ? 2 * c + 1 : 2 * c];
     const uint64_t tokens = seen >> c * kDepth;
     Words(*columns)[1] = step.values + c * columns_of(dim);
     for (int i = 0; i < kBlock; i++) {
+      if (i % kFetchEvery == 0) ahead.fetch();
       const uint32_t low_bits = tokens >> i & 1 ? 0xffffu : 0;
       const uint32_t high_bits = tokens >> (i + kBlock) & 1 ? 0xffff0000u : 0;
       const uint32_t bits = low_bits | high_bits;
@@ -371,12 +383,11 @@ void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
   });
 }
 
-// Adds the blocks [from, to) of a step, laid out, to the rows that see them. The next rows' scores
-// begin before these rows' softmax: the tiles multiply beside it.
+// Adds the blocks [from, to) of a step, laid out, to the rows that see them. The first rows' scores
+// are there; the next rows' begin before these rows' softmax: the tiles multiply beside it.
 template <int kParts, int kOtherParts>
 void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>& own,
                const StepTiles<kOtherParts>& step) {
-  multiply_queries(tile, 0, from, to, how.dim, own, step);
   for (int row = 0; row < tile.rows; row += kAmxRows) {
     const int rows = tile.rows - row < kAmxRows ? tile.rows - row : kAmxRows;
     const int next = row + kAmxRows;
@@ -387,6 +398,7 @@ void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>
       soften_group<1>(tile, row, rows, how, own);
     }
     rescale_group(tile, row, rows, how.dim);
+    tile.ahead.fetch();
     multiply_weights(tile, row, from, to, how.dim, own, step);
   }
 }
@@ -399,6 +411,26 @@ inline void hide(Tile& tile, uint64_t tokens, bool that_see) {
   }
 }
 
+// Lays out the tokens of a step whose bits are set in `seen` and sets the first rows' scores. False
+// if there is infinity or NaN among them.
+template <typename T>
+bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Scores& how,
+             uint64_t seen, const RowTiles<kExactParts>& own, const StepTiles<1>& step) {
+  const bool whole = seen == ~uint64_t{0};
+  const auto keys = whole ? lay_out_keys<false, T> : lay_out_keys<true, T>;
+  const auto values = whole ? lay_out_values<false, T> : lay_out_values<true, T>;
+  Halves largest = keys(blocks, from, to, how.dim, seen, step, tile.ahead);
+  tile.ahead.fetch();
+  multiply_queries(tile, 0, from, to, how.dim, own, step);
+  const Halves others = values(blocks, from, to, how.dim, seen, step, tile.ahead);
+  largest = largest > others ? largest : others;
+  if (tile.scaled) mask_scales(tile, seen, largest);
+  return all_finite(largest);
+}
+
+// How often fetch() is called in a step beside once for each row.
+inline constexpr int kShares = kStepBlocks + 2 * kBlock / kFetchEvery + 3;
+
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not
 // see must not reach it even if it is infinite or NaN. Such tokens are left out; the rows that do
 // see one take the step in float32 arithmetic.
@@ -408,18 +440,13 @@ void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View vie
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
-  tile.ahead = Ahead(1 + (tile.rows < kAmxRows ? tile.rows : kAmxRows));
+  tile.ahead = Ahead(kShares + (tile.rows < kAmxRows ? tile.rows : kAmxRows));
   const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
   const uint64_t seen = bits_between(begin, end);
-  const bool whole = end - begin == kStepTokens;
-  Halves largest = whole ? lay_out<false>(blocks, from, to, how.dim, seen, step)
-                         : lay_out<true>(blocks, from, to, how.dim, seen, step);
-  if (tile.scaled) mask_scales(tile, seen, largest);
-  if (all_finite(largest)) [[likely]]
+  if (lay_out<T>(tile, blocks, from, to, how, seen, own, step)) [[likely]]
     return add_tiles(tile, from, to, how, own, step);
   const uint64_t bad = not_finite(blocks, from, to, how.dim);
-  lay_out<true>(blocks, from, to, how.dim, seen & ~bad, step);
-  if (tile.scaled) mask_scales(tile, seen & ~bad, largest);
+  lay_out<T>(tile, blocks, from, to, how, seen & ~bad, own, step);
   hide(tile, bad, true);
   add_tiles(tile, from, to, how, own, step);
   see(tile, position);
@@ -441,8 +468,9 @@ void walk_with_tiles(const Tile& tile, int64_t begin, int64_t end, Add add) {
 template <typename T, typename View>
 void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
                    RowTiles<kExactParts>& own, CachedTiles& cached) {
-  walk_with_tiles(tile, begin, end,
-                  [&](int64_t p) { add_step_by_tiles<T>(tile, p, how, view, own, cached.view()); });
+  walk_with_tiles(tile, begin, end, [&](int64_t p) {
+    add_step_by_tiles<T>(tile, p, how, view, own, cached.view(tile.rows));
+  });
 }
 
 }  // namespace

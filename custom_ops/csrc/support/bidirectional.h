@@ -220,7 +220,9 @@ bool attend_by_tiles(const BidirectionalCall& call, int64_t sequence, int64_t kv
       walk_with_tiles(tile, 0, count, [&](int64_t position) {
         const auto [begin, end] = see(tile, position);
         const int blocks = (end - begin + kBlock - 1) / kBlock;
-        add_tiles(tile, 0, blocks, how, own, tiles.step(position));
+        const StepTiles<kParts> step = tiles.step(position);
+        multiply_queries(tile, 0, 0, blocks, how.dim, own, step);
+        add_tiles(tile, 0, blocks, how, own, step);
       });
     });
   });
