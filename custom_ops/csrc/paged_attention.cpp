@@ -226,7 +226,7 @@ void run(const AttentionCall& call) {
       const Shared& shared = all_shared[b];
       // A thread that goes on with the segment behind its last has the first blocks fetched.
       const int64_t chunk =
-          std::max<int64_t>(1, call.kv_heads * shared.segments / (2 * omp_get_num_threads()));
+          std::max<int64_t>(1, call.kv_heads * shared.segments / (4 * omp_get_num_threads()));
 #pragma omp for collapse(2) schedule(dynamic, chunk) nowait
       for (int64_t h = 0; h < call.kv_heads; h++) {
         for (int64_t s = 0; s < shared.segments; s++) attend_segment<T>(call, shared, h, s);

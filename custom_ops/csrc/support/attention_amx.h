@@ -3,8 +3,8 @@
 // and weights are split so. The elements of a bfloat16 cache and int8 codes are one bfloat16.
 //
 // The keys and values of a step are laid out once for all rows: words of two values that meet the
-// words of a row. A word of K holds the dimensions i and i + 16 of 32, a word of V the tokens i and
-// i + 16 of 32: those of a row are lane i of two vectors.
+// words of a row. A word of K holds the dimensions 2 i and 2 i + 1, which lie side by side in a
+// block, a word of V the tokens i and i + 16 of 32: those of a row are lane i of two vectors.
 #pragma once
 
 #include "amx.h"
