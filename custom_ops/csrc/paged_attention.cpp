@@ -1,4 +1,6 @@
 // paged_attention: writes K and V into the cache, then attends; see custom_ops/paged_attention.py.
+#include <omp.h>
+
 #include <algorithm>
 #include <type_traits>
 #include <vector>
@@ -222,9 +224,12 @@ void run(const AttentionCall& call) {
     }
     for (int64_t b = 0; b < call.sequences; b++) {
       const Shared& shared = all_shared[b];
-#pragma omp for collapse(2) schedule(dynamic, 1) nowait
-      for (int64_t s = 0; s < shared.segments; s++) {
-        for (int64_t h = 0; h < call.kv_heads; h++) attend_segment<T>(call, shared, h, s);
+      // A thread that goes on with the segment behind its last has the first blocks fetched.
+      const int64_t chunk =
+          std::max<int64_t>(1, call.kv_heads * shared.segments / (4 * omp_get_num_threads()));
+#pragma omp for collapse(2) schedule(dynamic, chunk) nowait
+      for (int64_t h = 0; h < call.kv_heads; h++) {
+        for (int64_t s = 0; s < shared.segments; s++) attend_segment<T>(call, shared, h, s);
       }
       if (shared.segments > 0) continue;
       // The last tiles see most: they come first, and the short ones fill the gaps at the end.

@@ -3,8 +3,8 @@
 // and weights are split so. The elements of a bfloat16 cache and int8 codes are one bfloat16.
 //
 // The keys and values of a step are laid out once for all rows: words of two values that meet the
-// words of a row. A word of K holds the dimensions i and i + 16 of 32, a word of V the tokens i and
-// i + 16 of 32: those of a row are lane i of two vectors.
+// words of a row. A word of K holds the dimensions 2 i and 2 i + 1, which lie side by side in a
+// block, a word of V the tokens i and i + 16 of 32: those of a row are lane i of two vectors.
 #pragma once
 
 #include "amx.h"
@@ -53,7 +53,9 @@ struct CachedTiles {
   Words keys[kMaxHeadDim / kDepth * kStepBlocks][1];
   Words values[kStepTokens / kDepth * kMaxHeadDim / kAmxWords][1];
 
-  StepTiles<1> view() { return {keys, values}; }
+  // Up to 16 rows meet the keys once, before the values are laid out: both fit one place, which
+  // leaves the L1 cache to what comes from memory.
+  StepTiles<1> view(int rows) { return {keys, rows <= kAmxRows ? keys : values}; }
 };
 
 // The next part of x, which keeps what the part leaves: nothing of infinity.
@@ -99,6 +101,36 @@ inline VecWord load_words(const Bfloat* low, const Bfloat* high) {
   return load_bits(low) | load_bits(high) << 16;
 }
 
+using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+
+// Words of a row of kBlock values and of the one behind it.
+template <typename T>
+inline VecWord load_rows(const T* rows) {
+  return load_words(rows, rows + kBlock);
+}
+inline VecWord load_rows(const Bfloat* rows) {
+  Halves order;
+  for (int i = 0; i < 2 * kLanes; i++) order[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
+  return bit_cast<VecWord>(__builtin_shuffle(load<Halves>(rows), order));
+}
+
+// Words of 2 kLanes values of two rows: of the first half of them, and of the last.
+template <typename T>
+inline std::pair<VecWord, VecWord> load_word_pair(const T* low, const T* high) {
+  return {load_words(low, high), load_words(low + kLanes, high + kLanes)};
+}
+#if defined(__AVX512F__)
+// Instructions interleave within 128 bits, so what is to be there comes there first.
+inline std::pair<VecWord, VecWord> load_word_pair(const Bfloat* low, const Bfloat* high) {
+  using Quads = uint64_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+  constexpr Quads kOrder = {0, 4, 1, 5, 2, 6, 3, 7};
+  const auto a = bit_cast<__m512i>(__builtin_shuffle(load<Quads>(low), kOrder));
+  const auto b = bit_cast<__m512i>(__builtin_shuffle(load<Quads>(high), kOrder));
+  return {bit_cast<VecWord>(_mm512_unpacklo_epi16(a, b)),
+          bit_cast<VecWord>(_mm512_unpackhi_epi16(a, b))};
+}
+#endif
+
 // The tokens [begin, end) of a step as bits.
 inline uint64_t bits_between(int begin, int end) {
   return begin == end ? 0 : ~uint64_t{0} >> (kStepTokens - (end - begin)) << begin;
@@ -109,8 +141,6 @@ inline VecWord lanes_of(uint64_t bits) {
   const VecWord lane = bit_cast<VecWord>(lane_numbers());
   return bit_cast<VecWord>((static_cast<uint32_t>(bits) >> lane & 1u) != 0u);
 }
-
-using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 
 // Raises `largest` to the halves of `words`, without signs.
 inline void raise_halves(Halves& largest, VecWord words) {
@@ -124,54 +154,73 @@ inline bool all_finite(Halves largest) {
   return finite;
 }
 
-// Stores words of `low` and `high`, those bits of them that are set in `mask`, and raises
-// `largest`.
-template <typename T, typename Mask>
-[[gnu::always_inline]] inline void lay_out_row(const T* low, const T* high, Mask mask,
-                                               uint32_t* row, Halves& largest) {
-  const VecWord words = load_words(low, high) & mask;
-  store(row, words);
-  raise_halves(largest, words);
-}
-
-// Lays out the tokens of a step whose bits are set in `seen`, and zeros for the others of the
-// blocks [from, to). Returns the largest halves: their exponents tell infinity and NaN.
-template <typename T>
-Halves lay_out(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
-               const StepTiles<1>& step) {
-  alignas(64) static constexpr T kZeros[kBlock] = {};
+// What the words of a step go through: those of tokens that no row sees become zero, if there are
+// such, and the largest halves are noted. Codes are finite, whose soever they are.
+template <bool kMasked, typename T>
+struct Layer {
   Halves largest = {};
+
+  template <typename Mask>
+  [[gnu::always_inline]] void keep(uint32_t* row, VecWord words, Mask mask) {
+    if constexpr (kMasked && !kScaled<T>) words &= mask;
+    store(row, words);
+    if constexpr (!kScaled<T>) raise_halves(largest, words);
+  }
+};
+
+// Lays out the keys of a step whose bits are set in `seen`, and zeros for others of the blocks
+// [from, to). Returns the largest halves: their exponents tell infinity and NaN.
+template <bool kMasked, typename T>
+Halves lay_out_keys(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
+                    const StepTiles<1>& step, Ahead& ahead) {
+  alignas(64) static constexpr T kZeros[kBlock] = {};
+  Layer<kMasked, T> layer;
   for (int b = from; b < to; b++) {
+    ahead.fetch();
     const VecWord lanes = lanes_of(seen >> b * kBlock);
     for (int64_t c = 0; c < depths(dim); c++) {
       const T* k = blocks[b].k + c * kDepth * kBlock;
-      for (int i = 0; i < kAmxRows; i++, k += kBlock) {
-        const int64_t left = dim - c * kDepth - i;
-        const T* high = k + kAmxRows * kBlock;
-        lay_out_row(left > 0 ? k : kZeros, left > kAmxRows ? high : kZeros, lanes,
-                    step.keys[c * kStepBlocks + b][0].rows[i], largest);
-        fetch(i % 2 == 0 ? k : high, blocks[b].ahead);  // a line holds two rows or more
+      uint32_t (*rows)[kAmxWords] = step.keys[c * kStepBlocks + b][0].rows;
+      const int64_t left = dim - c * kDepth;
+      const int whole = static_cast<int>(left < kDepth ? left / 2 : kAmxRows);
+      for (int i = 0; i < whole; i++) layer.keep(rows[i], load_rows(k + 2 * i * kBlock), lanes);
+      for (int i = whole; i < kAmxRows; i++) {
+        layer.keep(rows[i], load_words(2 * i < left ? k + 2 * i * kBlock : kZeros, kZeros), lanes);
       }
     }
   }
+  return layer.largest;
+}
+
+// The same of the values.
+template <bool kMasked, typename T>
+Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
+                      const StepTiles<1>& step, Ahead& ahead) {
+  Layer<kMasked, T> layer;
   for (int c = from / 2; c < (to + 1) / 2; c++) {
     const BlockView<T>& low = blocks[2 * c < from ? from : 2 * c];
     const BlockView<T>& high = blocks[2 * c + 1 < to ? 2 * c + 1 : 2 * c];
     const uint64_t tokens = seen >> c * kDepth;
+    Words(*columns)[1] = step.values + c * columns_of(dim);
     for (int i = 0; i < kBlock; i++) {
+      if (i % kFetchEvery == 0) ahead.fetch();
       const uint32_t low_bits = tokens >> i & 1 ? 0xffffu : 0;
       const uint32_t high_bits = tokens >> (i + kBlock) & 1 ? 0xffff0000u : 0;
+      const uint32_t bits = low_bits | high_bits;
       const T* low_v = low.v + i * low.v_stride;
       const T* high_v = high.v + i * high.v_stride;
-      for (int64_t d = 0; d < padded(dim); d += kLanes) {
-        lay_out_row(low_v + d, high_v + d, low_bits | high_bits,
-                    step.values[c * columns_of(dim) + d / kAmxWords][0].rows[i], largest);
-        fetch(low_v + d, low.ahead);
-        fetch(high_v + d, high.ahead);
+      int64_t d = 0;
+      for (; d + 2 * kLanes <= padded(dim); d += 2 * kLanes) {
+        const auto [first, last] = load_word_pair(low_v + d, high_v + d);
+        layer.keep(columns[d / kAmxWords][0].rows[i], first, bits);
+        layer.keep(columns[d / kAmxWords + 1][0].rows[i], last, bits);
+      }
+      if (d < padded(dim)) {
+        layer.keep(columns[d / kAmxWords][0].rows[i], load_words(low_v + d, high_v + d), bits);
       }
     }
   }
-  return largest;
+  return layer.largest;
 }
 
 // Scales of values that no row sees are 0: their weights, which are 0, are multiplied by them.
@@ -251,6 +300,12 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
       [&](auto column) { tile_store<column>(to + column * kAmxWords, to_stride * sizeof(float)); });
 }
 
+// The values with even and with odd numbers among those of `first` and `last`.
+inline std::pair<Vec, Vec> even_and_odd(Vec first, Vec last) {
+  const VecInt even = 2 * lane_numbers();
+  return {__builtin_shuffle(first, last, even), __builtin_shuffle(first, last, even + 1)};
+}
+
 // Sets the queries of the tile's rows. Of rows that fill up a multiple of 16 nothing is set: what
 // is computed for them is not used.
 template <int kParts>
@@ -259,7 +314,7 @@ void lay_out_queries(Tile& tile, int64_t dim, RowTiles<kParts>& own) {
     memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
     for (int64_t c = 0; c < depths(dim); c++) {
       const float* q = tile.q[r] + c * kDepth;
-      Vec low = load<Vec>(q), high = load<Vec>(q + kLanes);
+      auto [low, high] = even_and_odd(load<Vec>(q), load<Vec>(q + kLanes));
       for (int p = 0; p < kParts; p++) {
         const VecWord words = kParts == 1 ? round_words(low, high) : take_words(low, high);
         store(own.queries[r / kAmxRows][c][p].rows[r % kAmxRows], words);
@@ -273,6 +328,7 @@ void lay_out_queries(Tile& tile, int64_t dim, RowTiles<kParts>& own) {
 // Turns the scores of the rows from `row` into weights, as tiles, of the first kDepths 32 tokens.
 template <int kDepths, int kParts>
 void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kParts>& own) {
+  tile.ahead.fetch();
   raise_maxima(tile, row, how);
   for (int i = 0; i < rows; i++) {
     if (tile.end[row + i] == tile.begin[row + i]) {
@@ -281,6 +337,7 @@ void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kPa
       }
       continue;
     }
+    tile.ahead.fetch();
     Vec even;
     exponentiate<kDepths * kDepth / kLanes>(tile, row + i, [&](int v, Vec weight) {
       if (v % 2 == 0) {
@@ -326,12 +383,11 @@ void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
   });
 }
 
-// Adds the blocks [from, to) of a step, laid out, to the rows that see them. The next rows' scores
-// begin before these rows' softmax: the tiles multiply beside it.
+// Adds the blocks [from, to) of a step, laid out, to the rows that see them. The first rows' scores
+// are there; the next rows' begin before these rows' softmax: the tiles multiply beside it.
 template <int kParts, int kOtherParts>
 void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>& own,
                const StepTiles<kOtherParts>& step) {
-  multiply_queries(tile, 0, from, to, how.dim, own, step);
   for (int row = 0; row < tile.rows; row += kAmxRows) {
     const int rows = tile.rows - row < kAmxRows ? tile.rows - row : kAmxRows;
     const int next = row + kAmxRows;
@@ -342,6 +398,7 @@ void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>
       soften_group<1>(tile, row, rows, how, own);
     }
     rescale_group(tile, row, rows, how.dim);
+    tile.ahead.fetch();
     multiply_weights(tile, row, from, to, how.dim, own, step);
   }
 }
@@ -354,6 +411,26 @@ inline void hide(Tile& tile, uint64_t tokens, bool that_see) {
   }
 }
 
+// Lays out the tokens of a step whose bits are set in `seen` and sets the first rows' scores. False
+// if there is infinity or NaN among them.
+template <typename T>
+bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Scores& how,
+             uint64_t seen, const RowTiles<kExactParts>& own, const StepTiles<1>& step) {
+  const bool whole = seen == ~uint64_t{0};
+  const auto keys = whole ? lay_out_keys<false, T> : lay_out_keys<true, T>;
+  const auto values = whole ? lay_out_values<false, T> : lay_out_values<true, T>;
+  Halves largest = keys(blocks, from, to, how.dim, seen, step, tile.ahead);
+  tile.ahead.fetch();
+  multiply_queries(tile, 0, from, to, how.dim, own, step);
+  const Halves others = values(blocks, from, to, how.dim, seen, step, tile.ahead);
+  largest = largest > others ? largest : others;
+  if (tile.scaled) mask_scales(tile, seen, largest);
+  return all_finite(largest);
+}
+
+// How often fetch() is called in a step beside once for each row.
+inline constexpr int kShares = kStepBlocks + 2 * kBlock / kFetchEvery + 3;
+
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not
 // see must not reach it even if it is infinite or NaN. Such tokens are left out; the rows that do
 // see one take the step in float32 arithmetic.
@@ -363,20 +440,18 @@ void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View vie
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
-  const auto [from, to] = take_blocks<true>(tile, position, begin, end, view, blocks);
+  tile.ahead = Ahead(kShares + (tile.rows < kAmxRows ? tile.rows : kAmxRows));
+  const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
   const uint64_t seen = bits_between(begin, end);
-  Halves largest = lay_out(blocks, from, to, how.dim, seen, step);
-  if (tile.scaled) mask_scales(tile, seen, largest);
-  if (all_finite(largest)) [[likely]]
+  if (lay_out<T>(tile, blocks, from, to, how, seen, own, step)) [[likely]]
     return add_tiles(tile, from, to, how, own, step);
   const uint64_t bad = not_finite(blocks, from, to, how.dim);
-  lay_out(blocks, from, to, how.dim, seen & ~bad, step);
-  if (tile.scaled) mask_scales(tile, seen & ~bad, largest);
+  lay_out<T>(tile, blocks, from, to, how, seen & ~bad, own, step);
   hide(tile, bad, true);
   add_tiles(tile, from, to, how, own, step);
   see(tile, position);
   hide(tile, bad, false);
-  take_scales<false>(tile, blocks, from, to);
+  take_scales(tile, blocks, from, to);
   add_blocks<ManyRows>(tile, blocks, from, to, how);
 }
 
@@ -393,8 +468,9 @@ void walk_with_tiles(const Tile& tile, int64_t begin, int64_t end, Add add) {
 template <typename T, typename View>
 void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
                    RowTiles<kExactParts>& own, CachedTiles& cached) {
-  walk_with_tiles(tile, begin, end,
-                  [&](int64_t p) { add_step_by_tiles<T>(tile, p, how, view, own, cached.view()); });
+  walk_with_tiles(tile, begin, end, [&](int64_t p) {
+    add_step_by_tiles<T>(tile, p, how, view, own, cached.view(tile.rows));
+  });
 }
 
 }  // namespace

@@ -42,6 +42,7 @@ struct FewRows {
   static constexpr int kSums = 1;
   static constexpr bool kFetch = true;
 };
+constexpr int kFetchEvery = 4;  // dimensions of keys, tokens of values
 
 // From products of q and k to scores; softcap 0: none. Scores are times log2 e from the start, so
 // that their weights are powers of 2.
@@ -64,8 +65,42 @@ struct Partial {
   alignas(64) float sums[kTileRows][kRowFloats];
 };
 
+// The blocks of the next step, fetched from memory in shares between what this one computes. Each
+// lies in pages of its own, where the hardware fetches on what follows a few lines in order: it
+// does so in all of them at once where their lines are fetched side by side.
+class Ahead {
+ public:
+  Ahead() = default;
+  explicit Ahead(int64_t shares) : shares_(shares) {}
+
+  template <typename T>
+  void add(const BlockView<T>& block) {
+    if (block.ahead == 0) return;
+    const char* begin = start_of(block);
+    blocks_[count_++] = begin + block.ahead;
+    bytes_ = reinterpret_cast<const char*>(block.v + kBlock * block.v_stride) - begin;
+    share_ = ((bytes_ + kLine - 1) / kLine + shares_ - 1) / shares_ * kLine;
+  }
+
+  // Fetches the next share.
+  void fetch() {
+    const int64_t end = next_ + share_ < bytes_ ? next_ + share_ : bytes_;
+    for (; next_ < end; next_ += kLine) {
+      for (int b = 0; b < count_; b++) __builtin_prefetch(blocks_[b] + next_);
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+
+  const char* blocks_[kStepBlocks];
+  int count_ = 0;
+  int64_t shares_ = 1, bytes_ = 0, share_ = 0, next_ = 0;
+};
+
 struct Tile {
   int rows;
+  Ahead ahead;
   alignas(64) float q[kTileRows][kRowFloats];  // times Scores::of_query
   float* out[kTileRows];
   int64_t first[kTileRows];  // positions that a row sees in this walk: [first, last]
@@ -96,11 +131,6 @@ inline void for_runs(int begin, int end, Body body) {
   if constexpr (kLargest > 1) for_runs<(kLargest == 6 ? 2 : kLargest / 2)>(begin, end, body);
 }
 
-template <typename T>
-inline void fetch(const T* from, int64_t ahead) {
-  __builtin_prefetch(reinterpret_cast<const char*>(from) + ahead);
-}
-
 // The two products are functions of their own: inlined, the compiler keeps their sums in memory.
 
 // weights[r][0..kVectors * kLanes) = q[r] . K of the tokens from `token`, for kRows rows. Runs of
@@ -108,15 +138,14 @@ inline void fetch(const T* from, int64_t ahead) {
 // error of a large head_dim down.
 template <typename Cut, int kRows, int kVectors, typename T>
 [[gnu::noinline]] void multiply_keys(const float (*q)[kRowFloats], const BlockView<T>* blocks,
-                                     int token, int64_t dim, float (*weights)[kStepTokens]) {
+                                     int token, int64_t dim, float (*weights)[kStepTokens],
+                                     Ahead& ahead) {
   constexpr int kSums = Cut::kSums;
   const T* keys[kVectors];
-  int64_t ahead[kVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; v++) {
     const BlockView<T>& block = blocks[(token + v * kLanes) / kBlock];
     keys[v] = block.k + (token + v * kLanes) % kBlock;
-    ahead[v] = block.ahead;
   }
   for (int64_t begin = 0; begin < dim; begin += 2 * kScoreDepth) {
     const bool whole = dim - begin >= 2 * kScoreDepth;
@@ -124,11 +153,13 @@ template <typename Cut, int kRows, int kVectors, typename T>
     for (int first = 0; first < 2; first += kSums) {
       Vec acc[kSums][kRows][kVectors] = {};
       const auto add = [&](int s, int64_t d) {
+        if constexpr (Cut::kFetch) {
+          if (d % kFetchEvery == 0) ahead.fetch();
+        }
         Vec key[kVectors];
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; v++) {
           key[v] = load_floats(keys[v] + d * kBlock);
-          if constexpr (Cut::kFetch) fetch(keys[v] + d * kBlock, ahead[v]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; r++) {
@@ -161,18 +192,21 @@ template <typename Cut, int kRows, int kVectors, typename T>
 template <bool kFetch, int kRows, int kColumns, typename T>
 [[gnu::always_inline]] inline void multiply_values(const float (*weights)[kStepTokens],
                                                    const BlockView<T>* blocks, int from, int to,
-                                                   int64_t d, Vec (&acc)[kRows][kColumns]) {
+                                                   int64_t d, Vec (&acc)[kRows][kColumns],
+                                                   Ahead& ahead) {
   for (int t = from; t < to;) {
     const BlockView<T>& block = blocks[t / kBlock];
     const int64_t stride = block.v_stride;
     const T* v = block.v + t % kBlock * stride + d;
     const int end = (t / kBlock + 1) * kBlock < to ? (t / kBlock + 1) * kBlock : to;
     for (; t < end; t++, v += stride) {
+      if constexpr (kFetch) {
+        if (t % kFetchEvery == 0) ahead.fetch();
+      }
       Vec values[kColumns];
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; c++) {
         values[c] = load_floats(v + c * kLanes);
-        if constexpr (kFetch) fetch(v + c * kLanes, block.ahead);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; r++) {
@@ -188,9 +222,9 @@ template <bool kFetch, int kRows, int kColumns, typename T>
 template <bool kFetch, int kRows, int kColumns, typename T>
 [[gnu::noinline]] void add_values(const float (*weights)[kStepTokens], const BlockView<T>* blocks,
                                   int from, int to, int64_t d, const float* rescale,
-                                  float (*sums)[kRowFloats]) {
+                                  float (*sums)[kRowFloats], Ahead& ahead) {
   Vec acc[kRows][kColumns] = {};
-  multiply_values<kFetch>(weights, blocks, from, to, d, acc);
+  multiply_values<kFetch>(weights, blocks, from, to, d, acc, ahead);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; r++) {
 #pragma GCC unroll 4
@@ -207,7 +241,7 @@ void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded
   for_runs<Cut::kVectors>(0, static_cast<int>(padded_dim / kLanes), [&](int c, auto columns) {
     add_values<Cut::kFetch, kRows, columns>(tile.weights + row, blocks, tile.begin[row],
                                             tile.end[row], c * kLanes, tile.rescale + row,
-                                            tile.segment.sums + row);
+                                            tile.segment.sums + row, tile.ahead);
   });
 }
 
@@ -290,7 +324,7 @@ std::pair<int, int> see(Tile& tile, int64_t position) {
 }
 
 // Sets the scales of the blocks [from, to) of the step, if they have any.
-template <bool kFetch, typename T>
+template <typename T>
 void take_scales(Tile& tile, const StepBlocks<T>& blocks, int from, int to) {
   tile.scaled = blocks[from].k_scales != nullptr;
   if (!tile.scaled) return;
@@ -298,22 +332,21 @@ void take_scales(Tile& tile, const StepBlocks<T>& blocks, int from, int to) {
     const BlockView<T>& block = blocks[b];
     memcpy(tile.k_scales + b * kBlock, block.k_scales, kScaleBytes);
     memcpy(tile.v_scales + b * kBlock, block.v_scales, kScaleBytes);
-    if constexpr (kFetch) {
-      fetch(block.k_scales, block.ahead);
-      fetch(block.v_scales, block.ahead);
-    }
   }
 }
 
 // Sets the blocks that hold the tokens [begin, end) of the step at `position`, and their scales.
 // view(index, place) is the block of 16 tokens at that index of the sequence, the place'th of the
 // step; only blocks that a row sees are asked for. Returns the range of the blocks.
-template <bool kFetch, typename T, typename View>
+template <typename T, typename View>
 std::pair<int, int> take_blocks(Tile& tile, int64_t position, int begin, int end, View view,
                                 StepBlocks<T>& blocks) {
   const int from = begin / kBlock, to = (end + kBlock - 1) / kBlock;
-  for (int b = from; b < to; b++) blocks[b] = view(position / kBlock + b, b);
-  take_scales<kFetch>(tile, blocks, from, to);
+  for (int b = from; b < to; b++) {
+    blocks[b] = view(position / kBlock + b, b);
+    tile.ahead.add(blocks[b]);
+  }
+  take_scales(tile, blocks, from, to);
   return {from, to};
 }
 
@@ -324,7 +357,7 @@ void add_blocks(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const
   for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {
     for_runs<kVectors>(from * kBlockVectors, to * kBlockVectors, [&](int v, auto vectors) {
       multiply_keys<Cut, rows, vectors>(tile.q + row, blocks, v * kLanes, how.dim,
-                                        tile.weights + row);
+                                        tile.weights + row, tile.ahead);
     });
   });
   soften(tile, how);
@@ -346,7 +379,8 @@ void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
-  const auto [from, to] = take_blocks<Cut::kFetch>(tile, position, begin, end, view, blocks);
+  tile.ahead = Ahead(padded(how.dim));  // the calls of fetch() for a whole step
+  const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
   add_blocks<Cut>(tile, blocks, from, to, how);
 }
 

@@ -139,7 +139,8 @@ class SequenceTiles {
     for (int t = 0; t < kBlock; t++) {
       const float* key = padded_row(k, head, first + t, space);
       for (int64_t c = 0; c < depths(dim_); c++) {
-        const Vec low = load<Vec>(key + c * kDepth), high = load<Vec>(key + c * kDepth + kLanes);
+        const float* from = key + c * kDepth;
+        const auto [low, high] = even_and_odd(load<Vec>(from), load<Vec>(from + kLanes));
         split<kParts>(low, high, [&](int p, VecWord words) {
           if (p == 0) raise_halves(largest_, words);
           rows[c][p][t] = bit_cast<Vec>(words);
@@ -219,7 +220,9 @@ bool attend_by_tiles(const BidirectionalCall& call, int64_t sequence, int64_t kv
       walk_with_tiles(tile, 0, count, [&](int64_t position) {
         const auto [begin, end] = see(tile, position);
         const int blocks = (end - begin + kBlock - 1) / kBlock;
-        add_tiles(tile, 0, blocks, how, own, tiles.step(position));
+        const StepTiles<kParts> step = tiles.step(position);
+        multiply_queries(tile, 0, 0, blocks, how.dim, own, step);
+        add_tiles(tile, 0, blocks, how, own, step);
       });
     });
   });

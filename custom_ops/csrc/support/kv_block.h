@@ -25,6 +25,14 @@ struct BlockView {
   const float* v_scales = nullptr;
 };
 
+// Where the view's block begins.
+template <typename T>
+const char* start_of(const BlockView<T>& block) {
+  const void* start = block.k;
+  if (block.k_scales != nullptr) start = block.k_scales;
+  return static_cast<const char*>(start);
+}
+
 inline int64_t padded(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLanes; }
 
 template <typename T>
