@@ -18,6 +18,7 @@
 #include "linear_tiles.h"
 #include "ops.h"
 #include "packed.h"
+#include "shares.h"
 #include "tile.h"
 
 namespace ingot::INGOT_LEVEL {
@@ -262,6 +263,7 @@ int64_t choose_row_block(const PackedLinear& call) {
 template <typename Format>
 void run(const PackedLinear& call) {
   using Value = typename Format::Value;
+  if (call.rows == 0) return;
   static thread_local std::vector<Value> space;  // kept: a step allocates nothing
   const int64_t depth = Format::depth(call.weight.depth);
   const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
@@ -270,6 +272,10 @@ void run(const PackedLinear& call) {
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;
   const int64_t row_block = choose_row_block(call);
+  const int64_t units = (call.rows + row_block - 1) / row_block;  // of rows
+  const int64_t threads = omp_get_max_threads(), groups = units < threads ? units : threads;
+  const Shares shares = {units, call.weight.panels, groups, (threads + groups - 1) / groups};
+  int64_t* taken = none_taken(shares.count());
 #pragma omp parallel if (work > kParallelWork)
   {
     if (tiles > 1) {
@@ -280,12 +286,13 @@ void run(const PackedLinear& call) {
                   call.weight.depth, packed + row * depth);
       }
     }
-#pragma omp for collapse(2) schedule(dynamic, 1)
-    for (int64_t panel = 0; panel < call.weight.panels; panel++) {
-      for (int64_t row = 0; row < call.rows; row += row_block) {
-        compute_unit<Format>(call, x, panel, row, row_block);
-      }
-    }
+    take_shares(taken, shares.count(), [&](int64_t share, int64_t i) {
+      const int64_t first = shares.first_tile(share), count = shares.end_tile(share) - first;
+      const int64_t panel = shares.first_panel(share) + i / count;
+      if (panel >= shares.end_panel(share)) return false;
+      compute_unit<Format>(call, x, panel, (first + i % count) * row_block, row_block);
+      return true;
+    });
   }
 }
 

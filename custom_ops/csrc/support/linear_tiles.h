@@ -13,13 +13,12 @@
 // only on the row.
 #pragma once
 
-#include <omp.h>
-
 #include <type_traits>
 
 #include "amx.h"
 #include "dot_bf16.h"
 #include "packed.h"
+#include "shares.h"
 #include "tile.h"
 
 #if defined(INGOT_AMX)
@@ -233,21 +232,7 @@ void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_
   unit.finish();
 }
 
-// Who multiplies what. Rows are cut into groups, whose part of x fits L2, and panels into ranges
-// where there are fewer groups than threads. A thread begins with a group of its own and a range of
-// its own: what it packed of x is in its caches, and what it fetches ahead it will multiply. Panels
-// are taken one by one, so that who is through early can help the others.
-struct Shares {
-  int64_t tiles, panels;
-  int64_t groups, ranges;
-
-  int64_t count() const { return groups * ranges; }
-  int64_t first_tile(int64_t share) const { return share / ranges * tiles / groups; }
-  int64_t end_tile(int64_t share) const { return (share / ranges + 1) * tiles / groups; }
-  int64_t first_panel(int64_t share) const { return share % ranges * panels / ranges; }
-  int64_t end_panel(int64_t share) const { return (share % ranges + 1) * panels / ranges; }
-};
-
+// Groups whose part of x fits L2.
 Shares choose_shares(const PackedLinear& call, int64_t tiles) {
   const int64_t threads = omp_get_max_threads();
   const auto fits = [&](int64_t groups) {
@@ -263,14 +248,12 @@ Shares choose_shares(const PackedLinear& call, int64_t tiles) {
 void run_tiles(const PackedLinear& call) {
   if (call.rows == 0) return;
   static thread_local std::vector<uint32_t> space;  // kept: a step allocates nothing
-  static thread_local std::vector<int64_t> kept_next;
   const int64_t tiles = ceil_div(call.rows, kAmxRows);
   const int64_t steps = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
   XTiles x = {nullptr, steps, least(call.rows, kAmxRows)};
   x.words = aligned(grown(space, tiles * x.steps * x.step_words() + kAmxWords));
   const Shares shares = choose_shares(call, tiles);
-  int64_t* next = grown(kept_next, shares.count());  // panel of each share
-  for (int64_t s = 0; s < shares.count(); s++) next[s] = shares.first_panel(s);
+  int64_t* taken = none_taken(shares.count());  // panels
   const int64_t work = call.rows * call.columns * call.weight.depth;
   const TileShape full, rows = {static_cast<uint8_t>(x.tile_rows), kXRowBytes};
   const TileShape shapes[kTiles] = {rows, rows, rows, rows, rows, full, full, full};
@@ -282,18 +265,13 @@ void run_tiles(const PackedLinear& call) {
 #pragma omp for schedule(static)
       for (int64_t tile = 0; tile < tiles; tile++) pack_tile(call, x, tile);
     }
-    const int64_t begin = omp_get_thread_num() * shares.count() / omp_get_num_threads();
-    for (int64_t i = 0; i < shares.count(); i++) {
-      const int64_t share = (begin + i) % shares.count();
-      for (;;) {
-        int64_t panel;
-#pragma omp atomic capture
-        panel = next[share]++;
-        if (panel >= shares.end_panel(share)) break;
-        compute_unit(call, x, shares.first_tile(share) * kAmxRows,
-                     least(shares.end_tile(share) * kAmxRows, call.rows), panel);
-      }
-    }
+    take_shares(taken, shares.count(), [&](int64_t share, int64_t i) {
+      const int64_t panel = shares.first_panel(share) + i;
+      if (panel >= shares.end_panel(share)) return false;
+      compute_unit(call, x, shares.first_tile(share) * kAmxRows,
+                   least(shares.end_tile(share) * kAmxRows, call.rows), panel);
+      return true;
+    });
   }
 }
 

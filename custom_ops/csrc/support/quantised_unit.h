@@ -1,10 +1,9 @@
 // What the products of linear_w4 and linear_w8 share, whatever their instructions.
 #pragma once
 
-#include <omp.h>
-
 #include "half.h"
 #include "rounded_rows.h"
+#include "shares.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -72,30 +71,6 @@ Activations room(const QuantisedLinear& call, int64_t rows, int64_t groups) {
   auto* scales = reinterpret_cast<float*>(words + rows * groups * words_per_group);
   auto* offsets = reinterpret_cast<int32_t*>(scales + rows * groups);
   return {words, scales, offsets, words_per_group, groups};
-}
-
-// For each of so many shares of a work how much of it is taken: nothing. Kept by the calling
-// thread.
-inline int64_t* none_taken(int64_t shares) {
-  static thread_local std::vector<int64_t> space;
-  int64_t* taken = grown(space, shares);
-  memset(taken, 0, static_cast<size_t>(shares) * sizeof(int64_t));
-  return taken;
-}
-
-// Calls do_item(share, 0), do_item(share, 1) and so on until it returns false, each once in the
-// team. A thread begins with a share of its own where it can, and goes on with the others.
-template <typename DoItem>
-void take_shares(int64_t* taken, int64_t shares, DoItem do_item) {
-  const int64_t own = omp_get_thread_num() * shares / omp_get_num_threads();
-  for (int64_t i = own; i < own + shares; i++) {
-    int64_t* next = taken + i % shares;
-    int64_t item;
-    do {
-#pragma omp atomic capture
-      item = (*next)++;
-    } while (do_item(i % shares, item));
-  }
 }
 
 }  // namespace
