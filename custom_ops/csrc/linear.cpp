@@ -1,6 +1,6 @@
 // linear: x times a packed matrix, summed in float32; see custom_ops/linear.py.
 //
-// A unit of work is 48 or 96 rows of x times one panel of 64 output columns. Inside it, k runs in
+// A unit of work is up to 96 rows of x times one panel of 64 output columns. Inside it, k runs in
 // blocks of 64 whose sums are added up: the panel's block (16 KiB) stays in the L1 cache while all
 // rows pass over it, and the rounding error grows with 64 + K/64 terms, not K. Every output is
 // summed in the same order whatever the other rows are: a sequence's result does not depend on its
@@ -24,8 +24,7 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int64_t kRowBlocks[] = {48, 96};  // the larger where it leaves units for all threads
-constexpr int64_t kUnitsPerThread = 8;
+constexpr int64_t kUnitRows = 96;         // at most
 constexpr int kLineWords = 16;            // 32-bit words in a cache line
 constexpr int64_t kPrefetchWords = 1024;  // 4 KiB ahead
 
@@ -191,11 +190,12 @@ void multiply_block(const Operand<Format>& x, int64_t row, int64_t rows, int64_t
   }
 }
 
+// The rows from `row` to `row_end` times a panel.
 template <typename Format>
 void compute_unit(const PackedLinear& call, const Operand<Format>& x, int64_t panel, int64_t row,
-                  int64_t row_block) {
-  alignas(64) float sums[kRowBlocks[1] * kPanel];
-  const int64_t rows = call.rows - row < row_block ? call.rows - row : row_block;
+                  int64_t row_end) {
+  alignas(64) float sums[kUnitRows * kPanel];
+  const int64_t rows = row_end - row;
   const int64_t column = panel * kPanel;
   const int64_t columns = call.columns - column < kPanel ? call.columns - column : kPanel;
   for (int64_t c = 0; c < kPanel; c++) {
@@ -255,9 +255,12 @@ Operand<Format> few_rows(const PackedLinear& call, typename Format::Value* space
   }
 }
 
-int64_t choose_row_block(const PackedLinear& call) {
-  const int64_t units = (call.rows + kRowBlocks[1] - 1) / kRowBlocks[1] * call.weight.panels;
-  return kRowBlocks[units >= kUnitsPerThread * omp_get_max_threads() ? 1 : 0];
+// Of as many units as leave all threads the same number of rows or, where one has rows for several
+// threads, of panels.
+int64_t choose_units(int64_t tiles, int64_t threads) {
+  int64_t units = (tiles * kTileRows + kUnitRows - 1) / kUnitRows;
+  while (units % threads != 0 && threads % units != 0) units++;
+  return units;
 }
 
 template <typename Format>
@@ -271,10 +274,9 @@ void run(const PackedLinear& call) {
   const Operand<Format> x =
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;
-  const int64_t row_block = choose_row_block(call);
-  const int64_t units = (call.rows + row_block - 1) / row_block;  // of rows
-  const int64_t threads = omp_get_max_threads(), groups = units < threads ? units : threads;
-  const Shares shares = {units, call.weight.panels, groups, (threads + groups - 1) / groups};
+  const int64_t threads = omp_get_max_threads(), units = choose_units(tiles, threads);
+  const int64_t groups = units < threads ? units : threads;
+  const Shares shares = {units, call.weight.panels, groups, threads / groups};
   int64_t* taken = none_taken(shares.count());
 #pragma omp parallel if (work > kParallelWork)
   {
@@ -288,9 +290,11 @@ void run(const PackedLinear& call) {
     }
     take_shares(taken, shares.count(), [&](int64_t share, int64_t i) {
       const int64_t first = shares.first_tile(share), count = shares.end_tile(share) - first;
-      const int64_t panel = shares.first_panel(share) + i / count;
+      const int64_t panel = shares.first_panel(share) + i / count, unit = first + i % count;
       if (panel >= shares.end_panel(share)) return false;
-      compute_unit<Format>(call, x, panel, (first + i % count) * row_block, row_block);
+      const int64_t row_end = (unit + 1) * tiles / units * kTileRows;
+      compute_unit<Format>(call, x, panel, unit * tiles / units * kTileRows,
+                           row_end < call.rows ? row_end : call.rows);
       return true;
     });
   }
