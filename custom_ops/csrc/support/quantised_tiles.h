@@ -32,7 +32,7 @@ constexpr int kChunkTiles = 4;           // of x
 constexpr int64_t kUnitRows = 256;       // at most
 constexpr int64_t kUnitBytes = 3 << 19;  // of x, to stay in the L2 cache beside the rest
 constexpr int64_t kProduct = kAmxRows * kAmxWords;
-constexpr int64_t kFarBytes = 8 << 20;  // of an output that L2 does not keep: written past it
+constexpr int64_t kFarBytes = 8 << 20;  // of x and the output: L2 keeps neither, write past it
 
 // Registers: the products of two planes or of two steps, codes, x.
 constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
@@ -330,7 +330,7 @@ void many_rows_by_tiles(const Unit& unit) {
   const bool lines_fit =
       reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
   const bool whole = lines_fit && unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
-  const bool far = call.rows * call.columns * int64_t{sizeof(float)} >= kFarBytes;
+  const bool far = call.rows * (call.depth + call.columns) * int64_t{sizeof(float)} >= kFarBytes;
   unit.begin(bias, 1);
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
     chunk.unpack(call, unit.panel, first);
