@@ -10,14 +10,19 @@
 #include "team.h"
 
 namespace ingot {
-Graph::Graph(const Code& code, const std::vector<Code>& libraries, std::string_view weights,
+namespace {
+Error no_gpu() { return {INGOT_FAILED, "there is no GPU"}; }
+}  // namespace
+
+Graph::Graph(const Code& code, const std::vector<Code>& libraries, const Weights& weights,
              const Manifest&, const std::string&) {
   fuzz::read_all(code.bytes);
   for (const Code& library : libraries) fuzz::read_all(library.bytes);
-  fuzz::read_all(weights);
+  fuzz::read_all({weights.data, weights.bytes});
 }
 Graph::~Graph() = default;
 Results Graph::run(const std::vector<Array>&) { throw Error(INGOT_FAILED, "there is no code"); }
+std::vector<void*> Graph::enqueue(const std::vector<Array>&, void*) { throw no_gpu(); }
 Results::Results(std::vector<void*>) {}
 Results::~Results() = default;
 
@@ -27,5 +32,13 @@ const char* op_schema(const char* name) {
 }
 int isa_level() { return 4; }
 double measure_read(const void*, size_t, int) { return 0; }
+void end_own_team() {}
 void Team::assemble() {}
+void Team::end() {}
+
+void open_cuda_host() { throw no_gpu(); }
+Made describe(void*) { throw no_gpu(); }
+size_t Made::span_bytes() const { throw no_gpu(); }
+std::vector<char> contiguous(const Array&, const std::vector<int64_t>&) { throw no_gpu(); }
+std::vector<int64_t> row_major(const std::vector<int64_t>&) { throw no_gpu(); }
 }  // namespace ingot
