@@ -255,12 +255,14 @@ Operand<Format> few_rows(const PackedLinear& call, typename Format::Value* space
   }
 }
 
-// Of as many units as leave all threads the same number of rows or, where one has rows for several
-// threads, of panels.
+// As few units of rows as there may be; or up to twice as many, where each thread then has as many
+// as the others, or each unit as many threads.
 int64_t choose_units(int64_t tiles, int64_t threads) {
-  int64_t units = (tiles * kTileRows + kUnitRows - 1) / kUnitRows;
-  while (units % threads != 0 && threads % units != 0) units++;
-  return units;
+  const int64_t least = (tiles * kTileRows + kUnitRows - 1) / kUnitRows;
+  for (int64_t units = least; units <= 2 * least; units++) {
+    if (units % threads == 0 || threads % units == 0) return units;
+  }
+  return least;
 }
 
 template <typename Format>
@@ -276,7 +278,7 @@ void run(const PackedLinear& call) {
   const int64_t work = call.rows * call.columns * call.weight.depth;
   const int64_t threads = omp_get_max_threads(), units = choose_units(tiles, threads);
   const int64_t groups = units < threads ? units : threads;
-  const Shares shares = {units, call.weight.panels, groups, threads / groups};
+  const Shares shares = {units, call.weight.panels, groups, (threads + groups - 1) / groups};
   int64_t* taken = none_taken(shares.count());
 #pragma omp parallel if (work > kParallelWork)
   {
