@@ -269,7 +269,7 @@ template <typename Format>
 void run(const PackedLinear& call) {
   using Value = typename Format::Value;
   if (call.rows == 0) return;
-  static thread_local std::vector<Value> space;  // kept: a step allocates nothing
+  static thread_local Kept<Value> space;  // kept: a step allocates nothing
   const int64_t depth = Format::depth(call.weight.depth);
   const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
   Value* packed = grown(space, tiles * kTileRows * depth);

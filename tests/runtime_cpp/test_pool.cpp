@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -18,6 +20,34 @@ TEST(Pool, MemoryIsAlignedAndWhollyUsable) {
     std::memset(data, 0xff, bytes);
     pool_free(data, bytes);
   }
+}
+
+// The flags that the kernel keeps of the mapping that holds `address`, as /proc/self/smaps has
+// them.
+std::string flags_of(const char* address) {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  std::ifstream smaps("/proc/self/smaps");
+  bool here = false;
+  for (std::string line; std::getline(smaps, line);) {
+    char* end = nullptr;
+    const uintptr_t first = std::strtoull(line.c_str(), &end, 16);
+    if (*end == '-') here = first <= at && at < std::strtoull(end + 1, nullptr, 16);
+    if (here && line.rfind("VmFlags:", 0) == 0) return line + " ";
+  }
+  return "";
+}
+
+TEST(Pool, LargeMemoryAsksForHugePagesAndSmallDoesNot) {
+  constexpr size_t kLarge = size_t{6} << 20, kSmall = size_t{1} << 20;
+  char *large = pool_allocate(kLarge), *small = pool_allocate(kSmall);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(large) % (size_t{2} << 20), 0u);
+  const bool kernel_has_them =
+      std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled").is_open();
+  EXPECT_EQ(flags_of(large).find(" hg ") != std::string::npos, kernel_has_them);
+  EXPECT_EQ(flags_of(small).find(" hg "), std::string::npos);
+  EXPECT_NE(flags_of(small), "");
+  pool_free(large, kLarge);
+  pool_free(small, kSmall);
 }
 
 // The classes are fine enough that the sizes of a step come back; every size is tried, since a

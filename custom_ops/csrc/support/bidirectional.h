@@ -19,7 +19,7 @@ struct BidirectionalCall : RaggedCall {
 // The calling thread's, at least `count` of them. What was there may be lost.
 template <typename T>
 T* kept(int64_t count) {
-  static thread_local std::vector<T> space;
+  static thread_local Kept<T> space;
   return grown(space, count);
 }
 

@@ -5,12 +5,17 @@
 #include <cstdint>
 #include <vector>
 
+#include "huge_pages.h"
+
 namespace ingot::INGOT_LEVEL {
 namespace {
 
+template <typename T>
+using Kept = std::vector<T, HugePages<T> >;
+
 // Room for `size` values. What was there is lost where it has to grow.
 template <typename T>
-T* grown(std::vector<T>& space, int64_t size) {
+T* grown(Kept<T>& space, int64_t size) {
   if (space.size() < static_cast<size_t>(size)) {
     space = {};  // what is there need not be copied
     space.resize(static_cast<size_t>(size));

@@ -247,7 +247,7 @@ Shares choose_shares(const PackedLinear& call, int64_t tiles) {
 
 void run_tiles(const PackedLinear& call) {
   if (call.rows == 0) return;
-  static thread_local std::vector<uint32_t> space;  // kept: a step allocates nothing
+  static thread_local Kept<uint32_t> space;  // kept: a step allocates nothing
   const int64_t tiles = ceil_div(call.rows, kAmxRows);
   const int64_t steps = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
   XTiles x = {nullptr, steps, least(call.rows, kAmxRows)};

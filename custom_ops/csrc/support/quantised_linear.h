@@ -182,7 +182,7 @@ void few_rows(const Unit& unit) {
 // A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
 template <typename Format, bool kZeros>
 void run_few(const QuantisedLinear& call, bool parallel) {
-  static thread_local std::vector<float> space;
+  static thread_local Kept<float> space;
   float* row_space = grown(space, call.depth);
   const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
   for (int64_t r = 0; r < call.rows; r++) {
@@ -206,7 +206,7 @@ void run_many(const QuantisedLinear& call, bool parallel) {
   const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
 #pragma omp parallel if (parallel)
   {
-    static thread_local std::vector<float> space;
+    static thread_local Kept<float> space;
     float* tile_space = grown(space, call.depth + x.row_words() + 2 * x.groups);
 #pragma omp for schedule(static)
     for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x, tile_space);

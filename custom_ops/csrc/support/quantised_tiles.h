@@ -391,7 +391,7 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)
   {
-    static thread_local std::vector<float> space;
+    static thread_local Kept<float> space;
     float* row_space = grown(space, call.depth);
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < padded; r++) round_tile_row<Plan>(call, r, x, row_space);

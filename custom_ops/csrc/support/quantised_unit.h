@@ -63,7 +63,7 @@ struct Unit {
 // thread: a step allocates nothing.
 template <typename Format>
 Activations room(const QuantisedLinear& call, int64_t rows, int64_t groups) {
-  static thread_local std::vector<uint32_t> space;
+  static thread_local Kept<uint32_t> space;
   const int64_t words_per_group = call.weight.group_size / kPerWord<Format>;
   constexpr int64_t kLineWords = kLineBytes / 4;
   uint32_t* words = grown(space, rows * groups * (words_per_group + 2) + kLineWords);

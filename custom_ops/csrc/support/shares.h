@@ -26,7 +26,7 @@ struct Shares {
 
 // For each of so many shares how much of it is taken: nothing. Kept by the calling thread.
 inline int64_t* none_taken(int64_t shares) {
-  static thread_local std::vector<int64_t> space;
+  static thread_local Kept<int64_t> space;
   int64_t* taken = grown(space, shares);
   memset(taken, 0, static_cast<size_t>(shares) * sizeof(int64_t));
   return taken;

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <mutex>
-#include <new>
 #include <vector>
 
 #include "../size_class.h"
+#include "huge_pages.h"
 
 namespace ingot::host {
 namespace {
@@ -25,12 +24,12 @@ size_t in_use = 0, most_in_use = 0, idle = 0;
 
 char* from_system(size_t bytes) {
   held += bytes;
-  return static_cast<char*>(::operator new(bytes, std::align_val_t{64}));
+  return static_cast<char*>(allocate_pages(bytes));
 }
 
 void to_system(char* data, size_t bytes) {
   held -= bytes;
-  ::operator delete(data, std::align_val_t{64});
+  free_pages(data, bytes);
 }
 
 void give_back_smallest(char* data) {
