@@ -19,7 +19,9 @@ from .roofline import Bound, Hardware, intensity, kernel_name, predict
 from .steps import BLOCK_SIZE
 
 Sizes = Mapping[str, float]
-STEP_TOKENS, GPU_STEP_TOKENS = 256, 2048  # of prompts in one step of the runtime (package.cpp)
+# Of prompts in one step of the runtime; of one alone, where the weights are large (package.cpp).
+STEP_TOKENS, GPU_STEP_TOKENS = 256, 2048
+LONE_STEP_TOKENS, LARGE_WEIGHTS = 512, 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,12 @@ def request_of(
                 f"--{name} is {value}, but {subject.source} takes 1 to {most} tokens a sequence"
             )
     return Request(batch, prompt, context, step_tokens)
+
+
+def step_tokens_on_cpu(subject: Subject, batch: int) -> int:
+    """As the runtime's package.cpp chooses."""
+    lone = batch == 1 and subject.weight_bytes >= LARGE_WEIGHTS
+    return LONE_STEP_TOKENS if lone else STEP_TOKENS
 
 
 def phases(kind: str, request: Request) -> dict[str, list[Sizes]]:

@@ -11,12 +11,12 @@ import click
 
 from ..profiling.analysis import (
     GPU_STEP_TOKENS,
-    STEP_TOKENS,
     Row,
     Subject,
     analyze,
     grouped,
     request_of,
+    step_tokens_on_cpu,
 )
 from ..profiling.calls import calls_of, evaluate
 from ..profiling.roofline import known_hardware, read_hardware
@@ -65,7 +65,8 @@ def run(
     as_json: bool,
 ) -> None:
     if step_tokens is None:
-        step_tokens = GPU_STEP_TOKENS if hardware in known_hardware() else STEP_TOKENS
+        on_gpu = hardware in known_hardware()
+        step_tokens = GPU_STEP_TOKENS if on_gpu else step_tokens_on_cpu(subject, batch)
     request = request_of(subject, batch, prompt, context, step_tokens)
     if hardware == "cpu":
         from .speeds import measure

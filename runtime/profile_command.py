@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from .. import __version__, process
-from ..profiling.analysis import STEP_TOKENS, request_of
+from ..profiling.analysis import request_of, step_tokens_on_cpu
 from ..profiling.calls import Call, calls_of
 from ..profiling.errors import ProfileError
 from ..profiling.files import write_whole
@@ -205,6 +205,10 @@ def _with_prediction(trace: Trace, calls: Sequence[Call], path: Path, threads: i
     prompt = len(request["tokens"]) if "tokens" in request else None
     context = (prompt or 0) + request.get("new_tokens", 0) // 2 or None
     asked = request_of(
-        subject, 1, prompt, context if subject.kind == "decoder" else None, STEP_TOKENS
+        subject,
+        1,
+        prompt,
+        context if subject.kind == "decoder" else None,
+        step_tokens_on_cpu(subject, 1),
     )
     return predicted(trace, calls, speeds.measure(subject, asked, threads), subject.kernel)

@@ -15,6 +15,8 @@ from ingot.custom_ops.kv_layout import BLOCK
 from ingot.export.subject import of_checkpoint
 from ingot.profiling.analysis import (
     GPU_STEP_TOKENS,
+    LARGE_WEIGHTS,
+    LONE_STEP_TOKENS,
     STEP_TOKENS,
     Subject,
     analyze,
@@ -64,6 +66,8 @@ def test_windows_agree(export_package: ExportPackage) -> None:
 def test_steps_and_blocks_are_as_long_as_the_runtimes() -> None:
     limits = (ROOT / "runtime" / "csrc" / "package.cpp").read_text()
     assert f" kStepTokens = {STEP_TOKENS}, kGpuStepTokens = {GPU_STEP_TOKENS};" in limits
+    lone = f"kLoneStepTokens = {LONE_STEP_TOKENS}, kLargeWeights = {LARGE_WEIGHTS:_};"
+    assert lone.replace("_", "'") in limits
     assert BLOCK_SIZE == BLOCK
 
 

@@ -164,7 +164,7 @@ void Engine::wake_callers() {
 Engine::Batch Engine::assemble() {
   const HostTrace assembling("assemble");
   Batch batch;
-  int64_t budget = limits_.step_tokens;
+  int64_t budget = jobs_.size() == 1 ? limits_.lone_step_tokens : limits_.step_tokens;
   for (Job* job : jobs_) {
     if (alone_ > 0 && !batch.shares.empty()) break;
     if (job->cancelled) {

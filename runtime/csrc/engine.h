@@ -55,8 +55,9 @@ struct Job {
 
 struct EngineLimits {
   int64_t vocab_size, max_seq_len, block_size, cache_tokens;
-  int64_t step_tokens;  // of all prompts in one step: bounds latency and temporaries
-  const char* model;    // as StepFacts has it
+  int64_t step_tokens;       // of all prompts in one step: bounds latency and temporaries
+  int64_t lone_step_tokens;  // the same where no other job waits for the step
+  const char* model;         // as StepFacts has it
 };
 
 class Engine {

@@ -39,6 +39,7 @@ class Package {
   void start_gpu();
   Weights place_weights(const ingot_options& options);
   void start_engine(int64_t kv_tokens);
+  int64_t lone_step_tokens() const;
   int64_t cache_blocks(int64_t kv_tokens) const;
   const Variant& choose_variant() const;
   StepFacts describe(const std::vector<Array>& inputs) const;
