@@ -75,10 +75,9 @@ class Ahead {
 
   template <typename T>
   void add(const BlockView<T>& block) {
-    if (block.ahead == 0) return;
-    const char* begin = start_of(block);
-    blocks_[count_++] = begin + block.ahead;
-    bytes_ = reinterpret_cast<const char*>(block.v + kBlock * block.v_stride) - begin;
+    if (block.ahead == nullptr) return;
+    blocks_[count_++] = block.ahead;
+    bytes_ = reinterpret_cast<const char*>(block.v + kBlock * block.v_stride) - start_of(block);
     share_ = ((bytes_ + kLine - 1) / kLine + shares_ - 1) / shares_ * kLine;
   }
 
@@ -395,9 +394,8 @@ void begin_row(Tile& tile, int r, const float* q, float* out, const Scores& how)
 }
 
 void begin_segment(Tile& tile, int64_t dim) {
-  for (int r = 0; r < kTileRows; r++) tile.segment.max[r] = -kInfinity;
-  memset(tile.segment.total, 0, sizeof(tile.segment.total));
-  memset(tile.totals, 0, sizeof(tile.totals));
+  for (int r = 0; r < tile.rows; r += kLanes) store(tile.segment.max + r, broadcast(-kInfinity));
+  memset(tile.totals, 0, tile.rows * sizeof(tile.totals[0]));
   for (int r = 0; r < tile.rows; r++) memset(tile.segment.sums[r], 0, padded(dim) * sizeof(float));
 }
 
