@@ -35,14 +35,14 @@ Stretch stretch_of(const AttentionCall& call, int64_t sequence, int64_t kv_head,
           (end + kBlock - 1) / kBlock};
 }
 
-// Fetches the first step's blocks.
+// Reads the first step's blocks from memory.
 template <typename T>
-void fetch(const Stretch& stretch, int64_t dim) {
+void load(const Stretch& stretch, int64_t dim) {
   Ahead ahead(1);
   for (int64_t i = stretch.page; i < stretch.end && i < stretch.page + kStepBlocks; i++) {
     ahead.add(view_block<T>(stretch.block(i), dim, stretch.block(i)));
   }
-  ahead.fetch();
+  ahead.load();
 }
 
 // A tile of one KV head of one sequence, and where it reads.
@@ -265,13 +265,13 @@ Stretch stretch_of(const AttentionCall& call, const Unit& unit) {
   return stretch_of(call, unit.sequence, unit.kv_head, unit.segment);
 }
 
-// Fetches what the calling thread begins with.
+// Reads what the calling thread begins with.
 template <typename T>
-void fetch_first(const AttentionCall& call, const Plan& plan) {
+void load_first(const AttentionCall& call, const Plan& plan) {
   const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
   const int64_t unit = plan.first_unit(thread, threads);
   if (unit < plan.first_unit(thread + 1, threads)) {
-    fetch<T>(stretch_of(call, plan.units[unit]), call.dim);
+    load<T>(stretch_of(call, plan.units[unit]), call.dim);
   }
 }
 
@@ -303,7 +303,7 @@ void run(const AttentionCall& call) {
   clear_padding(call);
 #pragma omp parallel
   {
-    fetch_first<T>(call, plan);
+    load_first<T>(call, plan);                // while others are not there yet
 #pragma omp for collapse(2) schedule(static)  // ends in a barrier: all K and V are written
     for (int64_t t = 0; t < call.tokens; t++) {
       for (int64_t h = 0; h < call.kv_heads; h++) {
