@@ -85,6 +85,7 @@ class Ahead {
   // Fetches the next share into the L2 cache, or into L1 too, where that has room for it.
   template <bool kIntoL1 = false>
   void fetch() {
+    if (next_ == bytes_) return;
     due_ += bytes_;
     for (; due_ >= shares_ * kLine && next_ < bytes_; next_ += kLine, due_ -= shares_ * kLine) {
 #pragma GCC unroll 4
