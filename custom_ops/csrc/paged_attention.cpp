@@ -14,6 +14,9 @@ namespace {
 
 int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }
 
+// The first of a step's blocks.
+int64_t step_of(int64_t page) { return page / kStepBlocks * kStepBlocks; }
+
 // The blocks of one KV head that hold a segment of a sequence: [page, end) of its table.
 struct Stretch {
   char* cache = nullptr;
@@ -24,22 +27,22 @@ struct Stretch {
   char* block(int64_t at) const { return cache + table[at] * stride; }
 };
 
-// Those that its new tokens see, from the first step on.
+// Those that its new tokens see; if there are sinks, perhaps others between.
 Stretch stretch_of(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t segment) {
   const int64_t tokens = call.seq_lens[sequence];
   const int64_t seen = call.n_sink > 0 ? 0 : call.first_seen(tokens - call.new_tokens(sequence));
   const int64_t begin = std::max(segment * kSegmentTokens, seen);
   const int64_t end = std::min((segment + 1) * kSegmentTokens, tokens);
   return {call.cache + kv_head * call.head_bytes, call.cache_stride,
-          call.block_table + sequence * call.pages, begin / kStepTokens * kStepBlocks,
-          (end + kBlock - 1) / kBlock};
+          call.block_table + sequence * call.pages, begin / kBlock, (end + kBlock - 1) / kBlock};
 }
 
 // Reads the first step's blocks from memory.
 template <typename T>
 void load(const Stretch& stretch, int64_t dim) {
   Ahead ahead(1);
-  for (int64_t i = stretch.page; i < stretch.end && i < stretch.page + kStepBlocks; i++) {
+  const int64_t end = std::min(stretch.end, step_of(stretch.page) + kStepBlocks);
+  for (int64_t i = stretch.page; i < end; i++) {
     ahead.add(view_block<T>(stretch.block(i), dim, stretch.block(i)));
   }
   ahead.load();
@@ -128,8 +131,8 @@ class Reader {
   // The block one step further: blocks lie anywhere, the hardware does not guess the next.
   const char* ahead_of(int64_t page) const {
     if (page + kStepBlocks < stretch_.end) return stretch_.block(page + kStepBlocks);
-    const int64_t place = next_.page + page % kStepBlocks;
-    return place < next_.end ? next_.block(place) : nullptr;
+    const int64_t place = step_of(next_.page) + page % kStepBlocks;
+    return place >= next_.page && place < next_.end ? next_.block(place) : nullptr;
   }
 
   const AttentionCall& call_;
@@ -265,9 +268,10 @@ Stretch stretch_of(const AttentionCall& call, const Unit& unit) {
   return stretch_of(call, unit.sequence, unit.kv_head, unit.segment);
 }
 
-// Reads what the calling thread begins with.
+// Reads what the calling thread begins with, if that is known to be there.
 template <typename T>
 void load_first(const AttentionCall& call, const Plan& plan) {
+  if (call.n_sink > 0) return;
   const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
   const int64_t unit = plan.first_unit(thread, threads);
   if (unit < plan.first_unit(thread + 1, threads)) {

@@ -95,10 +95,11 @@ class Ahead {
     }
   }
 
-  // Reads all of them, which the CPU cannot drop.
+  // Reads all of them, which the CPU cannot drop. Another thread may be writing there.
   void load() {
     for (; next_ < bytes_; next_ += kLine) {
-      for (int b = 0; b < kStepBlocks; b++) __asm__ volatile("" : : "r"(blocks_[b][next_]));
+      for (int b = 0; b < kStepBlocks; b++)
+        __asm__ volatile("testb $0, %0" : : "m"(blocks_[b][next_]) : "cc");
     }
   }
 
