@@ -7,18 +7,58 @@
 
 #include "attention_amx.h"
 #include "ops.h"
+#include "shares.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
+
+int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }
+
+// The first of a step's blocks.
+int64_t step_of(int64_t page) { return page / kStepBlocks * kStepBlocks; }
+
+// The blocks of one KV head that hold a segment of a sequence: [page, end) of its table.
+struct Stretch {
+  char* cache = nullptr;
+  int64_t stride = 0;
+  const int64_t* table = nullptr;
+  int64_t page = 0, end = 0;
+
+  char* block(int64_t at) const { return cache + table[at] * stride; }
+};
+
+// Those that its new tokens see; if there are sinks, perhaps others between.
+Stretch stretch_of(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t segment) {
+  const int64_t tokens = call.seq_lens[sequence];
+  const int64_t seen = call.n_sink > 0 ? 0 : call.first_seen(tokens - call.new_tokens(sequence));
+  const int64_t begin = std::max(segment * kSegmentTokens, seen);
+  const int64_t end = std::min((segment + 1) * kSegmentTokens, tokens);
+  return {call.cache + kv_head * call.head_bytes, call.cache_stride,
+          call.block_table + sequence * call.pages, begin / kBlock, (end + kBlock - 1) / kBlock};
+}
+
+// Reads the first step's blocks from memory.
+template <typename T>
+void load(const Stretch& stretch, int64_t dim) {
+  Ahead ahead(1);
+  const int64_t end = std::min(stretch.end, step_of(stretch.page) + kStepBlocks);
+  for (int64_t i = stretch.page; i < end; i++) {
+    ahead.add(view_block<T>(stretch.block(i), dim, stretch.block(i)));
+  }
+  ahead.load();
+}
 
 // A tile of one KV head of one sequence, and where it reads.
 template <typename T>
 class Reader {
  public:
-  Reader(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row)
-      : call_(call),
-        cache_(call.cache + kv_head * call.head_bytes),
-        table_(call.block_table + sequence * call.pages) {
+  explicit Reader(const AttentionCall& call) : call_(call) {}
+
+  // Takes up to kTileRows rows, from `first_row` on.
+  void begin(int64_t of_sequence, int64_t of_kv_head, int64_t first_row) {
+    sequence = of_sequence;
+    kv_head = of_kv_head;
+    const AttentionCall& call = call_;
     const int64_t group = call.group(), count = call.new_tokens(sequence);
     const int64_t left = count * group - first_row;
     tile.rows = static_cast<int>(left < kTileRows ? left : kTileRows);
@@ -39,8 +79,10 @@ class Reader {
     return call_.n_sink > 0 ? 0 : call_.first_seen(positions_[0]) / kSegmentTokens;
   }
 
-  // Sums the segment into tile.segment.
-  void sum(int64_t segment) {
+  // Sums the segment into tile.segment, and fetches the first blocks of what is summed `next`.
+  void sum(int64_t segment, const Stretch& next) {
+    stretch_ = stretch_of(call_, sequence, kv_head, segment);
+    next_ = next;
     begin_segment(tile, call_.dim);
     if (call_.n_sink > 0) {
       for (int r = 0; r < tile.rows; r++) {
@@ -58,6 +100,7 @@ class Reader {
     end_segment(tile);
   }
 
+  int64_t sequence = -1, kv_head = -1;
   Tile tile;
 
  private:
@@ -65,11 +108,12 @@ class Reader {
     const int64_t begin = segment * kSegmentTokens, end = begin + kSegmentTokens;
     const bool in_place = padded(call_.dim) == call_.dim;
     const auto viewed = [&](int64_t page, int) {
-      return view_block<T>(block(page), call_.dim, ahead_of(page));
+      return view_block<T>(stretch_.block(page), call_.dim, ahead_of(page));
     };
     const auto unpacked = [&](int64_t page, int place) {
       float* k = scratch_ + place * kBlock * padded(call_.dim);
-      return unpack_block<T>(block(page), call_.dim, k, k + kStepTokens * padded(call_.dim));
+      return unpack_block<T>(stretch_.block(page), call_.dim, k,
+                             k + kStepTokens * padded(call_.dim));
     };
     if constexpr (kByTiles<T>) {
       auto& [own, cached] = tiles_;
@@ -84,17 +128,15 @@ class Reader {
     }
   }
 
-  char* block(int64_t page) const { return cache_ + table_[page] * call_.cache_stride; }
-
-  // Bytes to the block one step further: blocks lie anywhere, the hardware does not guess the next.
-  int64_t ahead_of(int64_t page) const {
-    const int64_t next = page + kStepBlocks;
-    return next * kBlock <= last_position() ? block(next) - block(page) : 0;
+  // The block one step further: blocks lie anywhere, the hardware does not guess the next.
+  const char* ahead_of(int64_t page) const {
+    if (page + kStepBlocks < stretch_.end) return stretch_.block(page + kStepBlocks);
+    const int64_t place = step_of(next_.page) + page % kStepBlocks;
+    return place >= next_.page && place < next_.end ? next_.block(place) : nullptr;
   }
 
   const AttentionCall& call_;
-  char* cache_;
-  const int64_t* table_;
+  Stretch stretch_, next_;
   Scores how_{call_.dim, call_.scale, call_.softcap};
   int64_t positions_[kTileRows] = {};
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
@@ -105,42 +147,45 @@ class Reader {
   std::conditional_t<kByTiles<T>, AsTiles, char> tiles_;
 };
 
-int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }
-
 template <typename T>
 void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
-  Reader<T> reader(call, sequence, kv_head, first_row);
+  Reader<T> reader(call);
+  reader.begin(sequence, kv_head, first_row);
   Tile& tile = reader.tile;
   for (int64_t s = reader.first_segment(); s < segments(reader.last_position() + 1); s++) {
-    reader.sum(s);
+    reader.sum(s, stretch_of(call, sequence, kv_head, s + 1));
     add_segment(tile, call.dim);
   }
   finish(tile, call.dim);
 }
 
-// The segments of one sequence that several threads share, because it has few rows: for each KV
-// head and segment the rows' max, total and sums; and how many of a head's segments are done.
+// A sequence of few rows, whose segments the threads share: for each KV head and segment the rows'
+// max, total and sums; and how many of a head's segments are done.
 struct Shared {
-  int64_t sequence, rows, segments;
+  int64_t rows, first, segments;  // those that are seen
   float* partials;
   int* done;
 };
 
+// What a thread sums at once.
+struct Unit {
+  int64_t sequence, kv_head, segment;
+};
+
+// Keeps what the reader summed; who is the last of a KV head adds it all up.
 template <typename T>
-void attend_segment(const AttentionCall& call, const Shared& shared, int64_t kv_head,
-                    int64_t segment) {
-  Reader<T> reader(call, shared.sequence, kv_head, 0);
+void hand_in(const AttentionCall& call, const Shared& shared, Reader<T>& reader, int64_t segment) {
   Tile& tile = reader.tile;
-  reader.sum(segment);
   const int64_t row_floats = 2 + call.dim;
-  float* head = shared.partials + kv_head * shared.segments * shared.rows * row_floats;
-  float* to = head + segment * shared.rows * row_floats;
+  float* head = shared.partials + reader.kv_head * shared.segments * shared.rows * row_floats;
+  float* to = head + (segment - shared.first) * shared.rows * row_floats;
   for (int r = 0; r < tile.rows; r++, to += row_floats) {
     to[0] = tile.segment.max[r];
     to[1] = tile.segment.total[r];
     memcpy(to + 2, tile.segment.sums[r], call.dim * sizeof(float));
   }
-  if (__atomic_add_fetch(&shared.done[kv_head], 1, __ATOMIC_ACQ_REL) < shared.segments) return;
+  int* done = shared.done + reader.kv_head;
+  if (__atomic_add_fetch(done, 1, __ATOMIC_ACQ_REL) < shared.segments) return;
   for (int64_t s = 0; s < shared.segments; s++) {
     for (int r = 0; r < tile.rows; r++, head += row_floats) {
       tile.segment.max[r] = head[0];
@@ -173,65 +218,105 @@ void write_slot(const AttentionCall& call, int64_t token, int64_t kv_head) {
   write_token<T>(head, call.dim, slot % kBlock, k, call.v.at(token, kv_head));
 }
 
-// Where the segments of shared sequences go. Kept from call to call: a step allocates nothing.
-struct Workspace {
-  std::vector<float> partials;
-  std::vector<int> done;
-  std::vector<Shared> shared;
-};
-
 int64_t rows_of(const AttentionCall& call, int64_t sequence) {
   return call.seq_lens[sequence] > 0 ? call.new_tokens(sequence) * call.group() : 0;
 }
 
-// For each sequence its Shared, of 0 segments if each tile is one thread's.
-void plan(const AttentionCall& call, Workspace& workspace) {
-  workspace.shared.assign(call.sequences, {});
-  int64_t floats = 0, heads = 0;
-  for (int64_t b = 0; b < call.sequences; b++) {
-    const int64_t rows = rows_of(call, b), count = segments(call.seq_lens[b]);
-    if (rows == 0 || rows > kTileRows || count < 2) continue;
-    workspace.shared[b] = {b, rows, count, nullptr, nullptr};
-    floats += call.kv_heads * count * rows * (2 + call.dim);
-    heads += call.kv_heads;
+// The sequences of few rows, cut into units. Kept from call to call: a step allocates nothing.
+class Plan {
+ public:
+  void make(const AttentionCall& call) {
+    shared.assign(call.sequences, {});
+    units.clear();
+    int64_t floats = 0;
+    for (int64_t b = 0; b < call.sequences; b++) {
+      const int64_t rows = rows_of(call, b);
+      if (rows == 0 || rows > kTileRows) continue;
+      const int64_t first = stretch_of(call, b, 0, 0).page * kBlock / kSegmentTokens;
+      const int64_t count = segments(call.seq_lens[b]) - first;
+      shared[b] = {rows, first, count, nullptr, nullptr};
+      floats += call.kv_heads * count * rows * (2 + call.dim);
+      for (int64_t h = 0; h < call.kv_heads; h++) {
+        for (int64_t s = first; s < first + count; s++) units.push_back({b, h, s});
+      }
+    }
+    done_.assign(call.sequences * call.kv_heads, 0);
+    int* done = done_.data();
+    float* partials = grown(partials_, floats);
+    for (Shared& of : shared) {
+      of.partials = partials;
+      of.done = done;
+      partials += call.kv_heads * of.segments * of.rows * (2 + call.dim);
+      done += call.kv_heads;
+    }
   }
-  workspace.partials.resize(std::max<size_t>(workspace.partials.size(), floats));
-  workspace.done.assign(heads, 0);
-  float* partials = workspace.partials.data();
-  int* done = workspace.done.data();
-  for (Shared& shared : workspace.shared) {
-    if (shared.segments == 0) continue;
-    shared.partials = partials;
-    shared.done = done;
-    partials += call.kv_heads * shared.segments * shared.rows * (2 + call.dim);
-    done += call.kv_heads;
+
+  // Units of a share lie one behind the other.
+  int64_t first_unit(int64_t share, int64_t shares) const {
+    return share * static_cast<int64_t>(units.size()) / shares;
   }
+
+  std::vector<Shared> shared;  // of each sequence; of those of many rows nothing
+  std::vector<Unit> units;
+
+ private:
+  std::vector<float> partials_;
+  std::vector<int> done_;
+};
+
+Stretch stretch_of(const AttentionCall& call, const Unit& unit) {
+  return stretch_of(call, unit.sequence, unit.kv_head, unit.segment);
+}
+
+// Reads what the calling thread begins with, if that is known to be there.
+template <typename T>
+void load_first(const AttentionCall& call, const Plan& plan) {
+  if (call.n_sink > 0) return;
+  const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  const int64_t unit = plan.first_unit(thread, threads);
+  if (unit < plan.first_unit(thread + 1, threads)) {
+    load<T>(stretch_of(call, plan.units[unit]), call.dim);
+  }
+}
+
+// A thread goes on with the unit behind its last: the first blocks have been fetched.
+template <typename T>
+void attend_units(const AttentionCall& call, const Plan& plan, int64_t* taken) {
+  const int64_t threads = omp_get_num_threads();
+  Reader<T> reader(call);
+  take_shares(taken, threads, [&](int64_t share, int64_t i) {
+    const int64_t at = plan.first_unit(share, threads) + i;
+    const int64_t end = plan.first_unit(share + 1, threads);
+    if (at >= end) return false;
+    const Unit& unit = plan.units[at];
+    if (reader.sequence != unit.sequence || reader.kv_head != unit.kv_head) {
+      reader.begin(unit.sequence, unit.kv_head, 0);
+    }
+    reader.sum(unit.segment, at + 1 < end ? stretch_of(call, plan.units[at + 1]) : Stretch{});
+    hand_in(call, plan.shared[unit.sequence], reader, unit.segment);
+    return true;
+  });
 }
 
 template <typename T>
 void run(const AttentionCall& call) {
-  static thread_local Workspace workspace;
-  plan(call, workspace);
-  const Shared* all_shared = workspace.shared.data();
+  static thread_local Plan own_plan;
+  Plan& plan = own_plan;  // the team's
+  plan.make(call);
+  int64_t* taken = none_taken(omp_get_max_threads());
   clear_padding(call);
 #pragma omp parallel
   {
+    load_first<T>(call, plan);                // while others are not there yet
 #pragma omp for collapse(2) schedule(static)  // ends in a barrier: all K and V are written
     for (int64_t t = 0; t < call.tokens; t++) {
       for (int64_t h = 0; h < call.kv_heads; h++) {
         write_slot<T>(call, t, h);
       }
     }
+    attend_units<T>(call, plan, taken);
     for (int64_t b = 0; b < call.sequences; b++) {
-      const Shared& shared = all_shared[b];
-      // A thread that goes on with the segment behind its last has the first blocks fetched.
-      const int64_t chunk =
-          std::max<int64_t>(1, call.kv_heads * shared.segments / (4 * omp_get_num_threads()));
-#pragma omp for collapse(2) schedule(dynamic, chunk) nowait
-      for (int64_t h = 0; h < call.kv_heads; h++) {
-        for (int64_t s = 0; s < shared.segments; s++) attend_segment<T>(call, shared, h, s);
-      }
-      if (shared.segments > 0) continue;
+      if (rows_of(call, b) <= kTileRows) continue;
       // The last tiles see most: they come first, and the short ones fill the gaps at the end.
       const int64_t tiles = (rows_of(call, b) + kTileRows - 1) / kTileRows;
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait

@@ -96,6 +96,21 @@ def test_what_is_not_seen_is_not_read(
     assert torch.equal(attend(*arguments), expected)
 
 
+@pytest.mark.parametrize("n_sink", [0, 1])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_a_page_that_is_not_seen_may_have_any_number(
+    kv_dtype: str, n_sink: int, level: str, generator: torch.Generator
+) -> None:
+    """A runtime gives the blocks before a window back."""
+    past, window = 700, 70
+    batch = Batch("windowed", [(past, 1)], kv_dtype=kv_dtype, window=window, n_sink=n_sink)
+    arguments = made(batch, generator)
+    expected = attend(*copies(tuple(arguments)))
+    table = arguments[7]
+    table[:, n_sink : (past + 1 - window) // 16] = 1 << 40
+    assert torch.equal(attend(*arguments), expected)
+
+
 @pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_token_by_token_equals_prefill(
     kv_dtype: str, level: str, generator: torch.Generator

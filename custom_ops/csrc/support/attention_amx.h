@@ -168,6 +168,13 @@ struct Layer {
   }
 };
 
+inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactParts;
+
+// The CPU switches off what multiplies tiles when it has had nothing to do for some 2000 cycles,
+// and takes some 800 to switch it on. So it gets a product that nobody reads, into a register that
+// holds nothing at this time.
+inline void stay_awake() { tile_dot_bf16<0, kFirstA, kB>(); }
+
 // Lays out the keys of a step whose bits are set in `seen`, and zeros for others of the blocks
 // [from, to). Returns the largest halves: their exponents tell infinity and NaN.
 template <bool kMasked, typename T>
@@ -176,14 +183,17 @@ Halves lay_out_keys(const StepBlocks<T>& blocks, int from, int to, int64_t dim, 
   alignas(64) static constexpr T kZeros[kBlock] = {};
   Layer<kMasked, T> layer;
   for (int b = from; b < to; b++) {
-    ahead.fetch();
     const VecWord lanes = lanes_of(seen >> b * kBlock);
     for (int64_t c = 0; c < depths(dim); c++) {
       const T* k = blocks[b].k + c * kDepth * kBlock;
       uint32_t (*rows)[kAmxWords] = step.keys[c * kStepBlocks + b][0].rows;
       const int64_t left = dim - c * kDepth;
+      stay_awake();
       const int whole = static_cast<int>(left < kDepth ? left / 2 : kAmxRows);
-      for (int i = 0; i < whole; i++) layer.keep(rows[i], load_rows(k + 2 * i * kBlock), lanes);
+      for (int i = 0; i < whole; i++) {
+        if (i % (kAmxRows / 2) == 0) ahead.fetch();
+        layer.keep(rows[i], load_rows(k + 2 * i * kBlock), lanes);
+      }
       for (int i = whole; i < kAmxRows; i++) {
         layer.keep(rows[i], load_words(2 * i < left ? k + 2 * i * kBlock : kZeros, kZeros), lanes);
       }
@@ -203,7 +213,8 @@ Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim
     const uint64_t tokens = seen >> c * kDepth;
     Words(*columns)[1] = step.values + c * columns_of(dim);
     for (int i = 0; i < kBlock; i++) {
-      if (i % kFetchEvery == 0) ahead.fetch();
+      if (i % 2 == 0) ahead.fetch();
+      if (i % (kBlock / 2) == 0) stay_awake();
       const uint32_t low_bits = tokens >> i & 1 ? 0xffffu : 0;
       const uint32_t high_bits = tokens >> (i + kBlock) & 1 ? 0xffff0000u : 0;
       const uint32_t bits = low_bits | high_bits;
@@ -270,14 +281,12 @@ template <int kCount, typename Body>
   each(std::make_integer_sequence<int, kCount>(), body);
 }
 
-inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactParts;
-
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
 // smallest parts first; products of parts that are too small to count are left out. b's tiles of
 // the next 32 terms lie `b_stride` further.
 template <int kColumns, bool kAdd, int kParts, int kOtherParts>
 void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b_stride,
-              int64_t count, float* to, int64_t to_stride) {
+              int64_t count, float* to, int64_t to_stride, Ahead& ahead) {
   each<kColumns>([&](auto column) {
     if constexpr (kAdd) {
       tile_load<column>(to + column * kAmxWords, to_stride * sizeof(float));
@@ -289,6 +298,7 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
     each<kParts>(
         [&](auto part) { tile_load<kFirstA + part>(&a[c][part], sizeof(Words) / kAmxRows); });
     each<kColumns>([&](auto column) {
+      ahead.fetch();
       each<kOtherParts>([&](auto larger) {
         constexpr int kOther = kOtherParts - 1 - larger, kMeets = kParts - kOther;
         tile_load<kB>(&b[c * b_stride + column][kOther], sizeof(Words) / kAmxRows);
@@ -338,9 +348,11 @@ void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kPa
       continue;
     }
     tile.ahead.fetch();
+    if (i % 4 == 0) stay_awake();
     Vec even;
     exponentiate<kDepths * kDepth / kLanes>(tile, row + i, [&](int v, Vec weight) {
       if (v % 2 == 0) {
+        if (v == 2) tile.ahead.fetch();
         even = weight;
         return;
       }
@@ -367,7 +379,7 @@ void multiply_queries(Tile& tile, int row, int from, int to, int64_t dim,
                       const RowTiles<kParts>& own, const StepTiles<kOtherParts>& step) {
   for_runs<kSumTiles>(from, to, [&](int b, auto blocks) {
     multiply<blocks, false>(own.queries[row / kAmxRows], step.keys + b, kStepBlocks, depths(dim),
-                            tile.weights[row] + b * kBlock, kStepTokens);
+                            tile.weights[row] + b * kBlock, kStepTokens, tile.ahead);
   });
 }
 
@@ -379,7 +391,7 @@ void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
   const int64_t columns = columns_of(dim);
   for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
     multiply<run, true>(own.weights + first, step.values + first * columns + c, columns, count,
-                        tile.segment.sums[row] + c * kAmxWords, kRowFloats);
+                        tile.segment.sums[row] + c * kAmxWords, kRowFloats, tile.ahead);
   });
 }
 
@@ -398,7 +410,6 @@ void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>
       soften_group<1>(tile, row, rows, how, own);
     }
     rescale_group(tile, row, rows, how.dim);
-    tile.ahead.fetch();
     multiply_weights(tile, row, from, to, how.dim, own, step);
   }
 }
@@ -420,7 +431,6 @@ bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Sc
   const auto keys = whole ? lay_out_keys<false, T> : lay_out_keys<true, T>;
   const auto values = whole ? lay_out_values<false, T> : lay_out_values<true, T>;
   Halves largest = keys(blocks, from, to, how.dim, seen, step, tile.ahead);
-  tile.ahead.fetch();
   multiply_queries(tile, 0, from, to, how.dim, own, step);
   const Halves others = values(blocks, from, to, how.dim, seen, step, tile.ahead);
   largest = largest > others ? largest : others;
@@ -428,8 +438,12 @@ bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Sc
   return all_finite(largest);
 }
 
-// How often fetch() is called in a step beside once for each row.
-inline constexpr int kShares = kStepBlocks + 2 * kBlock / kFetchEvery + 3;
+// How often fetch() is called in a step: while keys are laid out and multiplied, values laid out,
+// weights computed and multiplied.
+inline int64_t shares(int rows, int64_t dim) {
+  const int64_t keys = (2 + 1) * kStepBlocks * depths(dim), values = kBlock;
+  return keys + values + 1 + 2 * (rows < kAmxRows ? rows : kAmxRows) + 2 * columns_of(dim);
+}
 
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not
 // see must not reach it even if it is infinite or NaN. Such tokens are left out; the rows that do
@@ -440,7 +454,7 @@ void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View vie
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
-  tile.ahead = Ahead(kShares + (tile.rows < kAmxRows ? tile.rows : kAmxRows));
+  tile.ahead = Ahead(shares(tile.rows, how.dim));
   const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
   const uint64_t seen = bits_between(begin, end);
   if (lay_out<T>(tile, blocks, from, to, how, seen, own, step)) [[likely]]

@@ -65,9 +65,10 @@ struct Partial {
   alignas(64) float sums[kTileRows][kRowFloats];
 };
 
-// The blocks of the next step, fetched from memory in shares between what this one computes. Each
-// lies in pages of its own, where the hardware fetches on what follows a few lines in order: it
-// does so in all of them at once where their lines are fetched side by side.
+// The blocks of the next step, fetched from memory in shares between what this one computes,
+// evenly: the CPU drops prefetches for which it has no buffer. Each block lies in pages of its own,
+// where the hardware fetches on what follows a few lines in order: it does so in all of them at
+// once where their lines are fetched side by side.
 class Ahead {
  public:
   Ahead() = default;
@@ -75,27 +76,41 @@ class Ahead {
 
   template <typename T>
   void add(const BlockView<T>& block) {
-    if (block.ahead == 0) return;
-    const char* begin = start_of(block);
-    blocks_[count_++] = begin + block.ahead;
-    bytes_ = reinterpret_cast<const char*>(block.v + kBlock * block.v_stride) - begin;
-    share_ = ((bytes_ + kLine - 1) / kLine + shares_ - 1) / shares_ * kLine;
+    if (block.ahead == nullptr) return;
+    const char* end = reinterpret_cast<const char*>(block.v + kBlock * block.v_stride);
+    bytes_ = (end - start_of(block) + kLine - 1) / kLine * kLine;
+    for (int b = count_++; b < kStepBlocks; b++) blocks_[b] = block.ahead;
   }
 
-  // Fetches the next share.
+  // Fetches the next share into the L2 cache, or into L1 too, where that has room for it.
+  template <bool kIntoL1 = false>
   void fetch() {
-    const int64_t end = next_ + share_ < bytes_ ? next_ + share_ : bytes_;
-    for (; next_ < end; next_ += kLine) {
-      for (int b = 0; b < count_; b++) __builtin_prefetch(blocks_[b] + next_);
+    if (next_ == bytes_) return;
+    due_ += bytes_;
+    for (; due_ >= shares_ * kLine && next_ < bytes_; next_ += kLine, due_ -= shares_ * kLine) {
+#pragma GCC unroll 4
+      for (int b = 0; b < kStepBlocks; b++) {
+        __builtin_prefetch(blocks_[b] + next_, 0, kIntoL1 ? 3 : 2);
+      }
+    }
+  }
+
+  // Reads all of them, which the CPU cannot drop. Another thread may be writing there.
+  void load() {
+    for (; next_ < bytes_; next_ += kLine) {
+      for (int b = 0; b < kStepBlocks; b++)
+        __asm__ volatile("testb $0, %0" : : "m"(blocks_[b][next_]) : "cc");
     }
   }
 
  private:
   static constexpr int64_t kLine = 64;
 
-  const char* blocks_[kStepBlocks];
+  const char* blocks_[kStepBlocks];  // the last fills up what is not there
   int count_ = 0;
-  int64_t shares_ = 1, bytes_ = 0, share_ = 0, next_ = 0;
+  int64_t shares_ = 1, bytes_ = 0;  // of a block, whole lines
+  int64_t next_ = 0;                // byte of each block
+  int64_t due_ = 0;                 // bytes that are due and not fetched, times shares_
 };
 
 struct Tile {
@@ -154,7 +169,7 @@ template <typename Cut, int kRows, int kVectors, typename T>
       Vec acc[kSums][kRows][kVectors] = {};
       const auto add = [&](int s, int64_t d) {
         if constexpr (Cut::kFetch) {
-          if (d % kFetchEvery == 0) ahead.fetch();
+          if (d % kFetchEvery == 0) ahead.fetch<true>();
         }
         Vec key[kVectors];
 #pragma GCC unroll 4
@@ -201,7 +216,7 @@ template <bool kFetch, int kRows, int kColumns, typename T>
     const int end = (t / kBlock + 1) * kBlock < to ? (t / kBlock + 1) * kBlock : to;
     for (; t < end; t++, v += stride) {
       if constexpr (kFetch) {
-        if (t % kFetchEvery == 0) ahead.fetch();
+        if (t % kFetchEvery == 0) ahead.fetch<true>();
       }
       Vec values[kColumns];
 #pragma GCC unroll 4
@@ -395,9 +410,8 @@ void begin_row(Tile& tile, int r, const float* q, float* out, const Scores& how)
 }
 
 void begin_segment(Tile& tile, int64_t dim) {
-  for (int r = 0; r < kTileRows; r++) tile.segment.max[r] = -kInfinity;
-  memset(tile.segment.total, 0, sizeof(tile.segment.total));
-  memset(tile.totals, 0, sizeof(tile.totals));
+  for (int r = 0; r < tile.rows; r += kLanes) store(tile.segment.max + r, broadcast(-kInfinity));
+  memset(tile.totals, 0, tile.rows * sizeof(tile.totals[0]));
   for (int r = 0; r < tile.rows; r++) memset(tile.segment.sums[r], 0, padded(dim) * sizeof(float));
 }
 

@@ -16,10 +16,10 @@ namespace {
 // One KV head of one block, in place or unpacked to float32.
 template <typename T>
 struct BlockView {
-  const T* k;        // [dim][16]
-  const T* v;        // [16][v_stride]
-  int64_t v_stride;  // dim rounded up to the lanes of a vector
-  int64_t ahead;     // bytes from here to the block that is read a step later
+  const T* k;         // [dim][16]
+  const T* v;         // [16][v_stride]
+  int64_t v_stride;   // dim rounded up to the lanes of a vector
+  const char* ahead;  // where the block begins that is read a step later, or null
   // [16], what scores and weights are multiplied by where k and v are codes; else null.
   const float* k_scales = nullptr;
   const float* v_scales = nullptr;
@@ -64,7 +64,7 @@ void write_token(char* head, int64_t dim, int64_t index, const float* k, const f
 
 // A block whose dim is a multiple of the lanes, where it lies.
 template <typename T>
-BlockView<T> view_block(char* head, int64_t dim, int64_t ahead) {
+BlockView<T> view_block(char* head, int64_t dim, const char* ahead) {
   char* values = head + part_bytes(sizeof(T), dim);
   BlockView<T> view{items_of<T>(head), items_of<T>(values), dim, ahead};
   if constexpr (kScaled<T>) {
@@ -85,7 +85,7 @@ inline void to_floats(const T* from, float* to, int64_t count) {
 // scales come where they come to a block in place, so that both give the same bits.
 template <typename T>
 BlockView<float> unpack_block(char* head, int64_t dim, float* k, float* v) {
-  const BlockView<T> from = view_block<T>(head, dim, 0);
+  const BlockView<T> from = view_block<T>(head, dim, nullptr);
   const int64_t v_stride = padded(dim);
   to_floats(from.k, k, dim * kBlock);
   if (v_stride == dim) {
@@ -96,7 +96,7 @@ BlockView<float> unpack_block(char* head, int64_t dim, float* k, float* v) {
       for (int64_t d = dim; d < v_stride; d++) v[t * v_stride + d] = 0.0f;
     }
   }
-  return {k, v, v_stride, 0, from.k_scales, from.v_scales};
+  return {k, v, v_stride, nullptr, from.k_scales, from.v_scales};
 }
 
 }  // namespace
