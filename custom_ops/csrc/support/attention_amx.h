@@ -70,15 +70,10 @@ inline VecWord take_words(Vec& low, Vec& high) { return take_part(low) >> 16 | t
 
 // low and high rounded to bfloat16, as the low and high halves of words.
 inline VecWord round_words(Vec low, Vec high) {
-  alignas(64) float values[2 * kLanes];
-  VecWord words;
   using Bits = uint16_t __attribute__((vector_size(2 * kLanes * sizeof(uint16_t))));
   Bits order;
-  store(values, low);
-  store(values + kLanes, high);
-  to_pairs(values, 2 * kLanes, reinterpret_cast<uint32_t*>(&words));
   for (int i = 0; i < 2 * kLanes; i++) order[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
-  return bit_cast<VecWord>(__builtin_shuffle(bit_cast<Bits>(words), order));
+  return bit_cast<VecWord>(__builtin_shuffle(bit_cast<Bits>(to_pairs(low, high)), order));
 }
 
 // Calls keep(p, the p'th parts of low and high, as words), the largest first.
