@@ -5,6 +5,7 @@
 #pragma once
 
 #include "bidirectional_amx.h"
+#include "shares.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -107,8 +108,8 @@ void attend_in_floats(const BidirectionalCall& call, int64_t sequence, int64_t k
   for (int64_t g = 0; g < call.group(); g++) attend(call, sequence, kv_head * call.group() + g, blocks);
 }
 
-// The KV heads of all sequences have numbers. `next` is the one that this thread takes next, or
-// behind the last.
+// The KV heads of all sequences have numbers. `next` is the one that this thread likely takes next,
+// or behind the last.
 template <int kParts>
 void attend_head(const BidirectionalCall& call, int64_t number, int64_t next) {
   const int64_t sequence = number / call.kv_heads, kv_head = number % call.kv_heads;
@@ -128,20 +129,15 @@ void attend_both_ways(const DLTensor* q, const DLTensor* k, const DLTensor* v,
   call.out = data_of<float>(out0);
   const int64_t used = call.query_start[call.sequences], row = call.query_heads * call.dim;
   memset(call.out + used * row, 0, (call.tokens - used) * row * sizeof(float));
-  const int64_t heads = call.sequences * call.kv_heads;
-  int64_t taken = 0;
+  const int64_t heads = call.sequences * call.kv_heads, shares = omp_get_max_threads();
+  int64_t* taken = none_taken(shares);
 #pragma omp parallel
-  {
-    const auto take = [&] {
-      const int64_t head = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED);
-      return head < heads ? head : heads;
-    };
-    int64_t next = take();
-    for (int64_t head = next; head < heads; head = next) {
-      next = take();
-      attend_head<kParts>(call, head, next);
-    }
-  }
+  take_shares(taken, shares, [&](int64_t share, int64_t item) {
+    const int64_t head = share * heads / shares + item, end = (share + 1) * heads / shares;
+    if (head >= end) return false;
+    attend_head<kParts>(call, head, head + 1 < end ? head + 1 : heads);
+    return true;
+  });
 }
 
 }  // namespace
