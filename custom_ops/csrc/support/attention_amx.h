@@ -87,6 +87,28 @@ template <int kParts, typename Keep>
   }
 }
 
+// The values with even and with odd numbers among those of `first` and `last`.
+inline std::pair<Vec, Vec> even_and_odd(Vec first, Vec last) {
+  const VecInt even = 2 * lane_numbers();
+  return {__builtin_shuffle(first, last, even), __builtin_shuffle(first, last, even + 1)};
+}
+
+// The same of 32 values that lie side by side, as words of two neighbours.
+template <int kParts, typename Keep>
+[[gnu::always_inline]] inline void split_neighbours(Vec first, Vec last, Keep keep) {
+  if constexpr (kParts == 1) {
+    keep(0, to_pairs(first, last));
+  } else {
+    auto [low, high] = even_and_odd(first, last);
+#pragma GCC unroll 3
+    for (int p = 0; p < kParts; p++) {
+      keep(p, take_words(low, high));
+      low = low == low ? low : Vec{};  // infinity leaves nothing
+      high = high == high ? high : Vec{};
+    }
+  }
+}
+
 template <typename T>
 inline VecWord load_words(const T* low, const T* high) {
   Vec low_values = load_floats(low), high_values = load_floats(high);
@@ -295,12 +317,6 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
       [&](auto column) { tile_store<column>(to + column * kAmxWords, to_stride * sizeof(float)); });
 }
 
-// The values with even and with odd numbers among those of `first` and `last`.
-inline std::pair<Vec, Vec> even_and_odd(Vec first, Vec last) {
-  const VecInt even = 2 * lane_numbers();
-  return {__builtin_shuffle(first, last, even), __builtin_shuffle(first, last, even + 1)};
-}
-
 // Sets the queries of the tile's rows. Of rows that fill up a multiple of 16 nothing is set: what
 // is computed for them is not used.
 template <int kParts>
@@ -309,13 +325,9 @@ void lay_out_queries(Tile& tile, int64_t dim, RowTiles<kParts>& own) {
     memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
     for (int64_t c = 0; c < depths(dim); c++) {
       const float* q = tile.q[r] + c * kDepth;
-      auto [low, high] = even_and_odd(load<Vec>(q), load<Vec>(q + kLanes));
-      for (int p = 0; p < kParts; p++) {
-        const VecWord words = kParts == 1 ? round_words(low, high) : take_words(low, high);
+      split_neighbours<kParts>(load<Vec>(q), load<Vec>(q + kLanes), [&](int p, VecWord words) {
         store(own.queries[r / kAmxRows][c][p].rows[r % kAmxRows], words);
-        low = low == low ? low : Vec{};  // infinity leaves nothing
-        high = high == high ? high : Vec{};
-      }
+      });
     }
   }
 }

@@ -1,7 +1,7 @@
 // Attention in which every token of a sequence sees every other, over a ragged batch; see
-// custom_ops/attention.py. By tiles (attention_amx.h) where the level has them, and else in float32
-// arithmetic. Either way the keys and values of a head are laid out once, in memory that is kept,
-// and then read by all the rows of that head.
+// custom_ops/attention.py. By tiles (bidirectional_amx.h) where the level has them, and else in
+// float32 arithmetic. Either way the keys and values of a head are laid out once, in memory that is
+// kept, and then read by all the rows of that head.
 #pragma once
 
 #include "bidirectional_amx.h"
@@ -80,6 +80,7 @@ class Blocks {
   float* data_;
 };
 
+// The rows of a query head in float32 arithmetic.
 void attend(const BidirectionalCall& call, int64_t sequence, int64_t head, const Blocks& blocks) {
   const int64_t count = call.new_tokens(sequence), start = call.query_start[sequence];
   const Scores how = {call.dim, call.scale, 0.0f};
@@ -105,7 +106,8 @@ void attend(const BidirectionalCall& call, int64_t sequence, int64_t head, const
 
 void attend_in_floats(const BidirectionalCall& call, int64_t sequence, int64_t kv_head) {
   const Blocks blocks(call, sequence, kv_head);
-  for (int64_t g = 0; g < call.group(); g++) attend(call, sequence, kv_head * call.group() + g, blocks);
+  for (int64_t g = 0; g < call.group(); g++)
+    attend(call, sequence, kv_head * call.group() + g, blocks);
 }
 
 // The KV heads of all sequences have numbers. `next` is the one that this thread likely takes next,

@@ -23,21 +23,6 @@ T* kept(int64_t count) {
   return grown(space, count);
 }
 
-// Calls keep(p, the p'th parts of 32 values that lie side by side, as words of two neighbours).
-template <int kParts, typename Keep>
-[[gnu::always_inline]] inline void split_neighbours(Vec first, Vec last, Keep keep) {
-  if constexpr (kParts == 1) {
-    keep(0, to_pairs(first, last));
-  } else {
-    auto [low, high] = even_and_odd(first, last);
-    each<kParts>([&](auto p) {
-      keep(p, take_words(low, high));
-      low = low == low ? low : Vec{};  // infinity leaves nothing
-      high = high == high ? high : Vec{};
-    });
-  }
-}
-
 // Where a word's two tokens lie among 32: side by side for to_pairs(), which makes words of
 // neighbours, else 16 apart, as the words of two vectors' lanes. `row` is the word's number.
 template <int kParts>
