@@ -84,6 +84,7 @@ CASES = [
     _case("nothing", []),
     _case("padding-only", [0], padding=3),
     _case("vit", [197, 197], q_heads=3, kv_heads=3, dim=64),
+    _case("segments", [1100, 513], q_heads=2, kv_heads=1),
 ]
 
 declare(

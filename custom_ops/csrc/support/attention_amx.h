@@ -70,15 +70,10 @@ inline VecWord take_words(Vec& low, Vec& high) { return take_part(low) >> 16 | t
 
 // low and high rounded to bfloat16, as the low and high halves of words.
 inline VecWord round_words(Vec low, Vec high) {
-  alignas(64) float values[2 * kLanes];
-  VecWord words;
   using Bits = uint16_t __attribute__((vector_size(2 * kLanes * sizeof(uint16_t))));
   Bits order;
-  store(values, low);
-  store(values + kLanes, high);
-  to_pairs(values, 2 * kLanes, reinterpret_cast<uint32_t*>(&words));
   for (int i = 0; i < 2 * kLanes; i++) order[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
-  return bit_cast<VecWord>(__builtin_shuffle(bit_cast<Bits>(words), order));
+  return bit_cast<VecWord>(__builtin_shuffle(bit_cast<Bits>(to_pairs(low, high)), order));
 }
 
 // Calls keep(p, the p'th parts of low and high, as words), the largest first.
@@ -89,6 +84,28 @@ template <int kParts, typename Keep>
   } else {
 #pragma GCC unroll 3
     for (int p = 0; p < kParts; p++) keep(p, take_words(low, high));
+  }
+}
+
+// The values with even and with odd numbers among those of `first` and `last`.
+inline std::pair<Vec, Vec> even_and_odd(Vec first, Vec last) {
+  const VecInt even = 2 * lane_numbers();
+  return {__builtin_shuffle(first, last, even), __builtin_shuffle(first, last, even + 1)};
+}
+
+// The same of 32 values that lie side by side, as words of two neighbours.
+template <int kParts, typename Keep>
+[[gnu::always_inline]] inline void split_neighbours(Vec first, Vec last, Keep keep) {
+  if constexpr (kParts == 1) {
+    keep(0, to_pairs(first, last));
+  } else {
+    auto [low, high] = even_and_odd(first, last);
+#pragma GCC unroll 3
+    for (int p = 0; p < kParts; p++) {
+      keep(p, take_words(low, high));
+      low = low == low ? low : Vec{};  // infinity leaves nothing
+      high = high == high ? high : Vec{};
+    }
   }
 }
 
@@ -310,12 +327,6 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
       [&](auto column) { tile_store<column>(to + column * kAmxWords, to_stride * sizeof(float)); });
 }
 
-// The values with even and with odd numbers among those of `first` and `last`.
-inline std::pair<Vec, Vec> even_and_odd(Vec first, Vec last) {
-  const VecInt even = 2 * lane_numbers();
-  return {__builtin_shuffle(first, last, even), __builtin_shuffle(first, last, even + 1)};
-}
-
 // Sets the queries of the tile's rows. Of rows that fill up a multiple of 16 nothing is set: what
 // is computed for them is not used.
 template <int kParts>
@@ -324,13 +335,9 @@ void lay_out_queries(Tile& tile, int64_t dim, RowTiles<kParts>& own) {
     memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
     for (int64_t c = 0; c < depths(dim); c++) {
       const float* q = tile.q[r] + c * kDepth;
-      auto [low, high] = even_and_odd(load<Vec>(q), load<Vec>(q + kLanes));
-      for (int p = 0; p < kParts; p++) {
-        const VecWord words = kParts == 1 ? round_words(low, high) : take_words(low, high);
+      split_neighbours<kParts>(load<Vec>(q), load<Vec>(q + kLanes), [&](int p, VecWord words) {
         store(own.queries[r / kAmxRows][c][p].rows[r % kAmxRows], words);
-        low = low == low ? low : Vec{};  // infinity leaves nothing
-        high = high == high ? high : Vec{};
-      }
+      });
     }
   }
 }

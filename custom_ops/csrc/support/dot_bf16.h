@@ -26,19 +26,32 @@ inline Vec dot_pairs(Vec sum, VecWord a, VecWord b) {
 #endif
 }
 
-// `count` values as words of two, the first in the low half; 0 after an odd last one.
+inline uint32_t to_pair(float low, float high) {
+  return from_float<Bfloat>(low).bits | static_cast<uint32_t>(from_float<Bfloat>(high).bits) << 16;
+}
+
+// The values of `first`, then of `last`, as words of two neighbours, the first in the low half.
+inline VecWord to_pairs(Vec first, Vec last) {
+#if defined(INGOT_BF16) && !defined(INGOT_EMULATE_BF16)
+  const auto low = bit_cast<__m512>(first), high = bit_cast<__m512>(last);
+  return bit_cast<VecWord>(_mm512_cvtne2ps_pbh(high, low));
+#else
+  VecWord words;
+  for (int i = 0; i < kLanes; i += 2) {
+    words[i / 2] = to_pair(first[i], first[i + 1]);
+    words[(i + kLanes) / 2] = to_pair(last[i], last[i + 1]);
+  }
+  return words;
+#endif
+}
+
+// `count` values likewise; 0 after an odd last one.
 inline void to_pairs(const float* from, int64_t count, uint32_t* to) {
   int64_t i = 0;
-#if defined(INGOT_BF16) && !defined(INGOT_EMULATE_BF16)
-  for (; i + 32 <= count; i += 32, to += 16) {
-    const auto low = load<__m512>(from + i), high = load<__m512>(from + i + 16);
-    store(to, bit_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes, to += kLanes) {
+    store(to, to_pairs(load<Vec>(from + i), load<Vec>(from + i + kLanes)));
   }
-#endif
-  for (; i + 2 <= count; i += 2) {
-    const uint32_t low = from_float<Bfloat>(from[i]).bits;
-    *to++ = low | static_cast<uint32_t>(from_float<Bfloat>(from[i + 1]).bits) << 16;
-  }
+  for (; i + 2 <= count; i += 2) *to++ = to_pair(from[i], from[i + 1]);
   if (i < count) *to = from_float<Bfloat>(from[i]).bits;
 }
 
