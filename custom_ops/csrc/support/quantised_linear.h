@@ -182,11 +182,9 @@ void few_rows(const Unit& unit) {
 // A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
 template <typename Format, bool kZeros>
 void run_few(const QuantisedLinear& call, bool parallel) {
-  static thread_local std::vector<float> space;
-  float* row_space = grown(space, call.depth);
   const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
   for (int64_t r = 0; r < call.rows; r++) {
-    round_row<Format>(call, r, row_space, x.words + r * x.row_words(), x.scales + r * x.groups,
+    round_row<Format>(call, r, x.words + r * x.row_words(), x.scales + r * x.groups,
                       x.offsets + r * x.groups);
   }
   const Shares shares = {1, call.weight.panels, 1, parallel ? omp_get_max_threads() : 1};
@@ -206,10 +204,10 @@ void run_many(const QuantisedLinear& call, bool parallel) {
   const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
 #pragma omp parallel if (parallel)
   {
-    static thread_local std::vector<float> space;
-    float* tile_space = grown(space, call.depth + x.row_words() + 2 * x.groups);
+    static thread_local std::vector<uint32_t> space;
+    uint32_t* row_space = grown(space, x.row_words() + 2 * x.groups);
 #pragma omp for schedule(static)
-    for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x, tile_space);
+    for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x, row_space);
 #pragma omp for collapse(2) schedule(dynamic, 1)
     for (int64_t panel = 0; panel < call.weight.panels; panel++) {
       for (int64_t row = 0; row < call.rows; row += kRowBlock) {
