@@ -51,7 +51,7 @@ template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
       for (int64_t i = begin; i < end; i += Format::kWords, from += kPanel) {
 #pragma GCC unroll 4
         for (int v = 0; kFetch && v < kVectors * kLanes * 4; v += kLineBytes) {
-          __builtin_prefetch(reinterpret_cast<const char*>(from) + v + kPrefetchBytes);
+          fetch_ahead(reinterpret_cast<const char*>(from) + v);
         }
 #pragma GCC unroll 4
         for (int part = 0; part < Format::kWords; part++) {
@@ -100,9 +100,7 @@ template <typename Format>
 void unpack_block(const uint32_t* words, int64_t count, uint32_t* to) {
   for (int64_t i = 0; i < count; i += Format::kWords, words += kPanel) {
     for (int64_t column = 0; column < kPanel; column += kLanes) {
-      if (column * 4 % kLineBytes == 0) {
-        __builtin_prefetch(reinterpret_cast<const char*>(words + column) + kPrefetchBytes);
-      }
+      if (column * 4 % kLineBytes == 0) fetch_ahead(words + column);
       const auto word = load<VecWord>(words + column);
 #pragma GCC unroll 4
       for (int part = 0; part < Format::kWords; part++) {
