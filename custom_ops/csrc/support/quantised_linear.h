@@ -51,7 +51,7 @@ template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
       for (int64_t i = begin; i < end; i += Format::kWords, from += kPanel) {
 #pragma GCC unroll 4
         for (int v = 0; kFetch && v < kVectors * kLanes * 4; v += kLineBytes) {
-          __builtin_prefetch(reinterpret_cast<const char*>(from) + v + kPrefetchBytes);
+          fetch_ahead(reinterpret_cast<const char*>(from) + v);
         }
 #pragma GCC unroll 4
         for (int part = 0; part < Format::kWords; part++) {
@@ -100,9 +100,7 @@ template <typename Format>
 void unpack_block(const uint32_t* words, int64_t count, uint32_t* to) {
   for (int64_t i = 0; i < count; i += Format::kWords, words += kPanel) {
     for (int64_t column = 0; column < kPanel; column += kLanes) {
-      if (column * 4 % kLineBytes == 0) {
-        __builtin_prefetch(reinterpret_cast<const char*>(words + column) + kPrefetchBytes);
-      }
+      if (column * 4 % kLineBytes == 0) fetch_ahead(words + column);
       const auto word = load<VecWord>(words + column);
 #pragma GCC unroll 4
       for (int part = 0; part < Format::kWords; part++) {
@@ -182,11 +180,9 @@ void few_rows(const Unit& unit) {
 // A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
 template <typename Format, bool kZeros>
 void run_few(const QuantisedLinear& call, bool parallel) {
-  static thread_local Kept<float> space;
-  float* row_space = grown(space, call.depth);
   const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
   for (int64_t r = 0; r < call.rows; r++) {
-    round_row<Format>(call, r, row_space, x.words + r * x.row_words(), x.scales + r * x.groups,
+    round_row<Format>(call, r, x.words + r * x.row_words(), x.scales + r * x.groups,
                       x.offsets + r * x.groups);
   }
   const Shares shares = {1, call.weight.panels, 1, parallel ? omp_get_max_threads() : 1};
@@ -206,10 +202,10 @@ void run_many(const QuantisedLinear& call, bool parallel) {
   const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
 #pragma omp parallel if (parallel)
   {
-    static thread_local Kept<float> space;
-    float* tile_space = grown(space, call.depth + x.row_words() + 2 * x.groups);
+    static thread_local Kept<uint32_t> space;
+    uint32_t* row_space = grown(space, x.row_words() + 2 * x.groups);
 #pragma omp for schedule(static)
-    for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x, tile_space);
+    for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x, row_space);
 #pragma omp for collapse(2) schedule(dynamic, 1)
     for (int64_t panel = 0; panel < call.weight.panels; panel++) {
       for (int64_t row = 0; row < call.rows; row += kRowBlock) {

@@ -38,14 +38,19 @@ constexpr int64_t kFarBytes = 8 << 20;  // of x and the output: L2 keeps neither
 constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
 
 // How x of a Format meets codes of groups of 32 or 64 columns (kDeep 1), or of 128 (kDeep 2).
-template <typename F, int deep, bool offsets, bool half_scales>
+// `steps`: of a chunk, for each column of tiles.
+template <typename F, int deep, bool offsets, bool half_scales,
+          int steps = kChunkTiles / (deep * static_cast<int>(sizeof(typename F::Value)))>
 struct TilePlan {
   using Format = F;
   // Whose order of bytes unpacked codes have.
   using Order = std::conditional_t<kColumnsPerWord<Format> == 8, Nibbles8, Bytes8>;
   static constexpr int kDeep = deep;
   static constexpr int kPlanes = sizeof(typename Format::Value);
-  static constexpr int kSteps = kChunkTiles / (kPlanes * kDeep);  // for each column of tiles
+  static constexpr int kSteps = steps;
+  using Single = TilePlan<F, deep, offsets, half_scales, 1>;  // for what is left of the depth
+  // Columns of tiles after which the registers of products have had their turns.
+  static constexpr int kTurn = kSteps % 2 == 0 ? 1 : 2;
   // Steps that have begun after the one that is added: as there are registers, and one is stored.
   static constexpr int kAhead = kPlanes == 1 ? 3 : 2;
   static constexpr int64_t kMostColumns = 64 * kDeep;  // of a group
@@ -148,8 +153,8 @@ class TileSteps {
     }
   }
 
-  // Multiplies the next step, which is the kStep-th of its column of tiles.
-  template <int kStep>
+  // Multiplies the next step, which is the kNumber-th of a turn.
+  template <int kNumber>
   [[gnu::always_inline]] void begin() {
     tile_load<kCodesTile>(next_codes_, kLineBytes);
     if constexpr (Plan::kDeep == 2) {
@@ -157,29 +162,28 @@ class TileSteps {
     }
     next_codes_ += group_size_ / 4 * kAmxWords;
     if (next_codes_ == end_) next_codes_ = codes_;
-    constexpr int kTo = product_tile(kStep);
+    constexpr int kTo = product_tile(kNumber);
     tile_zero<kTo>();
     if constexpr (Plan::kPlanes == 2) tile_zero<kTo + 1>();
-    multiply<kStep, 0>();
-    if constexpr (Plan::kDeep == 2) multiply<kStep, 1>();
+    multiply<kTo, kNumber % kSteps, 0>();
+    if constexpr (Plan::kDeep == 2) multiply<kTo, kNumber % kSteps, 1>();
   }
 
-  // Stores the product of a column's kStep-th step.
-  template <int kStep>
+  // Stores the product of a turn's kNumber-th step.
+  template <int kNumber>
   [[gnu::always_inline]] static void end(int32_t* dots) {
-    constexpr int kFrom = product_tile(kStep);
+    constexpr int kFrom = product_tile(kNumber);
     tile_store<kFrom>(dots, kLineBytes);
     if constexpr (Plan::kPlanes == 2) tile_store<kFrom + 1>(dots + kProduct, kLineBytes);
   }
 
  private:
-  static constexpr int product_tile(int step) {
-    return Plan::kPlanes == 1 ? kProductTile + step % 2 : kProductTile;
+  static constexpr int product_tile(int number) {
+    return Plan::kPlanes == 1 ? kProductTile + number % 2 : kProductTile;
   }
 
-  template <int kStep, int kPart>
+  template <int kTo, int kStep, int kPart>
   [[gnu::always_inline]] static void multiply() {
-    constexpr int kTo = product_tile(kStep);
     constexpr int kX = kXTile + (kStep * Plan::kDeep + kPart) * Plan::kPlanes;
     tile_dot_s8s8<kTo, kX, kCodesTile + kPart>();
     if constexpr (Plan::kPlanes == 2) {
@@ -242,6 +246,16 @@ struct Sums {
   int64_t columns;
   bool far;
 
+  void begin(Vec (&sums)[kAmxRows], int64_t column) const {
+    if (bias != nullptr) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kAmxRows; r++) sums[r] = load<Vec>(bias + column);
+    } else {
+#pragma GCC unroll 16
+      for (int r = 0; r < kAmxRows; r++) sums[r] = load<Vec>(kept + r * kPanel + column);
+    }
+  }
+
   void end(const Vec (&sums)[kAmxRows], int64_t column) const {
     float* to = (out != nullptr ? out : kept) + column;
     const int64_t stride = out != nullptr ? columns : kPanel;
@@ -257,62 +271,81 @@ struct Sums {
   }
 };
 
-// What is fetched meanwhile: so many cache lines for each column of tiles.
+// What is fetched meanwhile: so many cache lines for each column of tiles, into the L1 cache
+// (kLocality 3) or the L2 cache (2).
+template <int kLocality>
 struct Ahead {
   const uint8_t* from;
   int64_t lines;
 
   void fetch() {
-    for (int64_t i = 0; i < lines; i++, from += kLineBytes) __builtin_prefetch(from, 0, 2);
+    for (int64_t i = 0; i < lines; i++, from += kLineBytes) __builtin_prefetch(from, 0, kLocality);
   }
 };
 
-// Adds one chunk's products to the sums. kStep: 0, 1 and so on.
-template <typename Plan, int... kStep>
+// Adds one chunk's products to the sums. kNumber: 0, 1 and so on, for each step of a turn.
+template <typename Plan, int... kNumber>
 [[gnu::noinline]] void multiply_chunk(const PanelChunk<Plan>& chunk, const TiledRowsOfX& rows,
-                                      int64_t group_size, Sums sums, Ahead ahead,
-                                      std::integer_sequence<int, kStep...>) {
+                                      int64_t group_size, Sums sums, Ahead<2> ahead,
+                                      std::integer_sequence<int, kNumber...>) {
+  constexpr int kSteps = Plan::kSteps;
   alignas(64) int32_t space[2][Plan::kPlanes * kProduct];
   int32_t *dots = space[0], *next_dots = space[1];
   TileSteps<Plan> steps(chunk, group_size);
-  (steps.template load_x<kStep>(rows.words(0)), ...);
+  (steps.template load_x<kNumber % kSteps>(rows.words(0)), ...);
   steps.template begin<0>();
   if constexpr (Plan::kAhead == 3) steps.template begin<1>();
   steps.template end<0>(dots);
-  steps.template begin<(Plan::kAhead - 1) % Plan::kSteps>();
+  steps.template begin<Plan::kAhead - 1>();
   for (int64_t t = 0; t < rows.tiles; t++) {
     const uint32_t* next_words = rows.words(t + 1 < rows.tiles ? t + 1 : t);
+    Ahead<3> next_x = {reinterpret_cast<const uint8_t*>(next_words),
+                       kSteps * Plan::kPlanes * group_size * kAmxRows / kLineBytes / kColumnTiles};
     const float* x_scales = rows.x.scales + rows.step(t) * kAmxRows;
     const int32_t* x_offsets = rows.x.offsets + rows.step(t) * kAmxRows;
-    for (int64_t c = 0; c < kColumnTiles; c++) {
-      const int64_t column = c * kAmxWords;
+    for (int64_t c = 0; c < kColumnTiles; c += Plan::kTurn) {
       Vec kept[kAmxRows];
-      if (sums.bias != nullptr) {
-#pragma GCC unroll 16
-        for (int r = 0; r < kAmxRows; r++) kept[r] = load<Vec>(sums.bias + column);
-      } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < kAmxRows; r++) kept[r] = load<Vec>(sums.kept + r * kPanel + column);
-      }
       const auto step = [&](auto number) __attribute__((always_inline)) {
-        constexpr int i = decltype(number)::value, begun = i + Plan::kAhead;
-        steps.template end<(i + 1) % Plan::kSteps>(next_dots);
-        steps.template begin<begun % Plan::kSteps>();
-        if (c + begun / Plan::kSteps == kColumnTiles - 1) {
-          steps.template load_x<begun % Plan::kSteps>(next_words);
+        constexpr int kNow = decltype(number)::value, i = kNow % kSteps;
+        constexpr int kBegun = kNow + Plan::kAhead;
+        const int64_t column = (c + kNow / kSteps) * kAmxWords;
+        if constexpr (i == 0) {
+          sums.begin(kept, column);
+          if (Plan::kDeep == 1) next_x.fetch();  // with groups of 128 it gains nothing
+        }
+        steps.template end<kNow + 1>(next_dots);
+        steps.template begin<kBegun>();
+        if (c + kBegun / kSteps == kColumnTiles - 1) {
+          steps.template load_x<kBegun % kSteps>(next_words);
         }
         add_step<Plan>(kept, dots, x_scales + i * kAmxRows, x_offsets + i * kAmxRows,
                        chunk.columns[i].scales + column, chunk.shifts[i] + column,
                        chunk.columns[i].zeros + column);
         std::swap(dots, next_dots);
+        if constexpr (i + 1 == kSteps) {
+          sums.end(kept, column);
+          ahead.fetch();
+        }
       };
-      (step(std::integral_constant<int, kStep>{}), ...);
-      sums.end(kept, column);
-      ahead.fetch();
+      (step(std::integral_constant<int, kNumber>{}), ...);
     }
     sums.kept += kAmxRows * kPanel;
     if (sums.out != nullptr) sums.out += kAmxRows * sums.columns;
   }
+}
+
+// The same for a panel's chunk of the steps from rows.first_step on.
+template <typename Plan>
+void add_chunk(const Unit& unit, const TiledRowsOfX& rows, const Sums& sums) {
+  PanelChunk<Plan> chunk;
+  const QuantisedWeight& weight = unit.call.weight;
+  const int64_t passes = unit.call.passes, blocks = (Plan::kSteps + passes - 1) / passes;
+  const int64_t each = rows.tiles * kColumnTiles * kLineBytes;
+  const int64_t lines = (blocks * weight.block_bytes + each - 1) / each;
+  chunk.unpack(unit.call, unit.panel, rows.first_step);
+  const int64_t next = (rows.first_step + Plan::kSteps) / passes;
+  multiply_chunk(chunk, rows, weight.group_size, sums, {weight.block(unit.panel, next), lines},
+                 std::make_integer_sequence<int, Plan::kSteps * Plan::kTurn>());
 }
 
 // Whole tiles of whole cache lines go to the output as they are summed up; others by way of the
@@ -320,57 +353,77 @@ template <typename Plan, int... kStep>
 template <typename Plan>
 void many_rows_by_tiles(const Unit& unit) {
   alignas(64) float bias[kPanel], kept[kUnitRows * kPanel];
-  PanelChunk<Plan> chunk;
   const QuantisedLinear& call = unit.call;
-  const QuantisedWeight& weight = call.weight;
   const int64_t tiles = (unit.rows + kAmxRows - 1) / kAmxRows, column = unit.panel * kPanel;
-  const int64_t blocks = (Plan::kSteps + call.passes - 1) / call.passes;
-  const int64_t each = tiles * kColumnTiles * kLineBytes;
-  const int64_t lines = (blocks * weight.block_bytes + each - 1) / each;
   const bool lines_fit =
       reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
   const bool whole = lines_fit && unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
   const bool far = call.rows * (call.depth + call.columns) * int64_t{sizeof(float)} >= kFarBytes;
   unit.begin(bias, 1);
+  float* out = call.out + unit.row * call.columns + column;
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
-    chunk.unpack(call, unit.panel, first);
-    const int64_t next = first + Plan::kSteps;
-    float* out = call.out + unit.row * call.columns + column;
+    const TiledRowsOfX rows = {unit.x, unit.row / kAmxRows, tiles, first};
+    const int64_t left = unit.x.groups - first;
     const Sums sums = {kept, first == 0 ? bias : nullptr,
-                       whole && next == unit.x.groups ? out : nullptr, call.columns, far};
-    multiply_chunk(chunk, {unit.x, unit.row / kAmxRows, tiles, first}, weight.group_size, sums,
-                   {weight.block(unit.panel, next / call.passes), lines},
-                   std::make_integer_sequence<int, Plan::kSteps>());
+                       whole && left <= Plan::kSteps ? out : nullptr, call.columns, far};
+    if (left < Plan::kSteps) {
+      add_chunk<typename Plan::Single>(unit, rows, sums);
+    } else {
+      add_chunk<Plan>(unit, rows, sums);
+    }
   }
   if (!whole) unit.end(kept);
   if (far) _mm_sfence();  // what was written past the caches is seen before what follows
 }
 
-// A row of a tile of x; those beyond the last row, and the steps beyond the last group, are zero.
+// A group of a tile of x, to the bit as round_group does it; rows beyond the last one, and steps
+// beyond the last group, are zero. All rows at once: each lane has the scale of one, and what is
+// written lies side by side.
 template <typename Plan>
-void round_tile_row(const QuantisedLinear& call, int64_t row, const Activations& x, float* space) {
+void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, const Activations& x) {
+  static_assert(kLanes == kAmxRows);
   const int64_t size = call.weight.group_size, columns = size / Plan::kDeep;
-  const int64_t tile = row / kAmxRows, r = row % kAmxRows;
-  const auto store_group = [&](int64_t at, const RoundedGroup& group) {
-    const int64_t step = tile * x.groups + at;
-    auto* to = reinterpret_cast<int8_t*>(x.words) + step * Plan::kPlanes * size * kAmxRows;
-    to += r * columns;
-    for (int64_t k = 0; k < size; k += columns) {
-      for (int plane = 0; plane < Plan::kPlanes; plane++, to += kAmxRows * columns) {
-        const int shift = plane + 1 < Plan::kPlanes ? 8 : 0;
-        store_ordered<int8_t, typename Plan::Order>(group.values + k, columns, shift, to);
-      }
-    }
-    x.scales[step * kAmxRows + r] = group.scale;
-    if (Plan::kOffsets) x.offsets[step * kAmxRows + r] = -group.total(size);
-  };
-  static constexpr RoundedGroup kZeros = {};
-  int64_t from = 0;
-  if (row < call.rows) {
-    round_groups<typename Plan::Format>(call, row, space, store_group);
-    from = call.weight.groups * call.passes;
+  const int64_t plane = kAmxRows * columns;
+  alignas(64) float space[kAmxRows][128];
+  alignas(64) RoundingScale<Vec> scale;
+  const float* from[kAmxRows];
+  for (int64_t r = 0; r < kAmxRows; r++) {
+    const int64_t row = tile * kAmxRows + r;
+    const bool some = row < call.rows && g < call.weight.groups;
+    from[r] = some ? arranged_group(call, row, g, space[r])
+                   : static_cast<float*>(memset(space[r], 0, sizeof(space[r])));
   }
-  for (; from < x.groups; from++) store_group(from, kZeros);
+  for (int64_t pass = 0; pass < call.passes; pass++) {
+    const int64_t step = tile * x.groups + g * call.passes + pass;
+    const bool last = pass + 1 == call.passes;
+    VecInt largest[kAmxRows];
+    for (int64_t r = 0; r < kAmxRows; r++) largest[r] = largest_bits(from[r], size);
+    scale = RoundingScale<Vec>(largest_lanes(largest), Plan::Format::kMost);
+    store(x.scales + step * kAmxRows, scale.scale);
+    for (int64_t r = 0; r < kAmxRows; r++) {
+      auto* to = reinterpret_cast<int8_t*>(x.words) + step * Plan::kPlanes * size * kAmxRows;
+      to += r * columns;
+      const Vec inverse = broadcast(scale.inverse[r]), unit = broadcast(scale.scale[r]);
+      VecInt total = {};
+      for (int64_t first = 0; first < size; first += columns, to += Plan::kPlanes * plane) {
+        for (int64_t i = 0; i < columns; i += kLanes) {
+          const auto value = load<Vec>(from[r] + first + i);
+          const VecInt integers = rounded(value, inverse);
+          const VecInt high = Plan::kPlanes == 1 ? integers : integers >> 8;
+          store(to + i, narrow_ordered<int8_t, typename Plan::Order>(high));
+          if (Plan::kPlanes == 2) {
+            store(to + plane + i, narrow_ordered<int8_t, typename Plan::Order>(integers));
+          }
+          if (Plan::kOffsets) total += integers;
+          if (!last) {
+            store(space[r] + first + i, value - unit * __builtin_convertvector(integers, Vec));
+          }
+        }
+      }
+      if (Plan::kOffsets) x.offsets[step * kAmxRows + r] = -sum_of_lanes(total);
+      from[r] = space[r];
+    }
+  }
 }
 
 // A thread begins with rows that it rounded where it can, which lie in its L2 cache, and takes
@@ -378,8 +431,9 @@ void round_tile_row(const QuantisedLinear& call, int64_t row, const Activations&
 template <typename Plan>
 void run_tiles(const QuantisedLinear& call, bool parallel) {
   const auto up = [](int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; };
-  const int64_t groups = call.weight.groups == 0 ? 1 : call.weight.groups * call.passes;
-  const int64_t steps = up(groups, Plan::kSteps);
+  const int64_t groups = (call.weight.groups == 0 ? 1 : call.weight.groups) * call.passes;
+  // What is left of the depth after whole chunks is one step, or padded to a chunk.
+  const int64_t steps = groups % Plan::kSteps == 1 ? groups : up(groups, Plan::kSteps);
   const int64_t padded = up(call.rows, kAmxRows), size = call.weight.group_size;
   const Activations x = room<typename Plan::Format>(call, padded, steps);
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kAmxRows * kAmxRows;
@@ -391,10 +445,12 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)
   {
-    static thread_local Kept<float> space;
-    float* row_space = grown(space, call.depth);
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < padded; r++) round_tile_row<Plan>(call, r, x, row_space);
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t tile = 0; tile < padded / kAmxRows; tile++) {
+      for (int64_t g = 0; g < steps / call.passes; g++) {
+        round_tile_group<Plan>(call, tile, g, x);
+      }
+    }
     const Tiles tiles({product, product, codes, codes, row, row, row, row});
     take_shares(taken, units, [&](int64_t unit, int64_t panel) {
       if (panel >= call.weight.panels) return false;

@@ -8,8 +8,14 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 8192;  // ahead
 constexpr int64_t kLineBytes = 64;
+
+// What a thread reads next of a weight, into the L2 cache: fewer lines are on their way to L1 at
+// once, and those that are take their turns with what is computed.
+inline void fetch_ahead(const void* from) {
+  constexpr int64_t kAheadBytes = 8192;
+  __builtin_prefetch(static_cast<const char*>(from) + kAheadBytes, 0, 2);
+}
 
 // A block's scales and, where it has them, zero points as the products want them.
 struct BlockHeader {
@@ -18,7 +24,7 @@ struct BlockHeader {
 
   void read(const QuantisedWeight& weight, const uint8_t* block) {
     for (int64_t i = 0; i < weight.codes_offset; i += kLineBytes) {
-      __builtin_prefetch(block + i + kPrefetchBytes);
+      fetch_ahead(block + i);
     }
     if (weight.float_scales) {
       memcpy(scales, block, sizeof(scales));

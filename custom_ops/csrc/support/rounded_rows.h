@@ -61,39 +61,57 @@ struct RoundedGroup {
   }
 };
 
-// Rounds `count` floats to integers up to `most`; behind them follow zeros up to the group's size.
-// `rest`, unless it is null, becomes what rounding leaves of x.
-inline void round_group(const float* x, int64_t count, int64_t size, float most, float* rest,
-                        RoundedGroup* to) {
-  alignas(64) float padded[128];
-  if (count < size) {
-    memcpy(padded, x, static_cast<size_t>(count) * sizeof(float));
-    for (int64_t i = count; i < size; i++) padded[i] = 0.0f;
-    x = padded;
+// Without its sign a float's bits are as an integer what it is as a float; infinity is larger than
+// all finite values, NaN larger still.
+constexpr int32_t kSizeBits = 0x7fffffff, kInfinityBits = 0x7f800000;
+
+// Of floats, of which one's bits are the largest: what they are multiplied by to be rounded to
+// integers up to `most` (0 where they count as zero), and the integers' unit. F: float or Vec.
+template <typename F>
+struct RoundingScale {
+  F inverse, scale;
+
+  RoundingScale() = default;
+  template <typename Bits>
+  RoundingScale(Bits largest_bits, float most) {
+    const auto largest = bit_cast<F>(largest_bits);
+    const auto finite = largest_bits < kInfinityBits;
+    inverse = finite & (largest >= 0x1p-100f) ? most / largest : F{};
+    scale = inverse == 0.0f ? F{} : largest * (1.0f / most);
+    scale = finite ? scale : scale + __builtin_nanf("");
   }
-  // Without its sign a float's bits are as an integer what it is as a float; infinity is larger
-  // than all finite values, NaN larger still.
-  constexpr int32_t kInfinity = 0x7f800000;
-  VecInt largest_bits = {};
+};
+
+// x times a scale's inverse, rounded.
+inline VecInt rounded(Vec x, Vec inverse) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec scaled = x * inverse;
+  const VecInt value = bit_cast<VecInt>(scaled + kRound) - 0x4b400000;
+  return inverse == 0.0f ? VecInt{} : value;
+}
+
+// In each lane the largest of some floats without their sign, as bits.
+inline VecInt largest_bits(const float* x, int64_t size) {
+  VecInt largest = {};
   for (int64_t i = 0; i < size; i += kLanes) {
-    const auto bits = load<VecInt>(x + i) & 0x7fffffff;
-    largest_bits = larger(bits, largest_bits);
+    largest = larger(load<VecInt>(x + i) & kSizeBits, largest);
   }
-  const int32_t bits = largest_lane(largest_bits);
-  const bool finite = bits < kInfinity;
-  const auto largest = bit_cast<float>(bits);
-  const float inverse = finite && largest >= 0x1p-100f ? most / largest : 0.0f;
+  return largest;
+}
+
+// Rounds a group to integers up to `most`. `rest`, unless it is null, becomes what that leaves of
+// x, and may be x.
+inline void round_group(const float* x, int64_t size, float most, float* rest, RoundedGroup* to) {
+  const RoundingScale<float> scale(largest_lane(largest_bits(x, size)), most);
   for (int64_t i = 0; i < size; i += kLanes) {
-    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const Vec scaled = load<Vec>(x + i) * inverse;
-    const VecInt value = bit_cast<VecInt>(scaled + kRound) - 0x4b400000;
-    store(to->values + i, inverse == 0.0f ? VecInt{} : value);
+    const auto from = load<Vec>(x + i);
+    const VecInt value = rounded(from, broadcast(scale.inverse));
+    store(to->values + i, value);
+    if (rest != nullptr) {
+      store(rest + i, from - scale.scale * __builtin_convertvector(value, Vec));
+    }
   }
-  const float unit = inverse == 0.0f ? 0.0f : largest * (1.0f / most);
-  for (int64_t i = 0; rest != nullptr && i < count; i++) {
-    rest[i] = x[i] - unit * static_cast<float>(to->values[i]);
-  }
-  to->scale = finite ? unit : __builtin_nanf("");
+  to->scale = scale.scale;
 }
 
 #if defined(__AVX512F__)
@@ -108,85 +126,98 @@ inline void narrow(VecInt values, NarrowBytes* to) {
 inline void narrow(VecInt values, NarrowShorts* to) {
   *to = bit_cast<NarrowShorts>(_mm512_maskz_cvtepi32_epi16(0xffff, bit_cast<__m512i>(values)));
 }
-#endif
 
-// Values shifted right, as `Value`s of their low bits, each kOrder's columns in that order.
+// `Value`s of the low bits, each kOrder's columns in that order.
 template <typename Value, typename Format>
-void store_ordered(const int32_t* values, int64_t size, int shift, Value* to) {
+auto narrow_ordered(VecInt values) {
   constexpr int kOrdered = kColumnsPerWord<Format>;
-#if defined(__AVX512F__)
   std::conditional_t<sizeof(Value) == 1, NarrowBytes, NarrowShorts> order, narrowed;
 #pragma GCC unroll 16
   for (int i = 0; i < kLanes; i++) {
     order[i] = static_cast<Value>(i / kOrdered * kOrdered + Format::kOrder[i % kOrdered]);
   }
+  narrow(values, &narrowed);
+  return __builtin_shuffle(narrowed, order);
+}
+#endif
+
+// A group's values as `Value`s of their low bits, each kOrder's columns in that order.
+template <typename Value, typename Format>
+void store_ordered(const int32_t* values, int64_t size, Value* to) {
+#if defined(__AVX512F__)
   for (int64_t i = 0; i < size; i += kLanes) {
-    narrow(load<VecInt>(values + i) >> shift, &narrowed);
-    store(to + i, __builtin_shuffle(narrowed, order));
+    store(to + i, narrow_ordered<Value, Format>(load<VecInt>(values + i)));
   }
 #else
+  constexpr int kOrdered = kColumnsPerWord<Format>;
   for (int64_t i = 0; i < size; i += kOrdered) {
 #pragma GCC unroll 8
     for (int64_t j = 0; j < kOrdered; j++) {
-      to[i + j] = static_cast<Value>(values[i + Format::kOrder[j]] >> shift);
+      to[i + j] = static_cast<Value>(values[i + Format::kOrder[j]]);
     }
   }
 #endif
 }
 
-// x[row] as the weight's columns stand, in `space` where it is not so already.
-inline const float* arranged_row(const QuantisedLinear& call, int64_t row, float* space) {
+// A group of x[row] as the weight's columns stand, up to the group's size: behind the last column
+// follow zeros. In `space` where it does not lie so already.
+inline const float* arranged_group(const QuantisedLinear& call, int64_t row, int64_t g,
+                                   float* space) {
   const float* x = call.x + row * call.x_stride;
-  if (call.input_perm == nullptr && call.input_scale == nullptr) return x;
-  for (int64_t k = 0; k < call.depth; k++) {
+  const int64_t size = call.weight.group_size, first = g * size, left = call.depth - first;
+  const bool in_place = call.input_perm == nullptr && call.input_scale == nullptr;
+  if (in_place && left >= size) return x + first;
+  for (int64_t i = 0; i < size; i++) {
+    const int64_t k = first + i;
+    if (i >= left) {
+      space[i] = 0.0f;
+      continue;
+    }
     const float value = x[call.input_perm != nullptr ? call.input_perm[k] : k];
-    space[k] = call.input_scale != nullptr ? value * call.input_scale[k] : value;
+    space[i] = call.input_scale != nullptr ? value * call.input_scale[k] : value;
   }
   return space;
 }
 
 // Calls store(at, group) for each group of a row, of each pass.
 template <typename Format, typename Store>
-void round_groups(const QuantisedLinear& call, int64_t row, float* space, Store store) {
-  const float* x = arranged_row(call, row, space);
+void round_groups(const QuantisedLinear& call, int64_t row, Store store) {
   const int64_t size = call.weight.group_size;
   RoundedGroup group;
-  float rest[128];
+  alignas(64) float space[128];
   for (int64_t g = 0; g < call.weight.groups; g++) {
-    const int64_t left = call.depth - g * size, count = left < size ? left : size;
-    const float* from = x + g * size;
-    for (int64_t pass = 0; pass < call.passes; pass++, from = rest) {
-      round_group(from, count, size, Format::kMost, pass + 1 < call.passes ? rest : nullptr,
-                  &group);
+    const float* from = arranged_group(call, row, g, space);
+    for (int64_t pass = 0; pass < call.passes; pass++, from = space) {
+      round_group(from, size, Format::kMost, pass + 1 < call.passes ? space : nullptr, &group);
       store(g * call.passes + pass, group);
     }
   }
 }
 
 template <typename Format>
-void round_row(const QuantisedLinear& call, int64_t row, float* space, uint32_t* words,
-               float* scales, int32_t* offsets) {
+void round_row(const QuantisedLinear& call, int64_t row, uint32_t* words, float* scales,
+               int32_t* offsets) {
   using Value = typename Format::Value;
   const int64_t size = call.weight.group_size;
-  round_groups<Format>(call, row, space, [&](int64_t at, const RoundedGroup& group) {
+  round_groups<Format>(call, row, [&](int64_t at, const RoundedGroup& group) {
     auto* to = reinterpret_cast<Value*>(words) + at * size;
-    store_ordered<Value, Format>(group.values, size, 0, to);
+    store_ordered<Value, Format>(group.values, size, to);
     scales[at] = group.scale;
     offsets[at] = -group.total(size) * (call.weight.zero_points ? 1 : call.middle);
   });
 }
 
-// A tile of rows; those beyond the last are zero.
+// A tile of rows; those beyond the last are zero. `space`: for a row.
 template <typename Format>
-void round_tile(const QuantisedLinear& call, int64_t tile, const Activations& x, float* space) {
+void round_tile(const QuantisedLinear& call, int64_t tile, const Activations& x, uint32_t* space) {
   const int64_t all = x.row_words();
-  auto* words = reinterpret_cast<uint32_t*>(space + call.depth);
+  uint32_t* words = space;
   auto* scales = reinterpret_cast<float*>(words + all);
   auto* offsets = reinterpret_cast<int32_t*>(scales + x.groups);
   for (int64_t r = 0; r < kTileRows; r++) {
     const int64_t row = tile * kTileRows + r;
     if (row < call.rows) {
-      round_row<Format>(call, row, space, words, scales, offsets);
+      round_row<Format>(call, row, words, scales, offsets);
     } else {
       memset(words, 0, static_cast<size_t>(all + 2 * x.groups) * 4);
     }

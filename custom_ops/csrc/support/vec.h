@@ -65,8 +65,8 @@ inline V larger(V a, V b) {
 }
 
 // a0 b0 a1 b1 ... of the lower halves of a and b, or of the upper.
-template <bool kUpper>
-inline Vec interleave(Vec a, Vec b) {
+template <bool kUpper, typename V>
+inline V interleave(V a, V b) {
   const VecInt lanes = lane_numbers();
   return __builtin_shuffle(a, b, lanes / 2 + lanes % 2 * kLanes + kUpper * (kLanes / 2));
 }
@@ -112,7 +112,8 @@ inline auto largest_lane(V v) {
 
 // Lane i of the result is the largest lane of rows[i], if none is NaN: each round halves the rows,
 // as transpose() moves them into lanes.
-inline Vec largest_lanes(Vec (&rows)[kLanes]) {
+template <typename V>
+inline V largest_lanes(V (&rows)[kLanes]) {
 #pragma GCC unroll 4
   for (int half = kLanes / 2; half > 0; half /= 2) {
 #pragma GCC unroll 8
