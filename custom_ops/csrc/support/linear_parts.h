@@ -19,6 +19,7 @@
 #include "kept.h"
 #include "packed.h"
 #include "parts.h"
+#include "sizes.h"
 
 #if defined(INGOT_AMX)
 
@@ -33,15 +34,6 @@ constexpr int64_t kPairRows = 2 * kAmxRows;  // rows that pass together, two til
 constexpr int64_t kMostUnitPairs = 8;
 constexpr int64_t kBlockSteps = 4, kSlabSteps = 24;
 constexpr int64_t kStepShares = 6;  // how often split_share() is called in a step
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t most(int64_t a, int64_t b) { return a < b ? b : a; }
-
-// The next multiple of a cache line: a tile's row on two lines would be read twice.
-inline uint32_t* aligned(uint32_t* words) {
-  return reinterpret_cast<uint32_t*>((reinterpret_cast<uintptr_t>(words) + 63) / 64 * 64);
-}
 
 // Some rows of x as tiles [rows/16][steps][parts][16 rows][16 words], zero beyond x's rows and
 // columns; a word holds the values of k and k + 16. Each thread splits the rows that it multiplies:
@@ -97,9 +89,9 @@ class SplitRows {
     fits_[r] = largest.fits_tiles();
   }
 
-  uint32_t* words_;
-  uint8_t* fits_;
-  int64_t row_ = -1, row_end_, steps_;
+  uint32_t* words_ = nullptr;
+  uint8_t* fits_ = nullptr;
+  int64_t row_ = -1, row_end_ = 0, steps_ = 0;
 };
 
 // What the columns of half a panel, and their sums, tell of where they are to be computed.
@@ -110,32 +102,39 @@ struct HalfSeen {
   bool weights_fit_tiles() const { return weights[0].fit_tiles() && weights[1].fit_tiles(); }
 };
 
-// A slab of half a panel, split into parts block by block: while one block is multiplied, the next
-// is split, and the one behind that is fetched into L2.
+// Halves of panels that a thread takes at once: each slab of x meets all of them while it is in L2.
+struct Halves {
+  int64_t first, count;
+};
+constexpr int64_t kMostHalves = 3;
+
+// The blocks of some halves, split into parts one after the other: of the first slab those of each
+// half, then of the second. While one block is multiplied, the next is split, and the one behind
+// that is fetched into L2.
 class SplitBlocks {
  public:
-  // The half's float of the slab's first k lies at `from`, and k have it up to `depth`; behind the
-  // slab what lies at `next` is fetched.
-  void begin(const float* from, int64_t depth, int64_t steps, const float* next, HalfSeen* seen) {
-    from_ = from;
-    next_ = next;
-    depth_ = depth;
-    steps_ = steps;
-    step_ = block_steps_ = 0;
-    seen_ = seen;
-  }
+  SplitBlocks(const PackedWeight& weight, Halves halves, int64_t steps, HalfSeen* seen)
+      : weight_(weight), halves_(halves), steps_(steps), seen_(seen) {}
 
-  // Begins to split the next block, in so many shares.
-  void begin_block(int64_t shares) {
+  // Begins to split the next block, if there is one, in so many shares.
+  void begin(int64_t shares) {
     step_ += block_steps_;
-    block_steps_ = least(steps_ - step_, kBlockSteps);
+    if (step_ == slab_end()) {
+      half_ = (half_ + 1) % halves_.count;
+      if (half_ == 0) slab_ = step_;
+      step_ = slab_;
+    }
+    block_steps_ = least(slab_end() - step_, kBlockSteps);
     shares_ = shares;
     row_ = owed_ = 0;
+    from_ = half_panel(half_, step_);
+    next_ = step_ + block_steps_ < slab_end() ? half_panel(half_, step_ + block_steps_)
+                                              : half_panel(half_ + 1, slab_);
   }
   [[gnu::always_inline]] void split_share() {
     for (owed_ += block_steps_ * kAmxRows; owed_ >= shares_; owed_ -= shares_) split_row();
   }
-  // Splits the rest, and turns to that block; its steps, of which there are none behind the last.
+  // Splits the rest, and turns to that block, which has so many steps.
   int64_t turn() {
     while (row_ < block_steps_ * kAmxRows) split_row();
     std::swap(words_, other_words_);
@@ -154,9 +153,15 @@ class SplitBlocks {
     return ((step * kExactParts + part) * 2 + column) * kTileWords;
   }
 
-  void fetch(int64_t k) const {
-    const int64_t left = steps_ * kStepDepth - k;
-    const float* from = left > 0 ? from_ + k * kPanel : next_ - left * kPanel;
+  int64_t slab_end() const { return least(slab_ + kSlabSteps, steps_); }
+
+  const float* half_panel(int64_t half, int64_t step) const {
+    half += halves_.first;
+    return reinterpret_cast<const float*>(weight_.words) + half / 2 * weight_.panel_words() +
+           half % 2 * kHalf + step * kStepDepth * kPanel;
+  }
+
+  static void fetch(const float* from) {
     __builtin_prefetch(from, 0, 2);
     __builtin_prefetch(from + kAmxWords, 0, 2);
   }
@@ -164,65 +169,79 @@ class SplitBlocks {
   [[gnu::always_inline]] void split_row() {
     alignas(64) static constexpr float kZeros[kHalf] = {};
     const int64_t step = row_ / kAmxRows, row = row_ % kAmxRows;
-    const int64_t k = (step_ + step) * kStepDepth + row, other = k + kAmxRows;
-    const float* low = k < depth_ ? from_ + k * kPanel : kZeros;
-    const float* high = other < depth_ ? from_ + other * kPanel : kZeros;
+    const int64_t k = step * kStepDepth + row, other = k + kAmxRows;
+    const int64_t depth = weight_.depth - step_ * kStepDepth;
+    const float* low = k < depth ? from_ + k * kPanel : kZeros;
+    const float* high = other < depth ? from_ + other * kPanel : kZeros;
     uint32_t* to = other_words_ + tile(step, 0, 0) + row * kAmxWords;
-    fetch(k + kBlockSteps * kStepDepth);
-    fetch(other + kBlockSteps * kStepDepth);
+    fetch(next_ + k * kPanel);
+    fetch(next_ + other * kPanel);
 #pragma GCC unroll 2
     for (int v = 0; v < 2; v++) {
       const Vec a = load<Vec>(low + v * kLanes), b = load<Vec>(high + v * kLanes);
-      seen_->weights[v].add(a, b);
+      seen_[half_].weights[v].add(a, b);
       split(a, b, [&](int part, VecWord words) { store(to + tile(0, part, v), words); });
     }
     row_++;
   }
 
-  const float* from_;
-  const float* next_;
-  int64_t depth_, steps_;
-  int64_t step_, block_steps_;  // where the block that is split begins
-  int64_t shares_, owed_, row_;
+  const PackedWeight& weight_;
+  Halves halves_;
+  int64_t steps_;
   HalfSeen* seen_;
+  int64_t slab_ = 0, half_ = 0, step_ = 0, block_steps_ = 0;  // of the block that is split
+  const float* from_ = nullptr;                               // it
+  const float* next_ = nullptr;                               // the one behind it
+  int64_t shares_ = 0, owed_ = 0, row_ = 0;
   alignas(64) uint32_t space_[2][kBlockWords];
   uint32_t* words_ = space_[0];
   uint32_t* other_words_ = space_[1];
 };
 
-// Sums of up to 2 kMostUnitPairs tiles of rows and half a panel.
+// The rows of x that are split times some halves.
 class FloatUnit {
  public:
-  FloatUnit(const PackedLinear& call, const SplitRows& x) : call_(call), x_(x) {}
+  FloatUnit(const PackedLinear& call, const SplitRows& x, Halves halves)
+      : call_(call), x_(x), halves_(halves), weight_(call.weight, halves, x.steps(), seen_) {}
 
-  // Adds a slab, which begins with step `first`, to the output. `next` is the half panel that comes
-  // then.
-  void add_slab(int64_t half, int64_t first, int64_t next, HalfSeen* seen) {
-    const int64_t tiles = ceil_div(x_.row_end() - x_.row(), kAmxRows), k = first * kStepDepth;
-    weight_.begin(half_panel(half) + k * kPanel, call_.weight.depth - k,
-                  least(x_.steps() - first, kSlabSteps), half_panel(next), seen);
-    weight_.begin_block(1);
-    first_ = true;
-    for (int64_t steps, step = first; (steps = weight_.turn()) > 0; step += steps) {
-      weight_.begin_block(ceil_div(tiles, 2) * steps * kStepShares);
+  void multiply() {
+    weight_.begin(1);
+    for (int64_t slab = 0; slab < x_.steps(); slab += kSlabSteps) {
+      for (int64_t half = 0; half < halves_.count; half++) add_slab(half, slab);
+    }
+  }
+
+  // Whether what is in the output is to be computed in float32 arithmetic, which the row and the
+  // half's columns alone decide.
+  bool in_floats(int64_t row, int64_t half) const {
+    const HalfSeen& seen = seen_[half];
+    return !seen.weights_fit_tiles() || !x_.fits_tiles(row) ||
+           !(seen.sums.all_finite() || sums_are_finite(row, half));
+  }
+
+ private:
+  enum Kind { kSmall, kLarge };
+
+  int64_t column(int64_t half) const { return (halves_.first + half) * kHalf; }
+  int64_t columns(int64_t half) const { return least(call_.columns - column(half), kHalf); }
+
+  // Adds a slab, from its first step, to a half's columns of the output.
+  void add_slab(int64_t half, int64_t slab) {
+    const int64_t end = least(slab + kSlabSteps, x_.steps());
+    const int64_t tiles = ceil_div(x_.row_end() - x_.row(), kAmxRows);
+    for (int64_t steps, step = slab; step < end; step += steps) {
+      steps = weight_.turn();
+      weight_.begin(ceil_div(tiles, 2) * steps * kStepShares);
+      first_ = step == slab;
+      large_ = nullptr;
       for (int64_t tile = 0; tile + 2 <= tiles; tile += 2) multiply_tiles<2>(tile, step, steps);
       if (tiles % 2 == 1) multiply_tiles<1>(tiles - 1, step, steps);
       store_large<0>();
       store_large<1>();
       store_large<2>();
       store_large<3>();
-      large_ = nullptr;
-      first_ = false;
     }
-    write(half, first == 0, &seen->sums);
-  }
-
- private:
-  enum Kind { kSmall, kLarge };
-
-  const float* half_panel(int64_t half) const {
-    return reinterpret_cast<const float*>(call_.weight.words) +
-           half / 2 * call_.weight.panel_words() + half % 2 * kHalf;
+    write(half, slab == 0);
   }
 
   template <int kSum>
@@ -271,7 +290,9 @@ class FloatUnit {
     multiply<kRowTiles>([](auto) {});
   }
 
-  // Adds a block to one or two tiles of rows. Sums are stored, and others loaded, between products.
+  // Adds a block to one or two tiles of rows: first the five products of smaller parts, then that of
+  // the largest. Sums are stored, and others loaded, between products: neither has to wait. A lone
+  // tile stores what the two before it left in tiles 2 and 3; its own are never read.
   template <int kRowTiles>
   void multiply_tiles(int64_t tile, int64_t begin, int64_t steps) {
     float* small = sums_[tile / 2][kSmall];
@@ -317,35 +338,44 @@ class FloatUnit {
   }
 
   // Adds the sums of both kinds to the output, or if this is the `first` slab to the bias.
-  void write(int64_t half, bool first, LargestSize* largest) const {
-    const int64_t column = half * kHalf, columns = least(call_.columns - column, kHalf);
+  void write(int64_t half, bool first) {
+    const auto size = static_cast<size_t>(columns(half)) * sizeof(float);
+    const bool whole = columns(half) == kHalf;
     alignas(64) float bias[kHalf] = {}, partial[kHalf];
-    const auto size = static_cast<size_t>(columns) * sizeof(float);
-    if (call_.bias != nullptr) memcpy(bias, call_.bias + column, size);
+    if (call_.bias != nullptr) memcpy(bias, call_.bias + column(half), size);
     for (int64_t row = x_.row(); row < x_.row_end(); row++) {
       const int64_t r = row - x_.row(), tile = r % kPairRows / kAmxRows * 2;
       const auto sums_at = [&](Kind kind, int v) {
         return load<Vec>(sums_[r / kPairRows][kind] + (tile + v) * kTileWords +
                          r % kAmxRows * kAmxWords);
       };
-      float* to = call_.out + row * call_.columns + column;
-      float* at = columns == kHalf ? to : partial;
-      if (at == partial && !first) memcpy(partial, to, size);
+      float* to = call_.out + row * call_.columns + column(half);
+      float* at = whole ? to : partial;
+      if (!whole && !first) memcpy(partial, to, size);
 #pragma GCC unroll 2
       for (int v = 0; v < 2; v++) {
         const Vec before = load<Vec>((first ? bias : at) + v * kLanes);
         const Vec sum = before + (sums_at(kLarge, v) + sums_at(kSmall, v));
-        largest->add(sum);
+        seen_[half].sums.add(sum);
         store(at + v * kLanes, sum);
       }
-      if (at == partial) memcpy(to, partial, size);
+      if (!whole) memcpy(to, partial, size);
     }
+  }
+
+  bool sums_are_finite(int64_t row, int64_t half) const {
+    const float* sums = call_.out + row * call_.columns + column(half);
+    bool finite = true;
+    for (int64_t c = 0; c < columns(half); c++) finite &= sums[c] - sums[c] == 0.0f;
+    return finite;
   }
 
   const PackedLinear& call_;
   const SplitRows& x_;
+  Halves halves_;
+  HalfSeen seen_[kMostHalves];
   SplitBlocks weight_;
-  bool first_;              // whether sums begin with this block
+  bool first_ = false;      // whether sums begin with this block
   float* large_ = nullptr;  // where those go that are in the tiles
   alignas(64) float sums_[kMostUnitPairs][2][4 * kTileWords];
 };
