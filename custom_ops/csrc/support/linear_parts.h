@@ -290,9 +290,9 @@ class FloatUnit {
     multiply<kRowTiles>([](auto) {});
   }
 
-  // Adds a block to one or two tiles of rows: first the five products of smaller parts, then that of
-  // the largest. Sums are stored, and others loaded, between products: neither has to wait. A lone
-  // tile stores what the two before it left in tiles 2 and 3; its own are never read.
+  // Adds a block to one or two tiles of rows: first the five products of smaller parts, then that
+  // of the largest. Sums are stored, and others loaded, between products: neither has to wait. A
+  // lone tile stores what the two before it left in tiles 2 and 3; its own are never read.
   template <int kRowTiles>
   void multiply_tiles(int64_t tile, int64_t begin, int64_t steps) {
     float* small = sums_[tile / 2][kSmall];
