@@ -16,12 +16,14 @@ from .model import Model
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, config: EncoderConfig, dtype: torch.dtype) -> None:
+    """many_rows: of the output."""
+
+    def __init__(self, config: EncoderConfig, dtype: torch.dtype, many_rows: bool) -> None:
         super().__init__()
         self.head_dim, size = config.head_dim, config.hidden_size
         parts = {"query": size, "key": size, "value": size}
-        self.qkv_proj = Linear(size, parts, config.qkv_bias, dtype)
-        self.o_proj = Linear(size, size, True, dtype)
+        self.qkv_proj = Linear(size, parts, config.qkv_bias, dtype, many_rows=True)
+        self.o_proj = Linear(size, size, True, dtype, many_rows=many_rows)
 
     def forward(self, x_TH: Tensor, query_start: Tensor, rows: Tensor | None = None) -> Tensor:
         """rows: of the output, those that are wanted; None for all."""
@@ -42,16 +44,17 @@ class EncoderBlock(nn.Module):
 
     rows: of the output, those that are wanted. All tokens are attended to; what comes after that
     is done for these alone.
+    many_rows: whether `forward` is called without such.
     """
 
-    def __init__(self, config: EncoderConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: EncoderConfig, dtype: torch.dtype, many_rows: bool = True) -> None:
         super().__init__()
         size = config.hidden_size
         self.norms = config.norms
-        self.attention = SelfAttention(config, dtype)
+        self.attention = SelfAttention(config, dtype, many_rows)
         self.attention_norm = LayerNorm(size, config.norm_eps)
         inner, activation = config.intermediate_size, config.activation
-        self.mlp = MLP(size, inner, activation, dtype, bias=True)
+        self.mlp = MLP(size, inner, activation, dtype, bias=True, many_rows=many_rows)
         self.mlp_norm = LayerNorm(size, config.norm_eps)
 
     def forward(self, x_TH: Tensor, query_start: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -109,7 +112,8 @@ class PatchProjection(Linear):
 
     def __init__(self, config: ImageConfig, dtype: torch.dtype) -> None:
         self.kernel = (config.num_channels, config.patch_size, config.patch_size)
-        super().__init__(torch.Size(self.kernel).numel(), config.hidden_size, True, dtype)
+        inputs = torch.Size(self.kernel).numel()
+        super().__init__(inputs, config.hidden_size, True, dtype, many_rows=True)
 
     def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
         shape = (self.outputs,) if name == "bias" else (self.outputs, *self.kernel)
@@ -176,7 +180,8 @@ class ImageClassifier(Model):
     def __init__(self, config: ImageConfig, dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
         self.embeddings = ImageEmbeddings(config, dtype)
-        blocks = (EncoderBlock(config, dtype) for _ in range(config.num_layers))
+        last = config.num_layers - 1
+        blocks = (EncoderBlock(config, dtype, layer < last) for layer in range(config.num_layers))
         self.layers = nn.ModuleList(blocks)
         self.final_norm = LayerNorm(config.hidden_size, config.norm_eps)
         self.classifier = Linear(config.hidden_size, config.num_labels, True, dtype)

@@ -71,7 +71,10 @@ class Stored(nn.Module):
 
 class Linear(Stored):
     """y = x W^T + b with W packed. Several of a checkpoint's that read the same x may be one here:
-    `outputs` names them, with their sizes, in the order of y's columns."""
+    `outputs` names them, with their sizes, in the order of y's columns.
+
+    many_rows: x has many rows, as an encoder's, whatever the batch.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class Linear(Stored):
         bias: bool,
         dtype: torch.dtype,
         transposed: bool = False,
+        many_rows: bool = False,
     ) -> None:
         super().__init__()
+        self.many_rows = many_rows
         self.parts = {} if isinstance(outputs, int) else dict(outputs)
         self.inputs, self.transposed = inputs, transposed
         self.outputs = outputs if isinstance(outputs, int) else sum(outputs.values())
@@ -94,7 +99,9 @@ class Linear(Stored):
         return self.weight.dtype == torch.bfloat16
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.ingot.linear(x, self.weight, self.bias, self.outputs)
+        many = self.many_rows and not self.rounds
+        op = torch.ops.ingot.linear_many if many else torch.ops.ingot.linear
+        out: Tensor = op(x, self.weight, self.bias, self.outputs)
         return out
 
     def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
@@ -291,15 +298,16 @@ class MLP(nn.Module):
         gated: bool = False,
         fused: bool = False,
         transposed: bool = False,
+        many_rows: bool = False,
     ) -> None:
         super().__init__()
         self.activation, self.gated = activation, gated
         if gated:
             outputs = 2 * inner if fused else {"gate_proj": inner, "up_proj": inner}
-            self.gate_up_proj = Linear(hidden, outputs, bias, dtype, transposed)
+            self.gate_up_proj = Linear(hidden, outputs, bias, dtype, transposed, many_rows)
         else:
-            self.up_proj = Linear(hidden, inner, bias, dtype, transposed)
-        self.down_proj = Linear(inner, hidden, bias, dtype, transposed)
+            self.up_proj = Linear(hidden, inner, bias, dtype, transposed, many_rows)
+        self.down_proj = Linear(inner, hidden, bias, dtype, transposed, many_rows)
 
     def forward(self, x_TH: Tensor) -> Tensor:
         act = ACTIVATIONS[self.activation]

@@ -88,14 +88,14 @@ def intensity(cost: Cost) -> float:
 def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32") -> str:
     """Which kernel's speed a call has: its op and what decides how it multiplies.
 
-    "linear.bfloat16"; "linear_w4.g32.a8": groups of 32 columns, x in 8 bits;
+    "linear.bfloat16"; "linear_many.float32"; "linear_w4.g32.a8": groups of 32 columns, x in 8 bits;
     "paged_attention.int8": a cache of that; "attention.float32", or bfloat16 for attention_bf16;
     "generated" for all else.
     activation_bits, kv_dtype: what tensors' shapes and dtypes do not say.
     """
     op = op_name(call)
-    if op == "linear":
-        return f"linear.{call.inputs[1]['dtype']}"
+    if op in ("linear", "linear_many"):
+        return f"{op}.{call.inputs[1]['dtype']}"
     if op in ("linear_w4", "linear_w8"):
         columns, groups = int(call.inputs[0]["shape"][-1]), int(call.inputs[1]["shape"][1])
         size = next((size for size in _GROUP_SIZES if -(-columns // size) == groups), 0)

@@ -148,7 +148,9 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _W
     x, out = np.ones((rows, columns), np.float32), np.empty((rows, outputs), np.float32)
     op = op_name(call)
     rest = (
-        (None, outputs) if op == "linear" else (None, None, None, outputs, subject.activation_bits)
+        (None, None, None, outputs, subject.activation_bits)
+        if op in ("linear_w4", "linear_w8")
+        else (None, outputs)
     )
     calls = [ops.bind(op, x, weight, *rest, out=out) for weight in weights]
     return _Work(size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, calls)
@@ -196,6 +198,7 @@ def _attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) ->
 
 _PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
     "linear": _linear,
+    "linear_many": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,
     "paged_attention": _paged_attention,

@@ -92,15 +92,15 @@ def copies(tensor: torch.Tensor, share: int = 1) -> list[torch.Tensor]:
     return [tensor.clone() for _ in range(max(2, min(64, _ROTATED_BYTES // max(size, 1) + 1)))]
 
 
-def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
+def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype, op: str = "linear") -> Row:
     x = torch.randn(rows, inputs)
     weight = (torch.randn(outputs, inputs) / inputs**0.5).to(dtype)
     packed, plain = copies(pack_linear(weight)), copies(weight)
     typed = x.to(dtype)
-    name = f"linear {rows}x{outputs}x{inputs} {str(dtype).removeprefix('torch.')}"
+    name = f"{op} {rows}x{outputs}x{inputs} {str(dtype).removeprefix('torch.')}"
     return Row(
         name,
-        rotating("linear", [(x, weight, None, outputs) for weight in packed]),
+        rotating(op, [(x, weight, None, outputs) for weight in packed]),
         lambda r: F.linear(typed, plain[r % len(plain)]),
         packed[0].numel() * packed[0].element_size() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
@@ -208,6 +208,11 @@ def _makers() -> list[Callable[[], Row]]:
         for dtype in (torch.float32, torch.bfloat16)
         for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
         for m in (1, 4, 32, 512)
+    ]
+    found += [
+        partial(linear, m, n, k, torch.float32, op)
+        for op in ("linear", "linear_many")
+        for m, n, k in ((128, 1536, 384), (128, 384, 1536), (1576, 3072, 768), (1576, 768, 3072))
     ]
     found += [
         partial(quantised, m, n, k, bits, group_size, activation_bits)

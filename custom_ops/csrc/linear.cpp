@@ -10,6 +10,8 @@
 // that lie K floats apart are a page each, and share few cache sets. At the level that multiplies
 // bfloat16, x is rounded to it where the weight is bfloat16, for any number of rows; at the level
 // with tiles of bfloat16, support/linear_tiles.h has these weights.
+#include "linear.h"
+
 #include <omp.h>
 
 #include <type_traits>
@@ -304,16 +306,19 @@ void run(const PackedLinear& call) {
 
 }  // namespace
 
-void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int64_t out_features,
-            DLTensor* out0) {
-  PackedLinear call;
-  if (!read_call(x, weight, bias, out_features, out0, &call)) return;
+void run_linear(const PackedLinear& call) {
   if (call.weight.step == 1) return run<Float32>(call);
 #if defined(INGOT_AMX)
   run_tiles(call);
 #else
   run<std::conditional_t<kHasDotBf16, Bfloat16Pairs, Bfloat16> >(call);
 #endif
+}
+
+void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int64_t out_features,
+            DLTensor* out0) {
+  PackedLinear call;
+  if (read_call(x, weight, bias, out_features, out0, &call)) run_linear(call);
 }
 
 }  // namespace ingot::INGOT_LEVEL

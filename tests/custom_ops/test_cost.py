@@ -140,6 +140,7 @@ def test_formulas() -> None:
         "paged_attention": paged(12, 2, window=16, sinks=1),
         "attention": (*(meta(12, 4, 8),) * 3, integers(3), 1.0),
         "linear": (meta(12, 64), pack_linear(meta(100, 64)), None, 100),
+        "linear_many": (meta(12, 64), pack_linear(meta(100, 64)), None, 100),
     }
     for op, arguments in calls.items():
         numbers = cost(op, Load(90, 500), *arguments)

@@ -63,6 +63,7 @@ def test_a_measured_kernel_replaces_the_machine() -> None:
     ("made", "name"),
     [
         (call("linear", X, ("bfloat16", [64, 2048, 64, 2])), "linear.bfloat16"),
+        (call("linear_many", X, ("float32", [64, 2048, 64])), "linear_many.float32"),
         (call("linear_w8", ("float32", [7, 200]), ("uint8", [1, 2, 8320])), "linear_w8.g128.a16"),
         (call("paged_attention", X), "paged_attention.int8"),
         (call("attention", X), "attention.float32"),

@@ -19,6 +19,7 @@
 #include "dot_bf16.h"
 #include "packed.h"
 #include "shares.h"
+#include "sizes.h"
 #include "tile.h"
 
 #if defined(INGOT_AMX)
@@ -36,10 +37,6 @@ constexpr int64_t kUnitValues = 3 << 18;       // of x, for a unit: 1.5 MiB, mos
 constexpr int64_t kRowBytes = kPanel * 4;      // from row to row of a panel
 constexpr int64_t kXRowBytes = kAmxWords * 4;  // and of a tile of x
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t most(int64_t a, int64_t b) { return a < b ? b : a; }
-
 // x as tiles [ceil(rows/16)][steps][tile_rows][16 words], zero beyond x's rows and columns.
 struct XTiles {
   uint32_t* words;
@@ -51,11 +48,6 @@ struct XTiles {
     return words + (tile * steps + step) * step_words();
   }
 };
-
-// The next multiple of a cache line: a tile's row on two lines would be read twice.
-uint32_t* aligned(uint32_t* words) {
-  return reinterpret_cast<uint32_t*>((reinterpret_cast<uintptr_t>(words) + 63) / 64 * 64);
-}
 
 void pack_tile(const PackedLinear& call, const XTiles& x, int64_t tile) {
   const int64_t depth = call.weight.depth, row = tile * kAmxRows;
