@@ -260,7 +260,7 @@ class Plan {
   std::vector<Unit> units;
 
  private:
-  std::vector<float> partials_;
+  Kept<float> partials_;
   std::vector<int> done_;
 };
 

@@ -212,7 +212,7 @@ class RowGroup {
     const int blocks = (tokens + kBlock - 1) / kBlock;
     for_runs<kSumTiles>(0, blocks, [&](int b, auto run) {
       multiply<run, false>(queries_, tiles.keys(first / kBlock + b), tiles.blocks(),
-                           depths(call_.dim), scores_[0] + b * kBlock, kStride);
+                           depths(call_.dim), scores_[0] + b * kBlock, kStride, no_blocks_);
     });
     raise_maxima(tokens);
     if (first != 0) rescale();
@@ -223,7 +223,7 @@ class RowGroup {
     const int64_t columns = columns_of(call_.dim);
     for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
       multiply<run, true>(weights_, tiles.values(first / kDepth) + c, columns, depths(tokens),
-                          sums_[0] + c * kAmxWords, kRowFloats);
+                          sums_[0] + c * kAmxWords, kRowFloats, no_blocks_);
     });
   }
 
@@ -295,6 +295,7 @@ class RowGroup {
   const BidirectionalCall& call_;
   int64_t start_, count_;
   const NextHead& next_;
+  Ahead no_blocks_;  // between products nothing is fetched
   int64_t head_ = 0, first_ = 0;
   int rows_ = 0;
   Words queries_[kMaxHeadDim / kDepth][kParts];

@@ -43,8 +43,8 @@ class SplitRows {
   // Nothing is done where these rows are split.
   void split(const PackedLinear& call, int64_t row, int64_t row_end) {
     if (row == row_) return;
-    static thread_local std::vector<uint32_t> space;  // kept: a step allocates nothing
-    static thread_local std::vector<uint8_t> kept_fits;
+    static thread_local Kept<uint32_t> space;  // kept: a step allocates nothing
+    static thread_local Kept<uint8_t> kept_fits;
     row_ = row;
     row_end_ = least(row_end, call.rows);
     steps_ = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
