@@ -547,8 +547,11 @@ def test_cpp_runs_the_pinned_package_only(demo_package: Path) -> None:
         assert (pin in ran.stderr) == (code == 2)
 
 
-class Sparse(io.FileIO):
-    """Zeros written become a hole."""
+class SparseFile(io.FileIO):
+    """A new file in which zeros that are written become a hole."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "x+")
 
     def write(self, data: Any) -> int:
         if len(data) < 4096 or memoryview(data).nbytes != len(data) or any(data[:64]):
@@ -561,18 +564,11 @@ class Sparse(io.FileIO):
 def test_beyond_4_gib(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes and offsets that need zip64's fields."""
     path, zeros = tmp_path / "large.pt2", bytes(1 << 24)
-    theirs = zipfile.ZipFile
-
-    def sparse(partial: Path, *options: Any, **named: Any) -> zipfile.ZipFile:
-        partial.touch()
-        return theirs(Sparse(partial, "r+"), *options, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(zipfile, "ZipFile", sparse)
+    monkeypatch.setattr("ingot.export.archive.HugePageFile", SparseFile)
     with ArchiveWriter(path) as archive:
         archive.add("ingot/weights.bin", [zeros] * (4096 // 16 + 1))
         manifest = {"entries": archive.entries}
         archive.add_last("ingot/manifest.json", json.dumps(manifest).encode())
-    monkeypatch.undo()
     assert path.stat().st_size > 1 << 32
     try:
         sign(path, path, keys.private)
