@@ -140,7 +140,7 @@ def test_encoders_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "config.json").write_text(json.dumps({**config, "image_size": 32}))
     found = of_checkpoint(tmp_path)
     kernels = speeds.measure(found, request_of(found, batch=2)).kernels
-    assert kernels.keys() == {"linear.float32", "attention.float32"}
+    assert kernels.keys() == {"linear.float32", "linear_many.float32", "attention.float32"}
 
 
 def test_ops_say_what_is_wrong() -> None:

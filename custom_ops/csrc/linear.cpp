@@ -21,6 +21,7 @@
 #include "ops.h"
 #include "packed.h"
 #include "shares.h"
+#include "sizes.h"
 #include "tile.h"
 
 namespace ingot::INGOT_LEVEL {
@@ -260,7 +261,7 @@ Operand<Format> few_rows(const PackedLinear& call, typename Format::Value* space
 // As few units of rows as there may be; or up to twice as many, where each thread then has as many
 // as the others, or each unit as many threads.
 int64_t choose_units(int64_t tiles, int64_t threads) {
-  const int64_t least = (tiles * kTileRows + kUnitRows - 1) / kUnitRows;
+  const int64_t least = ceil_div(tiles * kTileRows, kUnitRows);
   for (int64_t units = least; units <= 2 * least; units++) {
     if (units % threads == 0 || threads % units == 0) return units;
   }
@@ -273,7 +274,7 @@ void run(const PackedLinear& call) {
   if (call.rows == 0) return;
   static thread_local Kept<Value> space;  // kept: a step allocates nothing
   const int64_t depth = Format::depth(call.weight.depth);
-  const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
+  const int64_t tiles = ceil_div(call.rows, kTileRows);
   Value* packed = grown(space, tiles * kTileRows * depth);
   const Operand<Format> x =
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);

@@ -8,11 +8,12 @@
 #include "attention_amx.h"
 #include "ops.h"
 #include "shares.h"
+#include "sizes.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-int64_t segments(int64_t tokens) { return (tokens + kSegmentTokens - 1) / kSegmentTokens; }
+int64_t segments(int64_t tokens) { return ceil_div(tokens, kSegmentTokens); }
 
 // The first of a step's blocks.
 int64_t step_of(int64_t page) { return page / kStepBlocks * kStepBlocks; }
@@ -318,7 +319,7 @@ void run(const AttentionCall& call) {
     for (int64_t b = 0; b < call.sequences; b++) {
       if (rows_of(call, b) <= kTileRows) continue;
       // The last tiles see most: they come first, and the short ones fill the gaps at the end.
-      const int64_t tiles = (rows_of(call, b) + kTileRows - 1) / kTileRows;
+      const int64_t tiles = ceil_div(rows_of(call, b), kTileRows);
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
       for (int64_t tile = tiles - 1; tile >= 0; tile--) {
         for (int64_t h = 0; h < call.kv_heads; h++) attend<T>(call, b, h, tile * kTileRows);

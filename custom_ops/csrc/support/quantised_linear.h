@@ -14,6 +14,7 @@
 
 #include "quantised_tiles.h"
 #include "quantised_unit.h"
+#include "sizes.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -136,7 +137,7 @@ template <typename Format, bool kZeros>
 void many_rows(const Unit& unit) {
   alignas(64) float sums[kRowBlock * kPanel];
   alignas(64) uint32_t codes[128 * kPanel / kPerWord<Format>];
-  const int64_t tiles = (unit.rows + kTileRows - 1) / kTileRows;
+  const int64_t tiles = ceil_div(unit.rows, kTileRows);
   unit.begin(sums, tiles * kTileRows);
   const QuantisedWeight& weight = unit.call.weight;
   const Activations& x = unit.x;
@@ -198,7 +199,7 @@ void run_few(const QuantisedLinear& call, bool parallel) {
 
 template <typename Format, bool kZeros>
 void run_many(const QuantisedLinear& call, bool parallel) {
-  const int64_t tiles = (call.rows + kTileRows - 1) / kTileRows;
+  const int64_t tiles = ceil_div(call.rows, kTileRows);
   const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
 #pragma omp parallel if (parallel)
   {

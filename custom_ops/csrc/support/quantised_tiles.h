@@ -23,6 +23,7 @@
 
 #include "amx.h"
 #include "quantised_unit.h"
+#include "sizes.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -339,9 +340,9 @@ template <typename Plan>
 void add_chunk(const Unit& unit, const TiledRowsOfX& rows, const Sums& sums) {
   PanelChunk<Plan> chunk;
   const QuantisedWeight& weight = unit.call.weight;
-  const int64_t passes = unit.call.passes, blocks = (Plan::kSteps + passes - 1) / passes;
+  const int64_t passes = unit.call.passes, blocks = ceil_div(Plan::kSteps, passes);
   const int64_t each = rows.tiles * kColumnTiles * kLineBytes;
-  const int64_t lines = (blocks * weight.block_bytes + each - 1) / each;
+  const int64_t lines = ceil_div(blocks * weight.block_bytes, each);
   chunk.unpack(unit.call, unit.panel, rows.first_step);
   const int64_t next = (rows.first_step + Plan::kSteps) / passes;
   multiply_chunk(chunk, rows, weight.group_size, sums, {weight.block(unit.panel, next), lines},
@@ -354,7 +355,7 @@ template <typename Plan>
 void many_rows_by_tiles(const Unit& unit) {
   alignas(64) float bias[kPanel], kept[kUnitRows * kPanel];
   const QuantisedLinear& call = unit.call;
-  const int64_t tiles = (unit.rows + kAmxRows - 1) / kAmxRows, column = unit.panel * kPanel;
+  const int64_t tiles = ceil_div(unit.rows, kAmxRows), column = unit.panel * kPanel;
   const bool lines_fit =
       reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
   const bool whole = lines_fit && unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
@@ -430,17 +431,17 @@ void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, cons
 // panels of other rows when those are through.
 template <typename Plan>
 void run_tiles(const QuantisedLinear& call, bool parallel) {
-  const auto up = [](int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; };
   const int64_t groups = (call.weight.groups == 0 ? 1 : call.weight.groups) * call.passes;
   // What is left of the depth after whole chunks is one step, or padded to a chunk.
-  const int64_t steps = groups % Plan::kSteps == 1 ? groups : up(groups, Plan::kSteps);
-  const int64_t padded = up(call.rows, kAmxRows), size = call.weight.group_size;
+  const int64_t steps =
+      groups % Plan::kSteps == 1 ? groups : ceil_div(groups, Plan::kSteps) * Plan::kSteps;
+  const int64_t padded = ceil_div(call.rows, kAmxRows) * kAmxRows, size = call.weight.group_size;
   const Activations x = room<typename Plan::Format>(call, padded, steps);
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kAmxRows * kAmxRows;
   const int64_t most = fit < 2 * kAmxRows ? 2 * kAmxRows : fit < kUnitRows ? fit : kUnitRows;
-  const int64_t units = (padded + most - 1) / most;
-  const int64_t rows = up((padded + units - 1) / units, kAmxRows);  // of a unit
-  int64_t* taken = none_taken(units);                               // panels, of each unit's rows
+  const int64_t units = ceil_div(padded, most);
+  const int64_t rows = ceil_div(ceil_div(padded, units), kAmxRows) * kAmxRows;  // of a unit
+  int64_t* taken = none_taken(units);  // panels, of each unit's rows
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)

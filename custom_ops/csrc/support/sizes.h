@@ -1,4 +1,4 @@
-// Arithmetic of sizes and places that the linears by tiles share.
+// Arithmetic of sizes and places that ops share.
 #pragma once
 
 #include <cstdint>
