@@ -252,10 +252,7 @@ class Plan {
     }
   }
 
-  // Units of a share lie one behind the other.
-  int64_t first_unit(int64_t share, int64_t shares) const {
-    return share * static_cast<int64_t>(units.size()) / shares;
-  }
+  int64_t count() const { return static_cast<int64_t>(units.size()); }
 
   std::vector<Shared> shared;  // of each sequence; of those of many rows nothing
   std::vector<Unit> units;
@@ -274,8 +271,8 @@ template <typename T>
 void load_first(const AttentionCall& call, const Plan& plan) {
   if (call.n_sink > 0) return;
   const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-  const int64_t unit = plan.first_unit(thread, threads);
-  if (unit < plan.first_unit(thread + 1, threads)) {
+  const int64_t unit = stretch_begin(thread, threads, plan.count());
+  if (unit < stretch_begin(thread + 1, threads, plan.count())) {
     load<T>(stretch_of(call, plan.units[unit]), call.dim);
   }
 }
@@ -283,19 +280,14 @@ void load_first(const AttentionCall& call, const Plan& plan) {
 // A thread goes on with the unit behind its last: the first blocks have been fetched.
 template <typename T>
 void attend_units(const AttentionCall& call, const Plan& plan, int64_t* taken) {
-  const int64_t threads = omp_get_num_threads();
   Reader<T> reader(call);
-  take_shares(taken, threads, [&](int64_t share, int64_t i) {
-    const int64_t at = plan.first_unit(share, threads) + i;
-    const int64_t end = plan.first_unit(share + 1, threads);
-    if (at >= end) return false;
+  take_stretches(taken, omp_get_num_threads(), plan.count(), [&](int64_t at, int64_t end) {
     const Unit& unit = plan.units[at];
     if (reader.sequence != unit.sequence || reader.kv_head != unit.kv_head) {
       reader.begin(unit.sequence, unit.kv_head, 0);
     }
     reader.sum(unit.segment, at + 1 < end ? stretch_of(call, plan.units[at + 1]) : Stretch{});
     hand_in(call, plan.shared[unit.sequence], reader, unit.segment);
-    return true;
   });
 }
 

@@ -10,11 +10,11 @@
 #include "amx.h"
 #include "attention_tile.h"
 #include "dot_bf16.h"
+#include "parts.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-inline constexpr int kExactParts = 3;
 inline constexpr int kDepth = 2 * kAmxWords;  // terms of one product of tiles
 
 // float16 and float32 would take two and three parts: decode, which reads them once, is slower so.
@@ -58,15 +58,14 @@ struct CachedTiles {
   StepTiles<1> view(int rows) { return {keys, rows <= kAmxRows ? keys : values}; }
 };
 
-// The next part of x, which keeps what the part leaves: nothing of infinity.
-inline VecWord take_part(Vec& x) {
-  const VecWord part = bit_cast<VecWord>(x) & 0xffff0000u;
-  x -= bit_cast<Vec>(part);
-  return part;
+// The first parts of low and high, cut off, as the low and high halves of words; they keep what is
+// left: nothing of infinity.
+inline VecWord take_words(Vec& low, Vec& high) {
+  const auto low_bits = bit_cast<VecWord>(low), high_bits = bit_cast<VecWord>(high);
+  low = without_part(low, low_bits);
+  high = without_part(high, high_bits);
+  return high_halves(low_bits, high_bits);
 }
-
-// The first parts of low and high, as the low and high halves of words; they keep what is left.
-inline VecWord take_words(Vec& low, Vec& high) { return take_part(low) >> 16 | take_part(high); }
 
 // low and high rounded to bfloat16, as the low and high halves of words.
 inline VecWord round_words(Vec low, Vec high) {

@@ -134,11 +134,8 @@ void attend_both_ways(const DLTensor* q, const DLTensor* k, const DLTensor* v,
   const int64_t heads = call.sequences * call.kv_heads, shares = omp_get_max_threads();
   int64_t* taken = none_taken(shares);
 #pragma omp parallel
-  take_shares(taken, shares, [&](int64_t share, int64_t item) {
-    const int64_t head = share * heads / shares + item, end = (share + 1) * heads / shares;
-    if (head >= end) return false;
+  take_stretches(taken, shares, heads, [&](int64_t head, int64_t end) {
     attend_head<kParts>(call, head, head + 1 < end ? head + 1 : heads);
-    return true;
   });
 }
 

@@ -10,6 +10,7 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
+// On a cache line: a tile's row on two lines would be read twice.
 template <typename T>
 using Kept = std::vector<T, HugePages<T> >;
 

@@ -49,7 +49,7 @@ class SplitRows {
     row_end_ = least(row_end, call.rows);
     steps_ = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
     const int64_t tiles = ceil_div(row_end_ - row_, kAmxRows);
-    words_ = aligned(grown(space, tiles * tile_words() + kTileWords));
+    words_ = grown(space, tiles * tile_words());
     fits_ = grown(kept_fits, tiles * kAmxRows);
     for (int64_t r = 0; r < tiles * kAmxRows; r++) split_row(call, r);
   }

@@ -243,7 +243,7 @@ void run_tiles(const PackedLinear& call) {
   const int64_t tiles = ceil_div(call.rows, kAmxRows);
   const int64_t steps = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
   XTiles x = {nullptr, steps, least(call.rows, kAmxRows)};
-  x.words = aligned(grown(space, tiles * x.steps * x.step_words() + kAmxWords));
+  x.words = grown(space, tiles * x.steps * x.step_words());
   const Shares shares = choose_shares(call, tiles);
   int64_t* taken = none_taken(shares.count());  // panels
   const int64_t work = call.rows * call.columns * call.weight.depth;

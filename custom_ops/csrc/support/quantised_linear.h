@@ -186,14 +186,11 @@ void run_few(const QuantisedLinear& call, bool parallel) {
     round_row<Format>(call, r, x.words + r * x.row_words(), x.scales + r * x.groups,
                       x.offsets + r * x.groups);
   }
-  const Shares shares = {1, call.weight.panels, 1, parallel ? omp_get_max_threads() : 1};
-  int64_t* taken = none_taken(shares.count());
+  const int64_t shares = parallel ? omp_get_max_threads() : 1;
+  int64_t* taken = none_taken(shares);
 #pragma omp parallel if (parallel)
-  take_shares(taken, shares.count(), [&](int64_t share, int64_t i) {
-    const int64_t panel = shares.first_panel(share) + i;
-    if (panel >= shares.end_panel(share)) return false;
+  take_stretches(taken, shares, call.weight.panels, [&](int64_t panel, int64_t) {
     few_rows<Format, kZeros>({call, x, panel, 0, call.rows});
-    return true;
   });
 }
 

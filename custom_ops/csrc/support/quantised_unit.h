@@ -71,9 +71,7 @@ template <typename Format>
 Activations room(const QuantisedLinear& call, int64_t rows, int64_t groups) {
   static thread_local Kept<uint32_t> space;
   const int64_t words_per_group = call.weight.group_size / kPerWord<Format>;
-  constexpr int64_t kLineWords = kLineBytes / 4;
-  uint32_t* words = grown(space, rows * groups * (words_per_group + 2) + kLineWords);
-  words += -reinterpret_cast<uintptr_t>(words) / 4 % kLineWords;
+  uint32_t* words = grown(space, rows * groups * (words_per_group + 2));
   auto* scales = reinterpret_cast<float*>(words + rows * groups * words_per_group);
   auto* offsets = reinterpret_cast<int32_t*>(scales + rows * groups);
   return {words, scales, offsets, words_per_group, groups};

@@ -47,5 +47,21 @@ void take_shares(int64_t* taken, int64_t shares, DoItem do_item) {
   }
 }
 
+// Where the share'th of so many stretches of `count` items begins.
+inline int64_t stretch_begin(int64_t share, int64_t shares, int64_t count) {
+  return share * count / shares;
+}
+
+// The same where a share is a stretch of `count` items: calls do_item(item, its stretch's end).
+template <typename DoItem>
+void take_stretches(int64_t* taken, int64_t shares, int64_t count, DoItem do_item) {
+  take_shares(taken, shares, [&](int64_t share, int64_t i) {
+    const int64_t item = stretch_begin(share, shares, count) + i;
+    const int64_t end = stretch_begin(share + 1, shares, count);
+    if (item < end) do_item(item, end);
+    return item < end;
+  });
+}
+
 }  // namespace
 }  // namespace ingot::INGOT_LEVEL
