@@ -23,8 +23,4 @@ inline SizeClass size_class(size_t bytes) {
   const size_t steps = (bytes - (size_t{1} << power) + step - 1) / step;
   return {power * kSizeSteps + static_cast<int>(steps), (size_t{1} << power) + steps * step};
 }
-inline size_t class_bytes(int index) {
-  const size_t power = size_t{1} << index / kSizeSteps;
-  return power + power / kSizeSteps * static_cast<size_t>(index % kSizeSteps);
-}
 }  // namespace ingot

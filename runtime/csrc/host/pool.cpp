@@ -1,49 +1,32 @@
 #include "pool.h"
 
-#include <algorithm>
-#include <atomic>
 #include <mutex>
 #include <vector>
 
 #include "../size_class.h"
+#include "arena.h"
 #include "huge_pages.h"
 
 namespace ingot::host {
 namespace {
-// A step's temporaries are of several classes and not in use all at once: what it leaves free is
-// more than its peak, and far below this many times that.
-constexpr size_t kMostIdle = 4;
-constexpr size_t kAlwaysKept = size_t{64} << 20;
+// From here on buffers share an arena: of smaller ones, which keep to their size class, a step has
+// too few to matter.
+constexpr size_t kShared = size_t{64} << 10;
 
-std::mutex mutex;
 // Never destroyed: a step may still run when the process's static objects end.
-auto* const free_lists = new std::vector<char*>[kSizeClasses];
-std::atomic<size_t> held{0};
-// Of all classes but the smallest, under the mutex.
-size_t in_use = 0, most_in_use = 0, idle = 0;
+struct Pool {
+  std::mutex mutex;
+  std::vector<char*> free[kSizeClasses];
+  size_t small_bytes = 0;
+  Arena medium{/*huge_pages=*/false}, large{/*huge_pages=*/true};
 
-char* from_system(size_t bytes) {
-  held += bytes;
-  return static_cast<char*>(allocate_pages(bytes));
-}
-
-void to_system(char* data, size_t bytes) {
-  held -= bytes;
-  free_pages(data, bytes);
-}
+  Arena& arena(size_t bytes) { return bytes < kHugePage ? medium : large; }
+};
+auto& pool = *new Pool;
 
 void give_back_smallest(char* data) {
-  std::lock_guard lock(mutex);
-  free_lists[0].push_back(data);
-}
-
-// Every class's but the smallest's.
-void empty_free_lists() {
-  for (int index = 1; index < kSizeClasses; index++) {
-    for (char* data : free_lists[index]) to_system(data, class_bytes(index));
-    free_lists[index].clear();
-  }
-  idle = 0;
+  std::lock_guard lock(pool.mutex);
+  pool.free[0].push_back(data);
 }
 
 // What this thread freed last of the smallest class, which holds the handles: a step makes and ends
@@ -64,35 +47,33 @@ thread_local Recent recent;
 char* pool_allocate(size_t bytes) {
   const SizeClass size = size_class(bytes);
   if (size.index == 0 && recent.count > 0) return recent.data[--recent.count];
-  {
-    std::lock_guard lock(mutex);
-    if (size.index > 0) most_in_use = std::max(most_in_use, in_use += size.bytes);
-    std::vector<char*>& list = free_lists[size.index];
-    if (!list.empty()) {
-      char* data = list.back();
-      list.pop_back();
-      if (size.index > 0) idle -= size.bytes;
-      return data;
-    }
+  std::lock_guard lock(pool.mutex);
+  if (bytes >= kShared) return pool.arena(bytes).allocate(bytes);
+  std::vector<char*>& list = pool.free[size.index];
+  if (!list.empty()) {
+    char* data = list.back();
+    list.pop_back();
+    return data;
   }
-  return from_system(size.bytes);
+  pool.small_bytes += size.bytes;
+  return static_cast<char*>(allocate_pages(size.bytes));
 }
 
 void pool_free(char* data, size_t bytes) {
   const SizeClass size = size_class(bytes);
-  if (size.index == 0) {
-    if (recent.count < recent.most)
-      recent.data[recent.count++] = data;
-    else
-      give_back_smallest(data);
+  if (size.index == 0 && recent.count < recent.most) {
+    recent.data[recent.count++] = data;
     return;
   }
-  std::lock_guard lock(mutex);
-  free_lists[size.index].push_back(data);
-  in_use -= size.bytes;
-  idle += size.bytes;
-  if (idle > std::max(kMostIdle * most_in_use, kAlwaysKept)) empty_free_lists();
+  std::lock_guard lock(pool.mutex);
+  if (bytes >= kShared)
+    pool.arena(bytes).free(data, bytes);
+  else
+    pool.free[size.index].push_back(data);
 }
 
-size_t pool_bytes() { return held; }
+size_t pool_bytes() {
+  std::lock_guard lock(pool.mutex);
+  return pool.small_bytes + pool.medium.held() + pool.large.held();
+}
 }  // namespace ingot::host
