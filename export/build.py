@@ -115,8 +115,8 @@ class CppBuild:
             self._jobs["interface"] = self._interface(interface)
 
     def add_functions(self, name: str, graphs: Mapping[str, Generated], caller: str) -> None:
-        """Graphs as functions `void NAME(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, of
-        inputs that stay their owner's, and C++ that calls them: compiling begins."""
+        """Graphs as functions `void NAME(Inputs inputs, AtenTensorHandle* outputs)`, and C++ that
+        calls them: compiling begins."""
         functions = [f"#include <{_BLOCK_HEADER}>"]
         renamed = {name: _with_own_names(name, graph) for name, graph in graphs.items()}
         for function, graph in renamed.items():
@@ -356,7 +356,7 @@ def _with_own_names(prefix: str, graph: Generated) -> Generated:
 
 
 def _function(name: str, wrapper: str, device: str) -> str:
-    """A wrapper's part that runs the graph, as a function of borrowed handles."""
+    """A wrapper's part that runs the graph, as a function of Inputs (include/ingot/block.h)."""
     _, _, tail = wrapper.partition(_INTERFACE_END)
     declared = re.findall(r'^extern "C"\s+void\s+\w+\(.*?\);', tail, re.MULTILINE | re.DOTALL)
     cached = re.findall(r"^CACHE_TORCH_\w+\(\w+\);", tail, re.MULTILINE)
@@ -375,8 +375,7 @@ def _function(name: str, wrapper: str, device: str) -> str:
             f"namespace torch::aot_inductor::of_{name} {{",
             *cached,
             *(launchers(tail) if gpu else ()),
-            "static void run(AtenTensorHandle* input_handles, AtenTensorHandle* output_handles) {",
-            "    BorrowedHandles inputs{input_handles};",
+            "static void run(Inputs inputs, AtenTensorHandle* output_handles) {",
             *(OF_GPU if gpu else ["    constexpr int32_t device_idx_ = -1;"]),
             *map(_without_model, lines),
             "}",

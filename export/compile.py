@@ -116,6 +116,10 @@ def compile(
         options = {**options, _SHIMS: {**options[_SHIMS], blocks.op: [blocks.shim(build.device)]}}
     shapes = [fact["shape"] for fact in contract.inputs]
     model = _generate(program, shapes, contract, options, build.device, recorder)
+    given: list[bool] = []
+    if blocks is not None:
+        wrapper, given = blocks.give(model.code.wrapper, build.device)
+        model = replace(model, code=replace(model.code, wrapper=wrapper))
     build.add_model(model.code, unrecorded=shim_name(build.device))
     kinds: dict[str, Graph] = {}
     if blocks is not None:
@@ -126,7 +130,7 @@ def compile(
             shapes = [_shape(node, letters) for node in blocks.arguments(kind, program)]
             kinds[kind.name] = _generate(block, shapes, contract, options, build.device, recorder)
         code = {name: graph.code for name, graph in kinds.items()}
-        build.add_functions(NAME, code, blocks.source(build.device))
+        build.add_functions(NAME, code, blocks.source(build.device, given))
     with recorder.phase("C++ compile and link"):
         shared_object = build.link()
     with recorder.phase("publish"):

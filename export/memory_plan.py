@@ -17,7 +17,8 @@ _LINE = re.compile(
     r"empty_strided\(.*&(?P<allocated>buf\d+)_handle"
     r"|RAIIAtenTensorHandle (?P<given>buf\d+)\(buf\d+_handle\)"
     r"|auto (?P<again>buf\d+) = .*?(?P<before>buf\d+).*// reuse"
-    r"|(?P<freed>buf\d+)\.reset\(\)"
+    r"|(?P<freed>\w+)\.reset\(\)"
+    r"|auto (?P<input>\w+) = std::move\(inputs\[(?P<place>\d+)\]\)"
     rf"|ERROR_CODE_CHECK\((?P<blocks>aoti_torch_\w+_{NAME}\(.*)"
 )
 _LONG = 512
@@ -42,8 +43,7 @@ def memory_plan(
     """
     letters = [str(symbol) for fact in inputs for size in fact["shape"] for symbol in symbols(size)]
     example = {letter: _LONG if letter == letters[0] else 1 for letter in letters}
-    of_kinds = {block.text: _plan(block, [], example) for block in blocks}
-    found = _plan(wrapper, [of_kinds[block.text] for block in blocks], example)
+    found = _plan(wrapper, blocks, example)
     return {
         **found.counts,
         "bytes": str(found.allocated.formula),
@@ -52,7 +52,13 @@ def memory_plan(
     }
 
 
-def _plan(wrapper: Wrapper, blocks: Sequence[_Plan], example: Mapping[str, int]) -> _Plan:
+def _plan(
+    wrapper: Wrapper,
+    blocks: Sequence[Wrapper],
+    example: Mapping[str, int],
+    given: Mapping[int, _Size] | None = None,
+) -> _Plan:
+    """given: inputs that are the graph's own, by place."""
     live: dict[str, _Size] = {}
     plan = _Plan(dict.fromkeys(_KINDS, 0))
     of_blocks: set[str] = set()  # what they return, which they count
@@ -63,24 +69,54 @@ def _plan(wrapper: Wrapper, blocks: Sequence[_Plan], example: Mapping[str, int])
             live[name] = live.pop(line["before"], _Size())
             plan.counts["reuses"] += 1
             continue
+        elif name := line["input"]:
+            if size := (given or {}).get(int(line["place"])):
+                live[name] = size
+            continue
         elif name := line["freed"]:
             live.pop(name, None)
             continue
         elif call := line["blocks"]:
-            plan.add(blocks, live.values())
-            of_blocks = set(re.findall(r"&(buf\d+)_handle", call))
+            results = re.findall(r"&(buf\d+)_handle", call)
+            made = [_size(wrapper, name, example) for name in results]
+            _add_blocks(plan, call, live, blocks, example, made)
+            of_blocks = set(results)
             continue
         elif (name := line["given"]) in live:
             continue  # its memory was counted when it was made
         elif name not in of_blocks:
             plan.counts["results"] += 1
-        formula = sympy.sympify(wrapper.buffers.get(name, 0))
-        live[name] = _Size((formula,), int(formula.subs(example)))
+        live[name] = _size(wrapper, name, example)
         if name not in of_blocks:
             plan.allocated = _total((plan.allocated, live[name]))
-        plan.at_once(_total(live.values()))
-    plan.left = _total(live.values())
+        plan.at_once(live.values())
     return plan
+
+
+def _add_blocks(
+    plan: _Plan,
+    call: str,
+    live: dict[str, _Size],
+    blocks: Sequence[Wrapper],
+    example: Mapping[str, int],
+    made: Sequence[_Size],
+) -> None:
+    """Blocks that run while `live` does. Each owns what the one before it made, the first what the
+    call gives away."""
+    x = re.findall(r"(\w+)(?:\.release\(\))?, ", call)[: len(made)]
+    given = {i: live.pop(name) for i, name in enumerate(x) if f"{name}.release()" in call}
+    later = dict(enumerate(made))
+    plans: dict[tuple[str, bool], _Plan] = {}
+    for number, block in enumerate(blocks):
+        key = block.text, number == 0
+        if key not in plans:
+            plans[key] = _plan(block, [], example, later if number else given)
+        plan.add(plans[key], live.values())
+
+
+def _size(wrapper: Wrapper, name: str, example: Mapping[str, int]) -> _Size:
+    formula = sympy.sympify(wrapper.buffers.get(name, 0))
+    return _Size((formula,), int(formula.subs(example)))
 
 
 _KINDS = ("allocations", "results", "reuses")
@@ -99,24 +135,20 @@ class _Size(NamedTuple):
 
 @dataclass
 class _Plan:
-    """counts: of `_KINDS`. left: what lives at the end."""
+    """counts: of `_KINDS`."""
 
     counts: dict[str, int]
     allocated: _Size = _Size()
     peak: _Size = _Size()
-    left: _Size = _Size()
 
-    def at_once(self, live: _Size) -> None:
-        self.peak = max(self.peak, live, key=lambda size: size.in_example)
+    def at_once(self, live: Iterable[_Size]) -> None:
+        self.peak = max(self.peak, _total(live), key=lambda size: size.in_example)
 
-    def add(self, blocks: Sequence[_Plan], live: Iterable[_Size]) -> None:
-        """Blocks that run while `live` does; each reads what the one before left."""
-        outside, before = list(live), _Size()
-        for block in blocks:
-            self.counts = {name: n + block.counts[name] for name, n in self.counts.items()}
-            self.allocated = _total((self.allocated, block.allocated))
-            self.at_once(_total((*outside, before, block.peak)))
-            before = block.left
+    def add(self, other: _Plan, live: Iterable[_Size]) -> None:
+        """What runs while `live` does."""
+        self.counts = {name: n + other.counts[name] for name, n in self.counts.items()}
+        self.allocated = _total((self.allocated, other.allocated))
+        self.at_once((*live, other.peak))
 
 
 def _total(sizes: Iterable[_Size]) -> _Size:

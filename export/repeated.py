@@ -10,6 +10,7 @@ at a call of an op, with which Inductor fuses nothing anyway (models/decoder.py:
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,14 +90,33 @@ class Blocks:
         made = [f"AtenTensorHandle* ret{i}" for i in names]
         return f"AOTITorchError {shim_name(device)}({', '.join((*x, *lists, *made))})"
 
-    def source(self, device: str) -> str:
-        """The op's C++, which calls the functions of the kinds."""
-        names = range(self.results)
-        x = ", ".join(f"x{i}" for i in names)
-        lines = [f"Blocks<{self.results}> run({{{x}}}, read, reads, written);"]
+    def give(self, wrapper: str, device: str) -> tuple[str, list[bool]]:
+        """The model's wrapper as it gives away what is x only for the blocks, whose first one frees
+        it once read; and which of x these are."""
+        call = re.search(rf"\b{shim_name(device)}\((?P<x>(?:\w+, ){{{self.results}}}).*", wrapper)
+        if call is None:
+            return wrapper, [False] * self.results
+        names = call["x"].removesuffix(", ").split(", ")
+        rest = wrapper[call.end("x") :]
+        given = [
+            name.startswith("buf")
+            and names.count(name) == 1
+            and re.findall(rf"\b{name}\b[^;]*;", rest) == [f"{name}.reset();"]
+            for name in names
+        ]
+        x = (
+            f"{name}.release(), " if g else f"{name}, "
+            for name, g in zip(names, given, strict=True)
+        )
+        return wrapper[: call.start("x")] + "".join(x) + rest, given
+
+    def source(self, device: str, given: Sequence[bool]) -> str:
+        """The op's C++, which calls the functions of the kinds. given: which of x are its own."""
+        x = (f"Input(x{i}, {str(own).lower()})" for i, own in enumerate(given))
+        lines = [f"Blocks<{self.results}> run({{{', '.join(x)}}}, read, reads, written);"]
         for call in self.calls:
             lines.append(f"run({call.kind.name}, {{{', '.join(map(str, call.tensors))}}});")
-        lines += [f"*ret{i} = run.x[{i}].release();" for i in names]
+        lines += [f"*ret{i} = run.x[{i}].release();" for i in range(self.results)]
         lines.append("return AOTI_TORCH_SUCCESS;")
         return "\n".join(
             (f'extern "C" {self.shim(device)} {{', *(f"  {line}" for line in lines), "}")

@@ -17,7 +17,7 @@ _NO_BASE = "{ public: std::vector<CUmodule> loaded_modules_;"
 OF_GPU = (
     "    int32_t device_idx_ = -1;",
     "    cudaStream_t stream = nullptr;",
-    "    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(input_handles[0], &device_idx_));",
+    "    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(inputs.first(), &device_idx_));",
     "    AOTI_TORCH_ERROR_CODE_CHECK("
     "aoti_torch_get_current_cuda_stream(device_idx_, reinterpret_cast<void**>(&stream)));",
     "    static auto& kernels = *new AOTInductorModelKernels;",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Texts:
 
 
 def generated(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, **config: Any) -> Any:
-    """The C++ of a model, and its calls as the record states them."""
+    """The C++ of a model, and what the record states of it."""
     monkeypatch.setenv("INGOT_CACHE_DIR", str(folder / "cache"))
     checkpoint = make_checkpoint(folder / "checkpoint", kind, **config)
     contract = contracts.of_checkpoint(models.load(checkpoint), checkpoint)
@@ -56,12 +57,12 @@ def generated(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, **config
             program = contracts.capture(contract)
         recorder = Recorder("compile")
         made = compile(program, watch.blocks, contract, "key", options, texts, recorder)
-    return texts, made.facts["calls"]
+    return texts, made.facts
 
 
 def test_a_layer_more_is_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few, few_calls = generated(tmp_path / "2", monkeypatch, "Llama", num_hidden_layers=2)
-    many, many_calls = generated(tmp_path / "6", monkeypatch, "Llama", num_hidden_layers=6)
+    few, few_facts = generated(tmp_path / "2", monkeypatch, "Llama", num_hidden_layers=2)
+    many, many_facts = generated(tmp_path / "6", monkeypatch, "Llama", num_hidden_layers=6)
     assert few.functions.keys() == many.functions.keys() == {"blocks_0"}
     for one, other in (
         (few.functions["blocks_0"], many.functions["blocks_0"]),
@@ -71,6 +72,7 @@ def test_a_layer_more_is_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert many.caller.count("\n") - few.caller.count("\n") == 4
     lines = [_with_table(texts.model.wrapper).count("\n") for texts in (few, many)]
     assert lines[1] - lines[0] <= 4 * 20
+    few_calls, many_calls = few_facts["calls"], many_facts["calls"]
     added = {call["module"] for call in many_calls} - {call["module"] for call in few_calls}
     assert added >= {f"model.layers.{i}.mlp.down_proj" for i in range(2, 6)}
     assert len(many_calls) - len(few_calls) == 4 * 8  # five ops and three kernels
@@ -88,6 +90,43 @@ def test_each_kind_of_layer_is_compiled_once(
         if "run(blocks" in line
     ]
     assert order == ["blocks_0", "blocks_1"] * 2
+
+
+def test_a_block_ends_what_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where most lives at once, between the products of the last MLP, the stream is one tensor."""
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3}
+    texts, facts = generated(tmp_path, monkeypatch, "Llama", **sizes)
+    assert "Blocks<2> run({Input(x0, true), Input(x1, true)}, " in texts.caller
+    call = r"_blocks\(buf\d+\.release\(\), buf\d+\.release\(\), "
+    assert re.search(call, texts.model.wrapper)
+    gate_up, inner, stream, angles = 2 * 256, 256, 64, 2 * 64 // 4 // 2  # 4 heads
+    floats = gate_up + inner + stream + angles
+    assert facts["memory_plan"]["peak_bytes"] == f"{floats * 4}*T"
+
+
+CALL = "aoti_torch_cpu_blocks(buf1, buf2, std::array<AtenTensorHandle, 1>{arg0_1.get()}, &buf3);\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "after", "given"),
+    [
+        (CALL, "buf1.reset();\nbuf2.reset();", [True, True]),
+        (CALL, "buf1.reset();\nauto buf4 = std::move(buf2);  // reuse", [True, False]),
+        (CALL, "kernel(buf1.data_ptr());\nbuf1.reset();\nbuf2.reset();", [False, True]),
+        (CALL, "buf2.reset();", [False, True]),  # what is never freed is not ours to free
+        (CALL.replace("buf2", "buf1"), "buf1.reset();", [False, False]),
+        (CALL.replace("buf1", "arg1_1"), "arg1_1.reset();\nbuf2.reset();", [False, True]),
+        (CALL.replace("buf1", "wrap(buf1, 2)"), "buf1.reset();\nbuf2.reset();", [False, False]),
+    ],
+)
+def test_only_what_nobody_else_reads_is_given_away(
+    call: str, after: str, given: list[bool]
+) -> None:
+    blocks = repeated.Blocks(None, (), results=2)
+    text, found = blocks.give(f"buf1 = made();\n{call}{after}", "cpu")
+    assert found == given
+    assert text.count(".release()") == sum(given)
+    assert text.replace(".release()", "") == f"buf1 = made();\n{call}{after}"
 
 
 def anonymous_bytes() -> int:
