@@ -21,7 +21,7 @@ from .steps import BLOCK_SIZE
 Sizes = Mapping[str, float]
 # Of prompts in one step of the runtime; of one alone, where the weights are large (package.cpp).
 STEP_TOKENS, GPU_STEP_TOKENS = 256, 2048
-LONE_STEP_TOKENS, LARGE_WEIGHTS = 512, 1_000_000_000
+LONE_STEP_TOKENS, LARGE_WEIGHTS = 512, 500_000_000
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ namespace {
 constexpr int32_t kMostThreads = 1024;    // OpenMP ends the process where it cannot have them
 constexpr int64_t kDefaultSequences = 8;  // full-length ones; memory is committed as it is used
 constexpr int64_t kStepTokens = 256, kGpuStepTokens = 2048;
-// A prompt alone: longer steps read the weights less often. Their temporaries, 0.1 to 0.2 MB a
+// A prompt alone: longer steps read the weights less often. Their temporaries, about 0.1 MB a
 // token, are to stay a few hundredths of the weights.
-constexpr int64_t kLoneStepTokens = 512, kLargeWeights = 1'000'000'000;
+constexpr int64_t kLoneStepTokens = 512, kLargeWeights = 500'000'000;
 constexpr int64_t kMostTokens = int64_t{1} << 40;  // products stay in range
 
 // Why none of the variants runs, after the package's name. The CPU is asked by feature: where it
