@@ -58,9 +58,9 @@ TEST(Arena, NothingInUseIsGivenAgain) {
     size_t in_use = 0, most = 0;
     for (int i = 0; i < 400; i++) {
       if (random() % 5 < 3) {
-        const size_t bytes = random() % (i % 20 == 0 ? 3'000'000 : 40'000);
+        const size_t bytes = 1 + random() % (i % 20 == 0 ? 3'000'000 : 40'000);
         char* data = arena.allocate(bytes);
-        const auto [after, is_new] = used.emplace(data, std::max<size_t>(bytes, 1));
+        const auto [after, is_new] = used.emplace(data, bytes);
         ASSERT_TRUE(is_new);
         if (after != used.begin()) {
           const auto [before, length] = *std::prev(after);
@@ -85,6 +85,18 @@ TEST(Arena, NothingInUseIsGivenAgain) {
     EXPECT_EQ(arena.held(), held);
   }
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+TEST(Arena, TheSanitizerSeesWhatIsNotInUse) {
+  Arena arena(false);
+  char* data = arena.allocate(1000);
+  EXPECT_DEATH(data[1000] = 1, "use-after-poison");
+  arena.free(data, 1000);
+  EXPECT_DEATH(data[0] = 1, "use-after-poison");
+  data = arena.allocate(2000);
+  std::memset(data, 1, 2000);
+}
+#endif
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // these want all addresses
 // As under `ulimit -v`: in a process of its own.

@@ -9,9 +9,22 @@
 
 #include "huge_pages.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace ingot::host {
 namespace {
 constexpr size_t kPage = 4096;
+
+// AddressSanitizer is told what of `data`'s pages may be touched.
+void may_touch(char* data, size_t bytes, size_t pages) {
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_POISON_MEMORY_REGION(data, pages);
+  ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+#endif
+  (void)data, (void)bytes, (void)pages;
+}
 
 size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -27,7 +40,13 @@ size_t memory_of_machine() {
 }  // namespace
 
 char* Arena::allocate(size_t bytes) {
-  bytes = rounded(std::max<size_t>(bytes, 1), kPage);
+  const size_t pages = rounded(std::max<size_t>(bytes, 1), kPage);
+  char* data = take(pages);
+  may_touch(data, bytes, pages);
+  return data;
+}
+
+char* Arena::take(size_t bytes) {
   auto best = free_.end();
   for (auto at = free_.begin(); at != free_.end(); ++at) {
     if (at->bytes() >= bytes && (best == free_.end() || at->bytes() < best->bytes())) best = at;
@@ -40,8 +59,9 @@ char* Arena::allocate(size_t bytes) {
 }
 
 void Arena::free(char* data, size_t bytes) {
-  bytes = rounded(std::max<size_t>(bytes, 1), kPage);
-  Stretch given{data, data + bytes};
+  const size_t pages = rounded(std::max<size_t>(bytes, 1), kPage);
+  may_touch(data, 0, pages);
+  Stretch given{data, data + pages};
   auto after = std::lower_bound(free_.begin(), free_.end(), data,
                                 [](const Stretch& s, const char* to) { return s.begin < to; });
   if (after != free_.end() && after->begin == given.end) {

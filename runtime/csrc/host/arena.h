@@ -27,8 +27,10 @@ class Arena {
     size_t bytes() const { return static_cast<size_t>(end - begin); }
   };
 
-  void reserve(size_t bytes);
+  // Of whole pages.
+  char* take(size_t bytes);
   char* grow(size_t bytes);
+  void reserve(size_t bytes);
 
   bool huge_pages_;
   size_t held_ = 0;
