@@ -1,7 +1,7 @@
 // One stretch of memory that buffers of all sizes share. A step's temporaries are not in use all at
 // once: one lies where others of other sizes were, so that what is held is about the most that was
-// in use at any time. (Knuth, The Art of Computer Programming 1, section 2.5: best fit, neighbours
-// that are free become one.)
+// in use at any time, and stays held. (Knuth, The Art of Computer Programming 1, section 2.5: best
+// fit, neighbours that are free become one.)
 #pragma once
 #include <cstddef>
 #include <vector>
