@@ -17,6 +17,7 @@
 #include <type_traits>
 
 #include "dot_bf16.h"
+#include "fetch_ahead.h"
 #include "linear_tiles.h"
 #include "ops.h"
 #include "packed.h"
@@ -27,9 +28,7 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int64_t kUnitRows = 96;         // at most
-constexpr int kLineWords = 16;            // 32-bit words in a cache line
-constexpr int64_t kPrefetchWords = 1024;  // 4 KiB ahead
+constexpr int64_t kUnitRows = 96;  // at most
 
 // How a word of the panel meets x. Depth is counted in values of x as they are broadcast, of which
 // a word meets kStep; a block of k is kBlock of them.
@@ -114,10 +113,7 @@ template <typename Format, int kRows, bool kFetch, typename X>
     const uint32_t* words = panel + column;
     int64_t k = 0;
     for (; k + kStep <= depth; k += kStep, words += kPanel) {
-#pragma GCC unroll 4
-      for (int v = 0; kFetch && v < kVectors * kLanes; v += kLineWords) {
-        __builtin_prefetch(words + v + kPrefetchWords);
-      }
+      if (kFetch && column == 0) fetch_ahead(words);
       multiply_step<Format, kStep>(x, k, words, acc);
     }
     if (k < depth) multiply_step<Format, 1>(x, k, words, acc);
@@ -154,8 +150,8 @@ struct Operand {
 template <typename Format>
 void unpack_block(const uint32_t* words, int64_t depth, float* to) {
   for (int64_t k = 0; k < depth; k += Format::kStep) {
+    fetch_ahead(words);
     for (int64_t column = 0; column < kPanel; column += kLanes, words += kLanes, to += kLanes) {
-      if (column % kLineWords == 0) __builtin_prefetch(words + kPrefetchWords);
       Vec values[2];
       Format::unpack(load<VecWord>(words), values);
       store(to, values[0]);

@@ -17,6 +17,7 @@
 
 #include "amx.h"
 #include "dot_bf16.h"
+#include "fetch_ahead.h"
 #include "packed.h"
 #include "shares.h"
 #include "sizes.h"
@@ -29,6 +30,7 @@ namespace {
 
 constexpr int64_t kStepDepth = 2 * kAmxWords;      // values of k
 constexpr int64_t kStepWords = kAmxRows * kPanel;  // of a panel: 4 KiB
+constexpr int64_t kProducts = kPanel / kAmxWords;  // of a step
 constexpr int64_t kFewTiles = 4;  // up to so many tiles of rows, memory sets the pace
 constexpr int64_t kLeastUnitTiles = 4, kMostUnitTiles = 16;
 constexpr int64_t kUnitsOfThread = 6;
@@ -62,17 +64,21 @@ void pack_tile(const PackedLinear& call, const XTiles& x, int64_t tile) {
   }
 }
 
-// What is fetched into L2 while each of so many steps is multiplied: `words` from `from`, of which
-// one line in `stride`.
+// What is fetched into L2 between so many products, four of each step: what comes after the next
+// `words` of a panel that is read as it is multiplied, or, `in_order`, the words themselves.
 struct Fetch {
   const uint32_t* from;
-  int64_t steps;
+  int64_t products;
   int64_t words;
-  int64_t stride;
+  bool in_order;
 
-  void step() {
-    if (steps-- <= 0) return;
-    for (int64_t i = 0; i < words; i += stride) __builtin_prefetch(from + i, 0, 2);
+  [[gnu::always_inline]] void product() {
+    if (products-- <= 0) return;
+    if (in_order) {
+      for (int64_t i = 0; i < words; i += kAmxWords) __builtin_prefetch(from + i, 0, 2);
+    } else {
+      for (int64_t i = 0; i < words; i += kPanel) fetch_ahead(from + i);
+    }
     from += words;
   }
 };
@@ -157,12 +163,11 @@ class Unit {
       multiply_step(x, steps.at(begin), [&](auto number) {
         if (done.at != nullptr) done.store<number>();
         from.load<number>();
+        fetch.product();
       });
-      fetch.step();
       for (int64_t step = begin + 1; step < end; step++) {
         x += x_.step_words();
-        multiply_step(x, steps.at(step), [](auto) {});
-        fetch.step();
+        multiply_step(x, steps.at(step), [&](auto) { fetch.product(); });
       }
       done = end == x_.steps && whole(tile) ? output(tile) : partial(tile);
     }
@@ -203,10 +208,8 @@ class Unit {
 
 // The rows from `row` to `row_end` times a panel.
 //
-// A core's own prefetcher is the best at a plain stream, so of few tiles the first brings the panel
-// from memory, a step ahead of itself: one line in two, whose neighbour the CPU adds (Intel's
-// optimization manual: the spatial prefetcher). Many tiles take longer than memory does: each pass
-// over a block fetches its share of the next one.
+// Of few tiles the first brings the panel from memory, ahead of itself. Many tiles take longer than
+// memory does: each pass over a block fetches its share of the next one.
 void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end,
                   int64_t panel) {
   const Steps steps(call.weight, panel);
@@ -215,10 +218,10 @@ void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_
   const int64_t blocks = tiles == 1 ? 1 : ceil_div(x.steps, kBlockSteps);
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t begin = block * x.steps / blocks, end = (block + 1) * x.steps / blocks;
-    const int64_t share = ceil_div(kStepWords / tiles, kAmxWords) * kAmxWords;
-    Fetch fetch = {steps.behind(end), tiles * (end - begin), share, kAmxWords};
-    if (tiles <= kFewTiles)
-      fetch = {steps.behind(begin + 1), end - begin, kStepWords, 2 * kAmxWords};
+    const int64_t products = (end - begin) * kProducts, words = kStepWords / kProducts;
+    const int64_t share = ceil_div(words / tiles, kAmxWords) * kAmxWords;
+    Fetch fetch = {steps.behind(end), tiles * products, share, true};
+    if (tiles <= kFewTiles) fetch = {steps.behind(begin), products, words, false};
     unit.multiply(steps, begin, end, fetch);
   }
   unit.finish();

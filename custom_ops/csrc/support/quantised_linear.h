@@ -50,10 +50,7 @@ template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
         for (int v = 0; v < kVectors; v++) run[row][v] = Format::kRuns ? VecInt{} : dots[row][v];
       }
       for (int64_t i = begin; i < end; i += Format::kWords, from += kPanel) {
-#pragma GCC unroll 4
-        for (int v = 0; kFetch && v < kVectors * kLanes * 4; v += kLineBytes) {
-          fetch_ahead(reinterpret_cast<const char*>(from) + v);
-        }
+        if (kFetch && column == 0) fetch_ahead(from);
 #pragma GCC unroll 4
         for (int part = 0; part < Format::kWords; part++) {
           VecInt codes[kVectors];
@@ -100,8 +97,8 @@ template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
 template <typename Format>
 void unpack_block(const uint32_t* words, int64_t count, uint32_t* to) {
   for (int64_t i = 0; i < count; i += Format::kWords, words += kPanel) {
+    fetch_ahead(words);
     for (int64_t column = 0; column < kPanel; column += kLanes) {
-      if (column * 4 % kLineBytes == 0) fetch_ahead(words + column);
       const auto word = load<VecWord>(words + column);
 #pragma GCC unroll 4
       for (int part = 0; part < Format::kWords; part++) {

@@ -1,6 +1,7 @@
 // What the products of linear_w4 and linear_w8 share, whatever their instructions.
 #pragma once
 
+#include "fetch_ahead.h"
 #include "half.h"
 #include "rounded_rows.h"
 #include "shares.h"
@@ -8,24 +9,13 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-constexpr int64_t kLineBytes = 64;
-
-// What a thread reads next of a weight, into the L2 cache: fewer lines are on their way to L1 at
-// once, and those that are take their turns with what is computed.
-inline void fetch_ahead(const void* from) {
-  constexpr int64_t kAheadBytes = 8192;
-  __builtin_prefetch(static_cast<const char*>(from) + kAheadBytes, 0, 2);
-}
-
 // A block's scales and, where it has them, zero points as the products want them.
 struct BlockHeader {
   alignas(64) float scales[kPanel];
   alignas(64) int32_t zeros[kPanel];
 
   void read(const QuantisedWeight& weight, const uint8_t* block) {
-    for (int64_t i = 0; i < weight.codes_offset; i += kLineBytes) {
-      fetch_ahead(block + i);
-    }
+    fetch_ahead(block, weight.codes_offset);
     if (weight.float_scales) {
       memcpy(scales, block, sizeof(scales));
     } else {
