@@ -29,7 +29,9 @@ class Rows {
       positions_[r] = past + index;
       heads_[r] = kv_head * group + in_group;
       begin_row(tile, r, call.out + (token(r) * call.query_heads + heads_[r]) * call.dim, call.dim);
-      if (++in_group == group) in_group = 0, index++;
+      if (++in_group < group) continue;
+      in_group = 0;
+      index++;
     }
   }
 

@@ -265,11 +265,11 @@ class Prompt {
     const RowsStep& of = seen_[i];
     const int64_t begin = of.step->position % kSegmentTokens / kStepTokens * kRowsFetched;
     for (int64_t r = begin; r < begin + kRowsFetched; r++) {
-      const PromptRows& next = of.rows[1];
-      const bool more = of.rows + 1 < rows_ + groups_ && !next.ready && r < next.tile.rows;
+      const PromptRows* next = of.rows + 1;
+      const bool more = next < rows_ + groups_ && !next->ready && r < next->tile.rows;
       for (int64_t d = 0; d < call_.dim; d += kLineBytes / sizeof(float)) {
         if (r < of.rows->tile.rows) __builtin_prefetch(of.rows->tile.out[r] + d, 1, 2);
-        if (more) __builtin_prefetch(next.query(call_, static_cast<int>(r)) + d, 0, 2);
+        if (more) __builtin_prefetch(next->query(call_, static_cast<int>(r)) + d, 0, 2);
       }
     }
     if (call_.n_sink > 0) return;  // whose pages follow is not known
