@@ -7,13 +7,12 @@
 
 #include "attention_amx.h"
 #include "ops.h"
+#include "prompt_amx.h"
 #include "shares.h"
 #include "sizes.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
-
-int64_t segments(int64_t tokens) { return ceil_div(tokens, kSegmentTokens); }
 
 // The first of a step's blocks.
 int64_t step_of(int64_t page) { return page / kStepBlocks * kStepBlocks; }
@@ -51,33 +50,17 @@ void load(const Stretch& stretch, int64_t dim) {
 
 // A tile of one KV head of one sequence, and where it reads.
 template <typename T>
-class Reader {
+class Reader : public Rows<kTileRows> {
  public:
-  explicit Reader(const AttentionCall& call) : call_(call) {}
+  explicit Reader(const AttentionCall& call) : call_(call) { tile.weights = weights_; }
 
   // Takes up to kTileRows rows, from `first_row` on.
   void begin(int64_t of_sequence, int64_t of_kv_head, int64_t first_row) {
     sequence = of_sequence;
     kv_head = of_kv_head;
-    const AttentionCall& call = call_;
-    const int64_t group = call.group(), count = call.new_tokens(sequence);
-    const int64_t left = count * group - first_row;
-    tile.rows = static_cast<int>(left < kTileRows ? left : kTileRows);
-    for (int r = 0; r < tile.rows; r++) {
-      const int64_t index = (first_row + r) / group;
-      const int64_t token = call.query_start[sequence] + index;
-      const int64_t head = kv_head * group + (first_row + r) % group;
-      float rotated[kMaxHeadDim];
-      const float* q = call.rotary.turned(call.q.at(token, head), call.dim, token, rotated);
-      begin_row(tile, r, q, call.out + (token * call.query_heads + head) * call.dim, how_);
-      positions_[r] = call.seq_lens[sequence] - count + index;
-    }
-    if constexpr (kByTiles<T>) lay_out_queries(tile, call.dim, tiles_.own);
-  }
-
-  int64_t last_position() const { return positions_[tile.rows - 1]; }
-  int64_t first_segment() const {
-    return call_.n_sink > 0 ? 0 : call_.first_seen(positions_[0]) / kSegmentTokens;
+    Rows::begin(call_, sequence, kv_head, first_row);
+    take_queries(call_, how_);
+    if constexpr (kByTiles<T>) lay_out_queries(tile, call_.dim, tiles_.own.queries);
   }
 
   // Sums the segment into tile.segment, and fetches the first blocks of what is summed `next`.
@@ -86,23 +69,15 @@ class Reader {
     next_ = next;
     begin_segment(tile, call_.dim);
     if (call_.n_sink > 0) {
-      for (int r = 0; r < tile.rows; r++) {
-        const int64_t window = call_.first_seen(positions_[r]);
-        tile.first[r] = 0;
-        tile.last[r] = (window < call_.n_sink ? window : call_.n_sink) - 1;
-      }
+      see_sinks(call_);
       walk_segment(segment);
     }
-    for (int r = 0; r < tile.rows; r++) {
-      tile.first[r] = call_.first_seen(positions_[r]);
-      tile.last[r] = positions_[r];
-    }
+    see_window(call_);
     walk_segment(segment);
     end_segment(tile);
   }
 
   int64_t sequence = -1, kv_head = -1;
-  Tile tile;
 
  private:
   void walk_segment(int64_t segment) {
@@ -139,7 +114,7 @@ class Reader {
   const AttentionCall& call_;
   Stretch stretch_, next_;
   Scores how_{call_.dim, call_.scale, call_.softcap};
-  int64_t positions_[kTileRows] = {};
+  alignas(64) float weights_[kTileRows][kStepTokens];
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
   struct AsTiles {
     RowTiles<kExactParts> own;
@@ -148,12 +123,24 @@ class Reader {
   std::conditional_t<kByTiles<T>, AsTiles, char> tiles_;
 };
 
+// How many rows of a prompt a thread takes at once, if there are `rows` of all KV heads. What is
+// computed does not depend on it.
 template <typename T>
-void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row) {
+int64_t rows_at_once(int64_t rows) {
+  if constexpr (!kByTiles<T>) return kTileRows;
+  const int64_t share = ceil_div(rows, 8 * omp_get_num_threads());
+  return std::clamp<int64_t>(ceil_div(share, kAmxRows) * kAmxRows, kTileRows, kPromptRows);
+}
+
+// Up to rows_at_once() rows.
+template <typename T>
+void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row,
+            int64_t count) {
+  if constexpr (kByTiles<T>) return Prompt<T>(call).attend(sequence, kv_head, first_row, count);
   Reader<T> reader(call);
   reader.begin(sequence, kv_head, first_row);
   Tile& tile = reader.tile;
-  for (int64_t s = reader.first_segment(); s < segments(reader.last_position() + 1); s++) {
+  for (int64_t s = reader.first_segment(call); s < segments(reader.last_position() + 1); s++) {
     reader.sum(s, stretch_of(call, sequence, kv_head, s + 1));
     add_segment(tile, call.dim);
   }
@@ -217,10 +204,6 @@ void write_slot(const AttentionCall& call, int64_t token, int64_t kv_head) {
   const float* k = call.rotary.turned(call.k.at(token, kv_head), call.dim, token, rotated);
   char* head = call.cache + slot / kBlock * call.cache_stride + kv_head * call.head_bytes;
   write_token<T>(head, call.dim, slot % kBlock, k, call.v.at(token, kv_head));
-}
-
-int64_t rows_of(const AttentionCall& call, int64_t sequence) {
-  return call.seq_lens[sequence] > 0 ? call.new_tokens(sequence) * call.group() : 0;
 }
 
 // The sequences of few rows, cut into units. Kept from call to call: a step allocates nothing.
@@ -309,12 +292,15 @@ void run(const AttentionCall& call) {
     }
     attend_units<T>(call, plan, taken);
     for (int64_t b = 0; b < call.sequences; b++) {
-      if (rows_of(call, b) <= kTileRows) continue;
-      // The last tiles see most: they come first, and the short ones fill the gaps at the end.
-      const int64_t tiles = ceil_div(rows_of(call, b), kTileRows);
+      const int64_t rows = rows_of(call, b);
+      if (rows <= kTileRows) continue;
+      // The last rows see most: they come first, and the short ones fill the gaps at the end.
+      const int64_t stretch = rows_at_once<T>(rows * call.kv_heads);
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
-      for (int64_t tile = tiles - 1; tile >= 0; tile--) {
-        for (int64_t h = 0; h < call.kv_heads; h++) attend<T>(call, b, h, tile * kTileRows);
+      for (int64_t i = ceil_div(rows, stretch) - 1; i >= 0; i--) {
+        for (int64_t h = 0; h < call.kv_heads; h++) {
+          attend<T>(call, b, h, i * stretch, std::min(rows - i * stretch, stretch));
+        }
       }
     }
   }

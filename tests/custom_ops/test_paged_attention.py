@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -125,6 +126,38 @@ def test_token_by_token_equals_prefill(
         sizes = torch.tensor([0, 1]), torch.tensor([t + 1])
         rows.append(attend(q[one], k[one], v[one], stepped, slots[one], *sizes, table, *numbers))
     assert torch.equal(torch.cat(rows), attend(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("value", "window", "n_sink", "softcap"),
+    [(0.0, None, 0, None), (torch.nan, None, 0, 5.0), (torch.inf, 130, 3, None)],
+)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_a_prompt_may_be_cut_anywhere(
+    kv_dtype: str,
+    value: float,
+    window: int | None,
+    n_sink: int,
+    softcap: float | None,
+    level: str,
+    generator: torch.Generator,
+) -> None:
+    """Hundreds of rows at once, and few; scores that rise on and on; what is not finite."""
+    past, new = 40, 580
+    batch = Batch("prompt", [(past, new)], q_heads=4, kv_heads=1, kv_dtype=kv_dtype)
+    batch = replace(batch, window=window, n_sink=n_sink, softcap=softcap)
+    q, k, v, cache, slots, _, _, table, *numbers = made(batch, generator)
+    k *= torch.linspace(0.1, 30, new)[:, None, None]
+    v[300, 0, 7] = value
+    in_steps, rows = cache.clone(), []
+    for begin, end in pairwise([0, 1, 30, 126, 483, 484, new]):
+        cut, sizes = slice(begin, end), (torch.tensor([0, end - begin]), torch.tensor([past + end]))
+        rows.append(attend(q[cut], k[cut], v[cut], in_steps, slots[cut], *sizes, table, *numbers))
+    sizes = torch.tensor([0, new]), torch.tensor([past + new])
+    together = attend(q, k, v, cache, slots, *sizes, table, *numbers)
+    torch.testing.assert_close(torch.cat(rows), together, rtol=0, atol=0, equal_nan=True)
+    assert bool(together[:300].isfinite().all())
+    assert bool(together[300].isfinite().all()) == (value == 0)
 
 
 @pytest.mark.parametrize("window", [None, 300])

@@ -252,12 +252,12 @@ Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim
 
 // Scales of values that no row sees are 0: their weights, which are 0, are multiplied by them.
 // Raises `largest` to the exponents of the others.
-inline void mask_scales(Tile& tile, uint64_t seen, Halves& largest) {
+inline void mask_scales(StepScales& scales, uint64_t seen, Halves& largest) {
   for (int t = 0; t < kStepTokens; t += kLanes) {
     const VecWord lanes = lanes_of(seen >> t);
-    store(tile.v_scales + t, load<VecWord>(tile.v_scales + t) & lanes);
-    raise_halves(largest, load<VecWord>(tile.v_scales + t) & 0xffff0000u);
-    raise_halves(largest, load<VecWord>(tile.k_scales + t) & 0xffff0000u & lanes);
+    store(scales.v_scales + t, load<VecWord>(scales.v_scales + t) & lanes);
+    raise_halves(largest, load<VecWord>(scales.v_scales + t) & 0xffff0000u);
+    raise_halves(largest, load<VecWord>(scales.k_scales + t) & 0xffff0000u & lanes);
   }
 }
 
@@ -299,10 +299,10 @@ template <int kCount, typename Body>
 
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
 // smallest parts first; products of parts that are too small to count are left out. b's tiles of
-// the next 32 terms lie `b_stride` further.
-template <int kColumns, bool kAdd, int kParts, int kOtherParts>
+// the next 32 terms lie `b_stride` further. Calls beside() once for each tile of b.
+template <int kColumns, bool kAdd, int kParts, int kOtherParts, typename Beside>
 void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b_stride,
-              int64_t count, float* to, int64_t to_stride, Ahead& ahead) {
+              int64_t count, float* to, int64_t to_stride, Beside& beside) {
   each<kColumns>([&](auto column) {
     if constexpr (kAdd) {
       tile_load<column>(to + column * kAmxWords, to_stride * sizeof(float));
@@ -314,7 +314,7 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
     each<kParts>(
         [&](auto part) { tile_load<kFirstA + part>(&a[c][part], sizeof(Words) / kAmxRows); });
     each<kColumns>([&](auto column) {
-      ahead.fetch();
+      beside();
       each<kOtherParts>([&](auto larger) {
         constexpr int kOther = kOtherParts - 1 - larger, kMeets = kParts - kOther;
         tile_load<kB>(&b[c * b_stride + column][kOther], sizeof(Words) / kAmxRows);
@@ -328,48 +328,57 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
 
 // Sets the queries of the tile's rows. Of rows that fill up a multiple of 16 nothing is set: what
 // is computed for them is not used.
-template <int kParts>
-void lay_out_queries(Tile& tile, int64_t dim, RowTiles<kParts>& own) {
+template <int kCapacity, int kParts>
+void lay_out_queries(TileOf<kCapacity>& tile, int64_t dim,
+                     Words (*queries)[kMaxHeadDim / kDepth][kParts]) {
   for (int r = 0; r < tile.rows; r++) {
     memset(tile.q[r] + dim, 0, (depths(dim) * kDepth - dim) * sizeof(float));
     for (int64_t c = 0; c < depths(dim); c++) {
       const float* q = tile.q[r] + c * kDepth;
       split_neighbours<kParts>(load<Vec>(q), load<Vec>(q + kLanes), [&](int p, VecWord words) {
-        store(own.queries[r / kAmxRows][c][p].rows[r % kAmxRows], words);
+        store(queries[r / kAmxRows][c][p].rows[r % kAmxRows], words);
       });
     }
   }
 }
 
-// Turns the scores of the rows from `row` into weights, as tiles, of the first kDepths 32 tokens.
+// Turns a row's scores into weights, the i'th row of tiles, of the first kDepths 32 tokens.
+template <int kDepths, int kCapacity, int kParts>
+[[gnu::always_inline]] inline void soften_row(TileOf<kCapacity>& tile, int r, int i,
+                                              Words (*weights)[kParts]) {
+  if (tile.end[r] == tile.begin[r]) {
+    for (int w = 0; w < kDepths; w++) {
+      for (int p = 0; p < kParts; p++) store(weights[w][p].rows[i], VecWord{});
+    }
+    return;
+  }
+  Vec even;
+  exponentiate<kDepths * kDepth / kLanes>(tile, r, [&](int v, Vec weight) {
+    if (v % 2 == 0) {
+      if (v == 2) tile.ahead.fetch();
+      even = weight;
+      return;
+    }
+    split<kParts>(even, weight,
+                  [&](int p, VecWord words) { store(weights[v / 2][p].rows[i], words); });
+  });
+}
+
+// The same of the rows from `row`.
 template <int kDepths, int kParts>
 void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kParts>& own) {
   tile.ahead.fetch();
   raise_maxima(tile, row, how);
   for (int i = 0; i < rows; i++) {
-    if (tile.end[row + i] == tile.begin[row + i]) {
-      for (int w = 0; w < kDepths; w++) {
-        for (int p = 0; p < kParts; p++) store(own.weights[w][p].rows[i], VecWord{});
-      }
-      continue;
-    }
     tile.ahead.fetch();
     if (i % 4 == 0) stay_awake();
-    Vec even;
-    exponentiate<kDepths * kDepth / kLanes>(tile, row + i, [&](int v, Vec weight) {
-      if (v % 2 == 0) {
-        if (v == 2) tile.ahead.fetch();
-        even = weight;
-        return;
-      }
-      split<kParts>(even, weight,
-                    [&](int p, VecWord words) { store(own.weights[v / 2][p].rows[i], words); });
-    });
+    soften_row<kDepths>(tile, row + i, i, own.weights);
   }
 }
 
 // sums *= rescale of kAmxRows rows, where that changes anything.
-inline void rescale_group(Tile& tile, int row, int rows, int64_t dim) {
+template <int kCapacity>
+void rescale_group(TileOf<kCapacity>& tile, int row, int rows, int64_t dim) {
   for (int r = row; r < row + rows; r++) {
     if (tile.rescale[r] == 1.0f) continue;
     for (int64_t d = 0; d < padded(dim); d += kLanes) {
@@ -379,26 +388,38 @@ inline void rescale_group(Tile& tile, int row, int rows, int64_t dim) {
   }
 }
 
-// Scores of the group of rows from `row` and the blocks [from, to).
-template <int kParts, int kOtherParts>
-void multiply_queries(Tile& tile, int row, int from, int to, int64_t dim,
-                      const RowTiles<kParts>& own, const StepTiles<kOtherParts>& step) {
+// Scores of 16 rows and the blocks [from, to). Calls beside() depths(dim) times for each block.
+template <int kParts, int kOtherParts, typename Beside>
+void multiply_queries(const Words (*queries)[kParts], const Words (*keys)[kOtherParts], int from,
+                      int to, int64_t dim, float* scores, Beside& beside) {
   for_runs<kSumTiles>(from, to, [&](int b, auto blocks) {
-    multiply<blocks, false>(own.queries[row / kAmxRows], step.keys + b, kStepBlocks, depths(dim),
-                            tile.weights[row] + b * kBlock, kStepTokens, tile.ahead);
+    multiply<blocks, false>(queries, keys + b, kStepBlocks, depths(dim), scores + b * kBlock,
+                            kStepTokens, beside);
   });
 }
 
-// sums += weights times V of the blocks [from, to).
-template <int kParts, int kOtherParts>
-void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
-                      const RowTiles<kParts>& own, const StepTiles<kOtherParts>& step) {
-  const int first = from / 2, count = (to + 1) / 2 - first;
+// The 32 tokens that hold the blocks [from, to).
+inline std::pair<int, int> depths_between(int from, int to) { return {from / 2, (to + 1) / 2}; }
+
+// sums += weights of 16 rows times V of the blocks [from, to). Calls beside() columns_of(dim) times
+// for each 32 tokens.
+template <int kParts, int kOtherParts, typename Beside>
+void multiply_weights(const Words (*weights)[kParts], const Words (*values)[kOtherParts], int from,
+                      int to, int64_t dim, float* sums, Beside& beside) {
+  const auto [first, end] = depths_between(from, to);
   const int64_t columns = columns_of(dim);
   for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
-    multiply<run, true>(own.weights + first, step.values + first * columns + c, columns, count,
-                        tile.segment.sums[row] + c * kAmxWords, kRowFloats, tile.ahead);
+    multiply<run, true>(weights + first, values + first * columns + c, columns, end - first,
+                        sums + c * kAmxWords, kRowFloats, beside);
   });
+}
+
+// The scores of the group of rows from `row`.
+template <int kParts, int kOtherParts>
+void score_group(Tile& tile, int row, int from, int to, int64_t dim, const RowTiles<kParts>& own,
+                 const StepTiles<kOtherParts>& step) {
+  const auto fetch = [&] { tile.ahead.fetch(); };
+  multiply_queries(own.queries[row / kAmxRows], step.keys, from, to, dim, tile.weights[row], fetch);
 }
 
 // Adds the blocks [from, to) of a step, laid out, to the rows that see them. The first rows' scores
@@ -406,22 +427,24 @@ void multiply_weights(Tile& tile, int row, int from, int to, int64_t dim,
 template <int kParts, int kOtherParts>
 void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>& own,
                const StepTiles<kOtherParts>& step) {
+  const auto fetch = [&] { tile.ahead.fetch(); };
   for (int row = 0; row < tile.rows; row += kAmxRows) {
     const int rows = tile.rows - row < kAmxRows ? tile.rows - row : kAmxRows;
     const int next = row + kAmxRows;
-    if (next < tile.rows) multiply_queries(tile, next, from, to, how.dim, own, step);
+    if (next < tile.rows) score_group(tile, next, from, to, how.dim, own, step);
     if (to * kBlock > kDepth) {
       soften_group<kStepTokens / kDepth>(tile, row, rows, how, own);
     } else {
       soften_group<1>(tile, row, rows, how, own);
     }
     rescale_group(tile, row, rows, how.dim);
-    multiply_weights(tile, row, from, to, how.dim, own, step);
+    multiply_weights(own.weights, step.values, from, to, how.dim, tile.segment.sums[row], fetch);
   }
 }
 
 // Rows that see one of `tokens`, or those that see none of them, see nothing of this step.
-inline void hide(Tile& tile, uint64_t tokens, bool that_see) {
+template <int kCapacity>
+void hide(TileOf<kCapacity>& tile, uint64_t tokens, bool that_see) {
   for (int r = 0; r < tile.rows; r++) {
     const bool sees = (bits_between(tile.begin[r], tile.end[r]) & tokens) != 0;
     if (sees == that_see) tile.begin[r] = tile.end[r] = 0;
@@ -437,7 +460,7 @@ bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Sc
   const auto keys = whole ? lay_out_keys<false, T> : lay_out_keys<true, T>;
   const auto values = whole ? lay_out_values<false, T> : lay_out_values<true, T>;
   Halves largest = keys(blocks, from, to, how.dim, seen, step, tile.ahead);
-  multiply_queries(tile, 0, from, to, how.dim, own, step);
+  score_group(tile, 0, from, to, how.dim, own, step);
   const Halves others = values(blocks, from, to, how.dim, seen, step, tile.ahead);
   largest = largest > others ? largest : others;
   if (tile.scaled) mask_scales(tile, seen, largest);

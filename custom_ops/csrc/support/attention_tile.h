@@ -23,6 +23,9 @@ constexpr int kSegmentTokens = 512;
 constexpr int64_t kScoreDepth = 32;           // terms of a score in one sum
 constexpr int kRowFloats = kMaxHeadDim + 16;  // not a power of two: rows would share cache sets
 constexpr float kInfinity = __builtin_inff();
+// A row's sums stay relative to what they are until a score is 2^8 times that: after a segment's
+// first step they are hardly ever rescaled, and float32 tells the larger weights as well.
+constexpr float kRise = 8.0f;
 
 // How a tile is cut for the registers: rows, and vectors of each, whose sums they hold together.
 // Many rows: K and V come from the caches, the products are what takes time.
@@ -58,11 +61,12 @@ struct Scores {
   float of_tanh() const { return softcap * kLog2E; }
 };
 
-// Rows of softmax sums, relative to 2^max, the largest score.
+// Rows of softmax sums, relative to 2^max: no score seen so far is larger than max + kRise.
+template <int kCapacity>
 struct Partial {
-  alignas(64) float max[kTileRows];
-  alignas(64) float total[kTileRows];
-  alignas(64) float sums[kTileRows][kRowFloats];
+  alignas(64) float max[kCapacity];
+  alignas(64) float total[kCapacity];
+  alignas(64) float sums[kCapacity][kRowFloats];
 };
 
 // The blocks of the next step, fetched from memory in shares between what this one computes,
@@ -113,24 +117,31 @@ class Ahead {
   int64_t due_ = 0;                 // bytes that are due and not fetched, times shares_
 };
 
-struct Tile {
-  int rows;
-  Ahead ahead;
-  alignas(64) float q[kTileRows][kRowFloats];  // times Scores::of_query
-  float* out[kTileRows];
-  int64_t first[kTileRows];  // positions that a row sees in this walk: [first, last]
-  int64_t last[kTileRows];
-  alignas(64) float weights[kTileRows][kStepTokens];  // scores, then 2^(score - max)
-  alignas(64) float totals[kTileRows][kLanes];        // of the segment, lane by lane
-  alignas(64) float shift[kTileRows];                 // max, or 0 where that is -inf
-  alignas(64) float rescale[kTileRows];
-  int begin[kTileRows];  // tokens of the step that a row sees: [begin, end)
-  int end[kTileRows];
-  bool scaled;  // the step's keys and values are codes; their tokens' scales:
+// The scales of a step's tokens, if its keys and values are codes.
+struct StepScales {
+  bool scaled;
   alignas(64) float k_scales[kStepTokens];
   alignas(64) float v_scales[kStepTokens];
-  Partial segment, all;  // `total` of the segment is set when it ends
 };
+
+template <int kCapacity>
+struct TileOf : StepScales {
+  int rows;
+  Ahead ahead;
+  alignas(64) float q[kCapacity][kRowFloats];  // times Scores::of_query
+  float* out[kCapacity];
+  int64_t first[kCapacity];  // positions that a row sees in this walk: [first, last]
+  int64_t last[kCapacity];
+  float (*weights)[kStepTokens];                // scores, then 2^(score - max); a line begins there
+  alignas(64) float totals[kCapacity][kLanes];  // of the segment, lane by lane
+  alignas(64) float shift[kCapacity];           // max, or 0 where that is -inf
+  alignas(64) float rescale[kCapacity];
+  int begin[kCapacity];  // tokens of the step that a row sees: [begin, end)
+  int end[kCapacity];
+  Partial<kCapacity> segment, all;  // `total` of the segment is set when it ends
+};
+
+using Tile = TileOf<kTileRows>;
 
 // The blocks of one step; those that no row sees are not set.
 template <typename T>
@@ -251,8 +262,8 @@ template <bool kFetch, int kRows, int kColumns, typename T>
 }
 
 // sums = sums * rescale + weights times V for kRows rows that see the same tokens of the step.
-template <typename Cut, int kRows, typename T>
-void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded_dim) {
+template <typename Cut, int kRows, typename T, int kCapacity>
+void accumulate(TileOf<kCapacity>& tile, int row, const StepBlocks<T>& blocks, int64_t padded_dim) {
   for_runs<Cut::kVectors>(0, static_cast<int>(padded_dim / kLanes), [&](int c, auto columns) {
     add_values<Cut::kFetch, kRows, columns>(tile.weights + row, blocks, tile.begin[row],
                                             tile.end[row], c * kLanes, tile.rescale + row,
@@ -262,8 +273,8 @@ void accumulate(Tile& tile, int row, const StepBlocks<T>& blocks, int64_t padded
 
 // Scales, caps and masks the row's scores, -inf for tokens that it does not see; returns the
 // largest of each lane.
-template <bool kMasked>
-[[gnu::always_inline]] inline Vec finish_scores(Tile& tile, int r, const Scores& how) {
+template <bool kMasked, int kCapacity>
+[[gnu::always_inline]] inline Vec finish_scores(TileOf<kCapacity>& tile, int r, const Scores& how) {
   float* scores = tile.weights[r];
   Vec largest = broadcast(-kInfinity);
 #pragma GCC unroll 16
@@ -282,9 +293,11 @@ template <bool kMasked>
   return largest;
 }
 
-// Finishes the scores of kLanes rows from `row` and raises the segment's maxima to them. Sets what
-// follows from that for each row: `shift`, and `rescale`, the factor of its earlier sums.
-void raise_maxima(Tile& tile, int row, const Scores& how) {
+// Finishes the scores of kLanes rows from `row` and raises the segment's maxima to them, where they
+// are more than kRise larger. Sets what follows from that for each row: `shift`, and `rescale`, the
+// factor of its earlier sums.
+template <int kCapacity>
+void raise_maxima(TileOf<kCapacity>& tile, int row, const Scores& how) {
   Vec scores[kLanes];
   for (int i = 0; i < kLanes; i++) {
     const int r = row + i, count = r < tile.rows ? tile.end[r] - tile.begin[r] : 0;
@@ -293,21 +306,39 @@ void raise_maxima(Tile& tile, int row, const Scores& how) {
                                        : finish_scores<true>(tile, r, how);
   }
   const Vec before = load<Vec>(tile.segment.max + row);
-  const Vec max = larger(largest_lanes(scores), before);
+  const Vec largest = largest_lanes(scores), max = largest > before + kRise ? largest : before;
   const Vec shift = max == -kInfinity ? Vec{} : max;  // else -inf - -inf
   store(tile.segment.max + row, max);
   store(tile.shift + row, shift);
-  store(tile.rescale + row, exp2_negative(before - shift));
+  store(tile.rescale + row, exp2(before - shift));
 }
 
-// Turns the first kVectors vectors of the row's scores into weights relative to the largest score
-// so far, each of which has its value's scale in it, and calls keep(v, the v'th of them).
-template <int kVectors, typename Keep>
-[[gnu::always_inline]] inline void exponentiate(Tile& tile, int r, Keep keep) {
+// raise_maxima() for a row that sees the whole step, of scores that need no finishing: `rescale` is
+// 1, and what has been computed before stays right for nearly all rows.
+template <int kCapacity>
+[[gnu::always_inline]] inline void raise_maximum(TileOf<kCapacity>& tile, int r) {
+  const float* scores = tile.weights[r];
+  Vec largest = broadcast(-kInfinity);
+#pragma GCC unroll 16
+  for (int v = 0; v < kStepVectors; v++) largest = larger(load<Vec>(scores + v * kLanes), largest);
+  const float before = tile.segment.max[r];
+  if (!any_above(largest, broadcast(before + kRise))) [[likely]]
+    return;
+  const float max = largest_lane(largest);
+  tile.segment.max[r] = tile.shift[r] = max;
+  tile.rescale[r] = exp2(broadcast(before - max))[0];
+}
+
+// Turns the first kVectors vectors of the row's scores into weights relative to the segment's
+// maximum, each of which has its value's scale in it, and calls keep(v, the v'th of them).
+template <int kVectors, typename Keep, int kCapacity>
+[[gnu::always_inline]] inline void exponentiate(TileOf<kCapacity>& tile, int r, Keep keep) {
+  const float* scores = tile.weights[r];
+  const Vec shift = broadcast(tile.shift[r]);
   Vec total = load<Vec>(tile.totals[r]) * tile.rescale[r];
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; v++) {
-    const Vec weight = exp2_negative(load<Vec>(tile.weights[r] + v * kLanes) - tile.shift[r]);
+    const Vec weight = exp2(load<Vec>(scores + v * kLanes) - shift);
     keep(v, tile.scaled ? weight * load<Vec>(tile.v_scales + v * kLanes) : weight);
     total += weight;
   }
@@ -315,7 +346,8 @@ template <int kVectors, typename Keep>
 }
 
 // Turns scores into softmax weights. Those of a row that sees nothing are not set.
-void soften(Tile& tile, const Scores& how) {
+template <int kCapacity>
+void soften(TileOf<kCapacity>& tile, const Scores& how) {
   for (int row = 0; row < tile.rows; row += kLanes) raise_maxima(tile, row, how);
   for (int r = 0; r < tile.rows; r++) {
     if (tile.end[r] == tile.begin[r]) continue;
@@ -324,38 +356,49 @@ void soften(Tile& tile, const Scores& how) {
   }
 }
 
+// A position as a token of the step at `position`, one of its ends if it is not there.
+inline int within_step(int64_t at, int64_t position) {
+  const int64_t token = at - position;
+  return static_cast<int>(token < 0 ? 0 : token > kStepTokens ? kStepTokens : token);
+}
+
+// The tokens of the step at `position` that some row sees. Rows see from and up to positions that
+// rise from row to row.
+template <int kCapacity>
+std::pair<int, int> seen_tokens(const TileOf<kCapacity>& tile, int64_t position) {
+  return {within_step(tile.first[0], position),
+          within_step(tile.last[tile.rows - 1] + 1, position)};
+}
+
 // Sets which tokens of the step at `position` each row sees, and returns the range of all of them.
-// Rows see from and up to positions that rise from row to row.
-std::pair<int, int> see(Tile& tile, int64_t position) {
-  const auto within = [](int64_t token) {
-    return static_cast<int>(token < 0 ? 0 : token > kStepTokens ? kStepTokens : token);
-  };
+template <int kCapacity>
+std::pair<int, int> see(TileOf<kCapacity>& tile, int64_t position) {
   for (int r = 0; r < tile.rows; r++) {
-    tile.begin[r] = within(tile.first[r] - position);
-    tile.end[r] = within(tile.last[r] + 1 - position);
+    tile.begin[r] = within_step(tile.first[r], position);
+    tile.end[r] = within_step(tile.last[r] + 1, position);
     if (tile.begin[r] >= tile.end[r]) tile.begin[r] = tile.end[r] = 0;
   }
-  return {within(tile.first[0] - position), within(tile.last[tile.rows - 1] + 1 - position)};
+  return seen_tokens(tile, position);
 }
 
 // Sets the scales of the blocks [from, to) of the step, if they have any.
 template <typename T>
-void take_scales(Tile& tile, const StepBlocks<T>& blocks, int from, int to) {
-  tile.scaled = blocks[from].k_scales != nullptr;
-  if (!tile.scaled) return;
+void take_scales(StepScales& scales, const StepBlocks<T>& blocks, int from, int to) {
+  scales.scaled = blocks[from].k_scales != nullptr;
+  if (!scales.scaled) return;
   for (int b = from; b < to; b++) {
     const BlockView<T>& block = blocks[b];
-    memcpy(tile.k_scales + b * kBlock, block.k_scales, kScaleBytes);
-    memcpy(tile.v_scales + b * kBlock, block.v_scales, kScaleBytes);
+    memcpy(scales.k_scales + b * kBlock, block.k_scales, kScaleBytes);
+    memcpy(scales.v_scales + b * kBlock, block.v_scales, kScaleBytes);
   }
 }
 
 // Sets the blocks that hold the tokens [begin, end) of the step at `position`, and their scales.
 // view(index, place) is the block of 16 tokens at that index of the sequence, the place'th of the
 // step; only blocks that a row sees are asked for. Returns the range of the blocks.
-template <typename T, typename View>
-std::pair<int, int> take_blocks(Tile& tile, int64_t position, int begin, int end, View view,
-                                StepBlocks<T>& blocks) {
+template <typename T, typename View, int kCapacity>
+std::pair<int, int> take_blocks(TileOf<kCapacity>& tile, int64_t position, int begin, int end,
+                                View view, StepBlocks<T>& blocks) {
   const int from = begin / kBlock, to = (end + kBlock - 1) / kBlock;
   for (int b = from; b < to; b++) {
     blocks[b] = view(position / kBlock + b, b);
@@ -366,8 +409,9 @@ std::pair<int, int> take_blocks(Tile& tile, int64_t position, int begin, int end
 }
 
 // Adds the blocks [from, to) of a step to the rows that see them.
-template <typename Cut, typename T>
-void add_blocks(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Scores& how) {
+template <typename Cut, typename T, int kCapacity>
+void add_blocks(TileOf<kCapacity>& tile, const StepBlocks<T>& blocks, int from, int to,
+                const Scores& how) {
   constexpr int kBlockVectors = kBlock / kLanes, kVectors = Cut::kVectors / Cut::kSums;
   for_runs<Cut::kRows>(0, tile.rows, [&](int row, auto rows) {
     for_runs<kVectors>(from * kBlockVectors, to * kBlockVectors, [&](int v, auto vectors) {
@@ -389,8 +433,8 @@ void add_blocks(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const
 }
 
 // Adds the tokens from `position`, a multiple of kStepTokens, to the rows that see them.
-template <typename Cut, typename T, typename View>
-void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
+template <typename Cut, typename T, typename View, int kCapacity>
+void add_step(TileOf<kCapacity>& tile, int64_t position, const Scores& how, View view) {
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
@@ -400,24 +444,30 @@ void add_step(Tile& tile, int64_t position, const Scores& how, View view) {
 }
 
 // Makes row `r` empty, to write to `out`.
-void begin_row(Tile& tile, int r, const float* q, float* out, const Scores& how) {
-  const float factor = how.of_query();
-  for (int64_t d = 0; d < how.dim; d++) tile.q[r][d] = q[d] * factor;
+template <int kCapacity>
+void begin_row(TileOf<kCapacity>& tile, int r, float* out, int64_t dim) {
   tile.out[r] = out;
   tile.all.max[r] = -kInfinity;
   tile.all.total[r] = 0.0f;
-  memset(tile.all.sums[r], 0, padded(how.dim) * sizeof(float));
+  memset(tile.all.sums[r], 0, padded(dim) * sizeof(float));
 }
 
-void begin_segment(Tile& tile, int64_t dim) {
+template <int kCapacity>
+void take_query(TileOf<kCapacity>& tile, int r, const float* q, const Scores& how) {
+  const float factor = how.of_query();
+  for (int64_t d = 0; d < how.dim; d++) tile.q[r][d] = q[d] * factor;
+}
+
+template <int kCapacity>
+void begin_segment(TileOf<kCapacity>& tile, int64_t dim) {
   for (int r = 0; r < tile.rows; r += kLanes) store(tile.segment.max + r, broadcast(-kInfinity));
   memset(tile.totals, 0, tile.rows * sizeof(tile.totals[0]));
   for (int r = 0; r < tile.rows; r++) memset(tile.segment.sums[r], 0, padded(dim) * sizeof(float));
 }
 
 // Calls add(position) for the steps between the positions `begin` and `end` that some row sees.
-template <typename Add>
-void walk_steps(const Tile& tile, int64_t begin, int64_t end, Add add) {
+template <typename Add, int kCapacity>
+void walk_steps(const TileOf<kCapacity>& tile, int64_t begin, int64_t end, Add add) {
   const int64_t first = tile.first[0], last = tile.last[tile.rows - 1];
   begin = first > begin ? first / kStepTokens * kStepTokens : begin;
   end = last + 1 < end ? last + 1 : end;
@@ -425,25 +475,27 @@ void walk_steps(const Tile& tile, int64_t begin, int64_t end, Add add) {
 }
 
 // Adds to `tile.segment` what the rows see between the positions `begin` and `end`.
-template <typename Cut, typename T, typename View>
-void walk(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view) {
+template <typename Cut, typename T, typename View, int kCapacity>
+void walk(TileOf<kCapacity>& tile, const Scores& how, int64_t begin, int64_t end, View view) {
   walk_steps(tile, begin, end, [&](int64_t p) { add_step<Cut, T>(tile, p, how, view); });
 }
 
-void end_segment(Tile& tile) {
+template <int kCapacity>
+void end_segment(TileOf<kCapacity>& tile) {
   for (int r = 0; r < tile.rows; r++) {
     tile.segment.total[r] = sum_of_lanes(load<Vec>(tile.totals[r]));
   }
 }
 
 // tile.all += tile.segment
-void add_segment(Tile& tile, int64_t dim) {
+template <int kCapacity>
+void add_segment(TileOf<kCapacity>& tile, int64_t dim) {
   alignas(64) float own[kTileRows], added[kTileRows];
   for (int r = 0; r < tile.rows; r += kLanes) {
     const Vec before = load<Vec>(tile.all.max + r), max = load<Vec>(tile.segment.max + r);
     const Vec largest = larger(max, before);
     const Vec shift = largest == -kInfinity ? Vec{} : largest;
-    const Vec factor = exp2_negative(before - shift), other = exp2_negative(max - shift);
+    const Vec factor = exp2(before - shift), other = exp2(max - shift);
     store(tile.all.max + r, largest);
     store(tile.all.total + r,
           load<Vec>(tile.all.total + r) * factor + load<Vec>(tile.segment.total + r) * other);
@@ -459,7 +511,8 @@ void add_segment(Tile& tile, int64_t dim) {
 }
 
 // Writes the rows' results.
-void finish(const Tile& tile, int64_t dim) {
+template <int kCapacity>
+void finish(const TileOf<kCapacity>& tile, int64_t dim) {
   for (int r = 0; r < tile.rows; r++) {
     const float factor = 1.0f / tile.all.total[r];
     for (int64_t d = 0; d < dim; d++) tile.out[r][d] = tile.all.sums[r][d] * factor;

@@ -85,13 +85,15 @@ void attend(const BidirectionalCall& call, int64_t sequence, int64_t head, const
   const int64_t count = call.new_tokens(sequence), start = call.query_start[sequence];
   const Scores how = {call.dim, call.scale, 0.0f};
   Tile tile;
+  alignas(64) float weights[kTileRows][kStepTokens];
+  tile.weights = weights;
   tile.scaled = false;
   for (int64_t first = 0; first < count; first += kTileRows) {
     tile.rows = static_cast<int>(count - first < kTileRows ? count - first : kTileRows);
     for (int r = 0; r < tile.rows; r++) {
       const int64_t token = start + first + r;
-      begin_row(tile, r, call.q.at(token, head),
-                call.out + (token * call.query_heads + head) * call.dim, how);
+      begin_row(tile, r, call.out + (token * call.query_heads + head) * call.dim, call.dim);
+      take_query(tile, r, call.q.at(token, head), how);
       tile.first[r] = 0;
       tile.last[r] = count - 1;
     }

@@ -16,13 +16,6 @@ struct BidirectionalCall : RaggedCall {
   float scale;
 };
 
-// The calling thread's, at least `count` of them. What was there may be lost.
-template <typename T>
-T* kept(int64_t count) {
-  static thread_local Kept<T> space;
-  return grown(space, count);
-}
-
 // Where a word's two tokens lie among 32: side by side for to_pairs(), which makes words of
 // neighbours, else 16 apart, as the words of two vectors' lanes. `row` is the word's number.
 template <int kParts>
@@ -210,9 +203,10 @@ class RowGroup {
   // Adds `tokens` tokens from `first`.
   void add(const SequenceTiles<kParts>& tiles, int64_t first, int tokens) {
     const int blocks = (tokens + kBlock - 1) / kBlock;
+    const auto nothing = [] {};  // is done between products
     for_runs<kSumTiles>(0, blocks, [&](int b, auto run) {
       multiply<run, false>(queries_, tiles.keys(first / kBlock + b), tiles.blocks(),
-                           depths(call_.dim), scores_[0] + b * kBlock, kStride, no_blocks_);
+                           depths(call_.dim), scores_[0] + b * kBlock, kStride, nothing);
     });
     raise_maxima(tokens);
     if (first != 0) rescale();
@@ -223,7 +217,7 @@ class RowGroup {
     const int64_t columns = columns_of(call_.dim);
     for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
       multiply<run, true>(weights_, tiles.values(first / kDepth) + c, columns, depths(tokens),
-                          sums_[0] + c * kAmxWords, kRowFloats, no_blocks_);
+                          sums_[0] + c * kAmxWords, kRowFloats, nothing);
     });
   }
 
@@ -248,7 +242,7 @@ class RowGroup {
     const Vec shift = max == -kInfinity ? Vec{} : max;  // else -inf - -inf
     store(max_, max);
     store(shift_, shift);
-    store(rescale_, exp2_negative(before - shift));
+    store(rescale_, exp2(before - shift));
   }
 
   // Makes scores of tokens that are not there -inf, and returns the vector of them.
@@ -273,8 +267,8 @@ class RowGroup {
     Vec total = load<Vec>(totals_[r]);
     for (int w = 0; w < depths(tokens); w++) {
       const float* scores = scores_[r] + w * kDepth;
-      const Vec first = exp2_negative(load<Vec>(scores) - shift);
-      const Vec last = exp2_negative(load<Vec>(scores + kLanes) - shift);
+      const Vec first = exp2(load<Vec>(scores) - shift);
+      const Vec last = exp2(load<Vec>(scores + kLanes) - shift);
       total += first + last;
       split_weights<kParts>(first, last,
                             [&](int p, VecWord words) { store(weights_[w][p].rows[r], words); });
@@ -295,7 +289,6 @@ class RowGroup {
   const BidirectionalCall& call_;
   int64_t start_, count_;
   const NextHead& next_;
-  Ahead no_blocks_;  // between products nothing is fetched
   int64_t head_ = 0, first_ = 0;
   int rows_ = 0;
   Words queries_[kMaxHeadDim / kDepth][kParts];

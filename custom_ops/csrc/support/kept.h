@@ -24,5 +24,12 @@ T* grown(Kept<T>& space, int64_t size) {
   return space.data();
 }
 
+// The calling thread's, at least `count` of them. What was there may be lost.
+template <typename T>
+T* kept(int64_t count) {
+  static thread_local Kept<T> space;
+  return grown(space, count);
+}
+
 }  // namespace
 }  // namespace ingot::INGOT_LEVEL

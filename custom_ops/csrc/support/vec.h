@@ -64,6 +64,18 @@ inline V larger(V a, V b) {
   return a > b ? a : b;
 }
 
+// Whether a lane of a is larger than b's.
+inline bool any_above(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(bit_cast<__m512>(a), bit_cast<__m512>(b), _CMP_GT_OQ) != 0;
+#else
+  const VecInt above = a > b;
+  int any = 0;
+  for (int i = 0; i < kLanes; i++) any |= above[i];
+  return any != 0;
+#endif
+}
+
 // a0 b0 a1 b1 ... of the lower halves of a and b, or of the upper.
 template <bool kUpper, typename V>
 inline V interleave(V a, V b) {
@@ -146,8 +158,8 @@ inline Vec exp_negative(Vec x) {
   return x < -87.0f ? Vec{} : result;
 }
 
-// 2^x for x <= 0 (and NaN, which stays NaN), likewise; 0 for x <= -127.
-inline Vec exp2_negative(Vec x) {
+// 2^x for x < 127 (and NaN, which stays NaN), likewise; 0 for x <= -127.
+inline Vec exp2(Vec x) {
   x = larger(broadcast(-127.0f), x);
 #if defined(__AVX512F__)
   // 2^x = 2^n 2^(j/16) 2^r with |r| <= 1/32: n and j are the integer that 16 x rounds to, 2^(j/16)

@@ -1,0 +1,337 @@
+// Prompts by tiles: up to 256 rows that read one KV head of one sequence. A segment's keys and
+// values are laid out once for all of them; then 16 rows after the other walk its steps. Products
+// and softmax are of about the same length and need different parts of the CPU: while a step's
+// scores become weights, row by row, the tiles multiply the next step's queries with keys and the
+// last step's weights with values.
+#pragma once
+
+#include "attention_amx.h"
+#include "attention_rows.h"
+#include "kept.h"
+
+namespace ingot::INGOT_LEVEL {
+namespace {
+
+inline constexpr int kPromptRows = 256;
+inline constexpr int kSegmentSteps = kSegmentTokens / kStepTokens;
+inline constexpr int64_t kLineBytes = 64;
+
+// A step as tiles, for all rows that see some of it.
+struct LaidStep : StepScales {
+  int64_t position;
+  uint64_t bad;  // tokens that hold infinity or NaN, which the tiles have as zeros
+  StepTiles<1> tiles;
+};
+
+struct PromptRows : Rows<kAmxRows> {
+  bool ready;  // the queries are there
+  Words queries[1][kMaxHeadDim / kDepth][kExactParts];
+
+  void make_ready(const AttentionCall& call, const Scores& how) {
+    if (ready) return;
+    ready = true;
+    take_queries(call, how);
+    lay_out_queries(tile, call.dim, queries);
+  }
+};
+
+// The cache's blocks of a segment, fetched into the L2 cache a few lines at a time.
+struct SegmentAhead {
+  int64_t page = 0, end = 0;
+  int64_t offset = 0;  // in the block of that page
+
+  // block(page) is where it begins, of so many bytes.
+  template <typename Block>
+  void fetch(int64_t lines, int64_t bytes, Block block) {
+    for (; lines > 0 && page < end; lines--) {
+      __builtin_prefetch(block(page) + offset, 0, 2);
+      offset += kLineBytes;
+      if (offset >= bytes) offset = 0, page++;
+    }
+  }
+};
+
+// What 16 rows see of a step: its blocks [from, to).
+struct RowsStep {
+  PromptRows* rows;
+  const LaidStep* step;
+  int from, to;
+};
+
+// What becomes of a row's scores: noinline, it is called at many places.
+template <int kDepths, bool kRaise>
+[[gnu::noinline]] void soften_prompt_row(TileOf<kAmxRows>& tile, int r,
+                                         Words (*weights)[kExactParts]) {
+  if constexpr (kRaise) raise_maximum(tile, r);
+  soften_row<kDepths>(tile, r, r, weights);
+}
+
+// The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
+class SoftmaxBeside {
+ public:
+  // `raise`: the maxima may have to rise yet.
+  SoftmaxBeside(const RowsStep& of, bool raise, Words (*weights)[kExactParts], int64_t calls)
+      : tile_(of.rows->tile),
+        soften_(raise                     ? soften_prompt_row<kStepTokens / kDepth, true>
+                : of.to * kBlock > kDepth ? soften_prompt_row<kStepTokens / kDepth, false>
+                                          : soften_prompt_row<1, false>),
+        weights_(weights),
+        calls_(calls) {}
+
+  void operator()() {
+    for (due_ += tile_.rows; due_ >= calls_ && row_ < tile_.rows; due_ -= calls_) next();
+  }
+  void finish() {
+    while (row_ < tile_.rows) next();
+  }
+
+ private:
+  void next() { soften_(tile_, row_++, weights_); }
+
+  TileOf<kAmxRows>& tile_;
+  void (*soften_)(TileOf<kAmxRows>&, int, Words (*)[kExactParts]);
+  Words (*weights_)[kExactParts];
+  int64_t calls_, due_ = 0;
+  int row_ = 0;
+};
+
+// T: of the cache.
+template <typename T>
+class Prompt {
+ public:
+  explicit Prompt(const AttentionCall& call) : call_(call) {
+    const int64_t keys = key_tiles(call.dim), values = value_tiles(call.dim);
+    Words* tiles = kept<Words>(kSegmentSteps * (keys + values));
+    const auto as_parts = [](Words* words) { return reinterpret_cast<Words(*)[1]>(words); };
+    for (LaidStep& step : steps_) {
+      step.tiles = {as_parts(tiles), as_parts(tiles + keys)};
+      tiles += keys + values;
+    }
+    rows_ = kept<PromptRows>(kPromptRows / kAmxRows);
+  }
+
+  // Computes `count` rows from `first_row` on.
+  void attend(int64_t sequence, int64_t kv_head, int64_t first_row, int64_t count) {
+    const int64_t dim = call_.dim;
+    head_ = call_.cache + kv_head * call_.head_bytes;
+    table_ = call_.block_table + sequence * call_.pages;
+    groups_ = static_cast<int>(ceil_div(count, kAmxRows));
+    for (int g = 0; g < groups_; g++) {
+      rows_[g].begin(call_, sequence, kv_head, first_row + g * kAmxRows);
+      rows_[g].ready = false;
+    }
+    const int64_t tokens = rows_[groups_ - 1].last_position() + 1, end = segments(tokens);
+    const Tiles registers;
+    for (int64_t s = rows_[0].first_segment(call_); s < end; s++) {
+      for (int g = 0; g < groups_; g++) begin_segment(rows_[g].tile, dim);
+      const int64_t next = (s + 1) * kSegmentTokens, next_end = next + kSegmentTokens;
+      ahead_ = {next / kBlock, ceil_div(tokens < next_end ? tokens : next_end, kBlock)};
+      if (call_.n_sink > 0) {
+        for (int g = 0; g < groups_; g++) rows_[g].see_sinks(call_);
+        walk_segment(s * kSegmentTokens);
+      }
+      for (int g = 0; g < groups_; g++) rows_[g].see_window(call_);
+      walk_segment(s * kSegmentTokens);
+      for (int g = 0; g < groups_; g++) {
+        end_segment(rows_[g].tile);
+        add_segment(rows_[g].tile, dim);
+      }
+    }
+    for (int g = 0; g < groups_; g++) finish(rows_[g].tile, dim);
+  }
+
+ private:
+  char* block(int64_t page) const { return head_ + table_[page] * call_.cache_stride; }
+
+  void walk_segment(int64_t begin) {
+    if (padded(call_.dim) == call_.dim) {
+      walk<T>(begin, [&](int64_t page, int) {
+        const bool more = page + kStepBlocks < end_page_;
+        return view_block<T>(block(page), call_.dim, more ? block(page + kStepBlocks) : nullptr);
+      });
+    } else {
+      walk<float>(begin, [&](int64_t page, int place) {
+        float* k = scratch_ + place * kBlock * padded(call_.dim);
+        return unpack_block<T>(block(page), call_.dim, k, k + kStepTokens * padded(call_.dim));
+      });
+    }
+  }
+
+  // Adds what the rows see of the segment that begins there.
+  template <typename Item, typename View>
+  void walk(int64_t segment, View view) {
+    const int64_t first = rows_[0].tile.first[0];
+    const TileOf<kAmxRows>& last = rows_[groups_ - 1].tile;
+    const int64_t seen = last.last[last.rows - 1] + 1;
+    const int64_t end = seen < segment + kSegmentTokens ? seen : segment + kSegmentTokens;
+    end_page_ = ceil_div(end, kBlock);
+    const int64_t begin = first > segment ? first / kStepTokens * kStepTokens : segment;
+    for (int64_t p = begin; p < end; p += kStepTokens) {
+      lay_out<Item>(steps_[(p - segment) / kStepTokens], p, first, end, view);
+    }
+    int count = 0;
+    for (int g = 0; g < groups_; g++) {
+      walk_steps(rows_[g].tile, begin, end, [&](int64_t p) {
+        const auto [from, to] = seen_tokens(rows_[g].tile, p);
+        if (from >= to) return;
+        seen_[count++] = {&rows_[g], &steps_[(p - segment) / kStepTokens],
+                          static_cast<int>(from / kBlock), static_cast<int>(ceil_div(to, kBlock))};
+      });
+    }
+    add_steps<Item>(count, view);
+  }
+
+  // Lays out the tokens [first, end) of the step at `position`.
+  template <typename Item, typename View>
+  void lay_out(LaidStep& step, int64_t position, int64_t first, int64_t end, View view) {
+    const int64_t dim = call_.dim;
+    const int from = static_cast<int>(first > position ? first - position : 0);
+    const int to = static_cast<int>(end - position < kStepTokens ? end - position : kStepTokens);
+    StepBlocks<Item> blocks;
+    Ahead ahead(2 * kStepBlocks * depths(dim) + kBlock);
+    const int from_block = from / kBlock, to_block = static_cast<int>(ceil_div(to, kBlock));
+    for (int b = from_block; b < to_block; b++) {
+      blocks[b] = view(position / kBlock + b, b);
+      ahead.add(blocks[b]);
+    }
+    const auto finite = [&](uint64_t seen) {
+      take_scales(step, blocks, from_block, to_block);
+      return lay_out_tokens<Item>(blocks, from_block, to_block, seen, step, ahead);
+    };
+    step.position = position;
+    step.bad = 0;
+    const uint64_t seen = bits_between(from, to);
+    if (finite(seen)) [[likely]]
+      return;
+    step.bad = not_finite(blocks, from_block, to_block, dim);
+    finite(seen & ~step.bad);
+  }
+
+  template <typename Item>
+  bool lay_out_tokens(const StepBlocks<Item>& blocks, int from, int to, uint64_t seen,
+                      LaidStep& step, Ahead& ahead) {
+    const bool whole = seen == ~uint64_t{0};
+    const auto keys = whole ? lay_out_keys<false, Item> : lay_out_keys<true, Item>;
+    const auto values = whole ? lay_out_values<false, Item> : lay_out_values<true, Item>;
+    Halves largest = keys(blocks, from, to, call_.dim, seen, step.tiles, ahead);
+    const Halves others = values(blocks, from, to, call_.dim, seen, step.tiles, ahead);
+    largest = largest > others ? largest : others;
+    if (step.scaled) mask_scales(step, seen, largest);
+    return all_finite(largest);
+  }
+
+  template <typename Item, typename View>
+  void add_steps(int count, View view) {
+    const auto nothing = [] {};
+    if (count > 0) {
+      seen_[0].rows->make_ready(call_, how_);
+      score(seen_[0], scores_[0], nothing);
+    }
+    for (int i = 0; i < count; i++) {
+      const RowsStep& of = seen_[i];
+      TileOf<kAmxRows>& tile = of.rows->tile;
+      fetch(i, count);
+      if (i + 1 < count) seen_[i + 1].rows->make_ready(call_, how_);
+      tile.weights = scores_[i % 2];
+      see(tile, of.step->position);
+      if (of.step->bad != 0) hide(tile, of.step->bad, true);
+      if (of.step->scaled) {
+        static_cast<StepScales&>(tile) = *of.step;
+      } else {
+        tile.scaled = false;
+      }
+      const bool raise = sees_all(tile) && tile.segment.max[0] != -kInfinity;
+      if (raise) {
+        store(tile.rescale, broadcast(1.0f));
+      } else {
+        raise_maxima(tile, 0, how_);
+      }
+      const int64_t calls = (i + 1 < count ? score_calls(seen_[i + 1]) : 0) +
+                            (i > 0 ? weight_calls(seen_[i - 1]) : 0);
+      SoftmaxBeside softmax(of, raise, weights_[i % 2], calls);
+      if (i + 1 < count) score(seen_[i + 1], scores_[(i + 1) % 2], softmax);
+      if (i > 0) add(seen_[i - 1], weights_[(i - 1) % 2], softmax);
+      softmax.finish();
+      rescale_group(tile, 0, tile.rows, call_.dim);
+      if (of.step->bad != 0) [[unlikely]]
+        add_in_floats<Item>(of, view);
+    }
+    if (count > 0) add(seen_[count - 1], weights_[(count - 1) % 2], nothing);
+  }
+
+  // Fetches a share of what is read and written soon: where the rows of the i'th step write to, the
+  // next rows' queries, the next segment's keys and values.
+  void fetch(int i, int count) {
+    const RowsStep& of = seen_[i];
+    const int64_t begin = of.step->position % kSegmentTokens / kStepTokens * kRowsFetched;
+    for (int64_t r = begin; r < begin + kRowsFetched; r++) {
+      const PromptRows* next = of.rows + 1;
+      const bool more = next < rows_ + groups_ && !next->ready && r < next->tile.rows;
+      for (int64_t d = 0; d < call_.dim; d += kLineBytes / sizeof(float)) {
+        if (r < of.rows->tile.rows) __builtin_prefetch(of.rows->tile.out[r] + d, 1, 2);
+        if (more) __builtin_prefetch(next->query(call_, static_cast<int>(r)) + d, 0, 2);
+      }
+    }
+    if (call_.n_sink > 0) return;  // whose pages follow is not known
+    const int64_t bytes = 2 * part_bytes(sizeof(T), call_.dim);
+    const int64_t lines = kSegmentTokens / kBlock * ceil_div(bytes, kLineBytes);
+    ahead_.fetch(ceil_div(lines, count), bytes, [&](int64_t page) { return block(page); });
+  }
+
+  // Whether every row sees the whole step, whose scores are as they come from the products.
+  bool sees_all(const TileOf<kAmxRows>& tile) const {
+    if (tile.scaled || how_.softcap != 0.0f) return false;
+    bool all = true;
+    for (int r = 0; r < tile.rows; r++) all &= tile.end[r] - tile.begin[r] == kStepTokens;
+    return all;
+  }
+
+  int64_t score_calls(const RowsStep& of) const { return depths(call_.dim) * (of.to - of.from); }
+  int64_t weight_calls(const RowsStep& of) const {
+    const auto [first, end] = depths_between(of.from, of.to);
+    return columns_of(call_.dim) * (end - first);
+  }
+
+  template <typename Beside>
+  void score(const RowsStep& of, float (*scores)[kStepTokens], Beside& beside) const {
+    multiply_queries(of.rows->queries[0], of.step->tiles.keys, of.from, of.to, call_.dim, scores[0],
+                     beside);
+  }
+
+  template <typename Beside>
+  void add(const RowsStep& of, const Words (*weights)[kExactParts], Beside& beside) const {
+    multiply_weights(weights, of.step->tiles.values, of.from, of.to, call_.dim,
+                     of.rows->tile.segment.sums[0], beside);
+  }
+
+  // The step of rows that see infinity or NaN in it.
+  template <typename Item, typename View>
+  void add_in_floats(const RowsStep& of, View view) {
+    TileOf<kAmxRows>& tile = of.rows->tile;
+    see(tile, of.step->position);
+    hide(tile, of.step->bad, false);
+    StepBlocks<Item> blocks;
+    for (int b = of.from; b < of.to; b++) blocks[b] = view(of.step->position / kBlock + b, b);
+    take_scales(tile, blocks, of.from, of.to);
+    add_blocks<ManyRows>(tile, blocks, of.from, of.to, how_);
+  }
+
+  static constexpr int kRowsFetched = kAmxRows / kSegmentSteps;
+
+  const AttentionCall& call_;
+  Scores how_{call_.dim, call_.scale, call_.softcap};
+  char* head_ = nullptr;
+  const int64_t* table_ = nullptr;
+  int groups_ = 0;
+  int64_t end_page_ = 0;
+  SegmentAhead ahead_;
+  PromptRows* rows_;
+  LaidStep steps_[kSegmentSteps];
+  RowsStep seen_[kSegmentSteps * kPromptRows / kAmxRows];
+  alignas(64) float scores_[2][kAmxRows][kStepTokens];
+  Words weights_[2][kStepTokens / kDepth][kExactParts];
+  alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
+};
+
+}  // namespace
+}  // namespace ingot::INGOT_LEVEL
