@@ -165,9 +165,7 @@ inline void raise_halves(Halves& largest, VecWord words) {
 }
 
 inline bool all_finite(Halves largest) {
-  bool finite = true;
-  for (int i = 0; i < 2 * kLanes; i++) finite &= largest[i] < 0x7f80;
-  return finite;
+  return sum_of_lanes(bit_cast<VecInt>(largest >= 0x7f80) != 0) == 0;
 }
 
 // What the words of a step go through: those of tokens that no row sees become zero, if there are
