@@ -189,6 +189,15 @@ inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactPa
 // holds nothing at this time.
 inline void stay_awake() { tile_dot_bf16<0, kFirstA, kB>(); }
 
+// Has it switched on, if T needs it, beside what the thread does next.
+template <typename T>
+void wake() {
+  if constexpr (kByTiles<T>) {
+    const Tiles tiles({{}, {}, {}, {}, {}, {}, {}, {}});
+    stay_awake();
+  }
+}
+
 // Lays out the keys of a step whose bits are set in `seen`, and zeros for others of the blocks
 // [from, to). Returns the largest halves: their exponents tell infinity and NaN.
 template <bool kMasked, typename T>
