@@ -283,6 +283,7 @@ void run(const AttentionCall& call) {
   clear_padding(call);
 #pragma omp parallel
   {
+    wake<T>();
     load_first<T>(call, plan);                // while others are not there yet
 #pragma omp for collapse(2) schedule(static)  // ends in a barrier: all K and V are written
     for (int64_t t = 0; t < call.tokens; t++) {

@@ -165,9 +165,7 @@ inline void raise_halves(Halves& largest, VecWord words) {
 }
 
 inline bool all_finite(Halves largest) {
-  bool finite = true;
-  for (int i = 0; i < 2 * kLanes; i++) finite &= largest[i] < 0x7f80;
-  return finite;
+  return sum_of_lanes(bit_cast<VecInt>(largest >= 0x7f80) != 0) == 0;
 }
 
 // What the words of a step go through: those of tokens that no row sees become zero, if there are
@@ -190,6 +188,15 @@ inline constexpr int kSumTiles = 4, kFirstA = kSumTiles, kB = kFirstA + kExactPa
 // and takes some 800 to switch it on. So it gets a product that nobody reads, into a register that
 // holds nothing at this time.
 inline void stay_awake() { tile_dot_bf16<0, kFirstA, kB>(); }
+
+// Has it switched on, if T needs it, beside what the thread does next.
+template <typename T>
+void wake() {
+  if constexpr (kByTiles<T>) {
+    const Tiles tiles({{}, {}, {}, {}, {}, {}, {}, {}});
+    stay_awake();
+  }
+}
 
 // Lays out the keys of a step whose bits are set in `seen`, and zeros for others of the blocks
 // [from, to). Returns the largest halves: their exponents tell infinity and NaN.
