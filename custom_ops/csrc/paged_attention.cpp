@@ -52,7 +52,10 @@ void load(const Stretch& stretch, int64_t dim) {
 template <typename T>
 class Reader : public Rows<kTileRows> {
  public:
-  explicit Reader(const AttentionCall& call) : call_(call) { tile.weights = weights_; }
+  explicit Reader(const AttentionCall& call) : call_(call) {
+    tile.weights = weights_;
+    tile.take_space(space_);
+  }
 
   // Takes up to kTileRows rows, from `first_row` on.
   void begin(int64_t of_sequence, int64_t of_kv_head, int64_t first_row) {
@@ -114,7 +117,7 @@ class Reader : public Rows<kTileRows> {
   const AttentionCall& call_;
   Stretch stretch_, next_;
   Scores how_{call_.dim, call_.scale, call_.softcap};
-  alignas(64) float weights_[kTileRows][kStepTokens];
+  alignas(64) float weights_[kTileRows][kStepTokens], space_[Tile::kSpaceRows][kRowFloats];
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
   struct AsTiles {
     RowTiles<kExactParts> own;

@@ -66,7 +66,7 @@ template <int kCapacity>
 struct Partial {
   alignas(64) float max[kCapacity];
   alignas(64) float total[kCapacity];
-  alignas(64) float sums[kCapacity][kRowFloats];
+  float (*sums)[kRowFloats];
 };
 
 // The blocks of the next step, fetched from memory in shares between what this one computes,
@@ -126,9 +126,11 @@ struct StepScales {
 
 template <int kCapacity>
 struct TileOf : StepScales {
+  static constexpr int kSpaceRows = 3 * kCapacity;
+
   int rows;
   Ahead ahead;
-  alignas(64) float q[kCapacity][kRowFloats];  // times Scores::of_query
+  float (*q)[kRowFloats];  // times Scores::of_query
   float* out[kCapacity];
   int64_t first[kCapacity];  // positions that a row sees in this walk: [first, last]
   int64_t last[kCapacity];
@@ -139,6 +141,13 @@ struct TileOf : StepScales {
   int begin[kCapacity];  // tokens of the step that a row sees: [begin, end)
   int end[kCapacity];
   Partial<kCapacity> segment, all;  // `total` of the segment is set when it ends
+
+  // Takes kSpaceRows rows, on a cache line, for queries and sums.
+  void take_space(float (*space)[kRowFloats]) {
+    q = space;
+    segment.sums = space + kCapacity;
+    all.sums = space + 2 * kCapacity;
+  }
 };
 
 using Tile = TileOf<kTileRows>;

@@ -85,8 +85,9 @@ void attend(const BidirectionalCall& call, int64_t sequence, int64_t head, const
   const int64_t count = call.new_tokens(sequence), start = call.query_start[sequence];
   const Scores how = {call.dim, call.scale, 0.0f};
   Tile tile;
-  alignas(64) float weights[kTileRows][kStepTokens];
+  alignas(64) float weights[kTileRows][kStepTokens], space[Tile::kSpaceRows][kRowFloats];
   tile.weights = weights;
+  tile.take_space(space);
   tile.scaled = false;
   for (int64_t first = 0; first < count; first += kTileRows) {
     tile.rows = static_cast<int>(count - first < kTileRows ? count - first : kTileRows);

@@ -24,8 +24,8 @@ struct LaidStep : StepScales {
 };
 
 struct PromptRows : Rows<kAmxRows> {
-  bool ready;  // the queries are there
-  Words queries[1][kMaxHeadDim / kDepth][kExactParts];
+  bool ready;                                           // the queries are there
+  Words (*queries)[kMaxHeadDim / kDepth][kExactParts];  // as many as dim has
 
   void make_ready(const AttentionCall& call, const Scores& how) {
     if (ready) return;
@@ -33,6 +33,10 @@ struct PromptRows : Rows<kAmxRows> {
     take_queries(call, how);
     lay_out_queries(tile, call.dim, queries);
   }
+};
+
+struct RowSpace {
+  float floats[kRowFloats];
 };
 
 // The cache's blocks of a segment, fetched into the L2 cache a few lines at a time.
@@ -100,14 +104,25 @@ template <typename T>
 class Prompt {
  public:
   explicit Prompt(const AttentionCall& call) : call_(call) {
+    constexpr int kGroups = kPromptRows / kAmxRows;
     const int64_t keys = key_tiles(call.dim), values = value_tiles(call.dim);
-    Words* tiles = kept<Words>(kSegmentSteps * (keys + values));
+    const int64_t queries = depths(call.dim) * kExactParts;
+    Words* tiles = kept<Words>(kSegmentSteps * (keys + values) + kGroups * queries);
     const auto as_parts = [](Words* words) { return reinterpret_cast<Words(*)[1]>(words); };
     for (LaidStep& step : steps_) {
       step.tiles = {as_parts(tiles), as_parts(tiles + keys)};
       tiles += keys + values;
     }
-    rows_ = kept<PromptRows>(kPromptRows / kAmxRows);
+    rows_ = kept<PromptRows>(kGroups);
+    // Rows of as many groups as there is room for lie side by side.
+    const int64_t width = depths(call.dim) * kDepth, beside = kRowFloats / width;
+    constexpr int kSpaceRows = TileOf<kAmxRows>::kSpaceRows;
+    RowSpace* space = kept<RowSpace>(ceil_div(kGroups, beside) * kSpaceRows);
+    for (int g = 0; g < kGroups; g++, tiles += queries) {
+      float* first = space[g / beside * kSpaceRows].floats + g % beside * width;
+      rows_[g].tile.take_space(reinterpret_cast<float (*)[kRowFloats]>(first));
+      rows_[g].queries = reinterpret_cast<Words(*)[kMaxHeadDim / kDepth][kExactParts]>(tiles);
+    }
   }
 
   // Computes `count` rows from `first_row` on.
