@@ -3,7 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <new>
 #include <random>
@@ -48,10 +50,21 @@ TEST(Arena, WhatIsFreeAtTheEndIsPartOfWhatIsLarger) {
   EXPECT_EQ(last - one, static_cast<ptrdiff_t>(kPage));
 }
 
+TEST(Arena, WhatNoMachineHasIsRefusedAndNothingIsLost) {
+  Arena arena(true);
+  char* one = arena.allocate(kPage);
+  for (const size_t bytes : {SIZE_MAX, SIZE_MAX - kPage, size_t{1} << 60, size_t{1} << 50}) {
+    EXPECT_THROW(arena.allocate(bytes), std::bad_alloc) << bytes;
+  }
+  EXPECT_EQ(arena.held(), kPage);
+  arena.free(one, kPage);
+  EXPECT_EQ(arena.allocate(2 * kPage), one);
+}
+
 // Against a map of what is in use: whatever the order, no two overlap, all can be written, and when
 // all is free it is one stretch.
 TEST(Arena, NothingInUseIsGivenAgain) {
-  for (unsigned seed = 0; seed < 20; seed++) {
+  for (unsigned seed = 0; seed < 8; seed++) {
     Arena arena(seed % 2 == 1);
     std::mt19937 random(seed);
     std::map<char*, size_t> used;
@@ -101,8 +114,11 @@ TEST(Arena, TheSanitizerSeesWhatIsNotInUse) {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // these want all addresses
 // As under `ulimit -v`: in a process of its own.
 int under_a_limit() {
-  const rlimit limit{size_t{400} << 20, size_t{400} << 20};
-  if (setrlimit(RLIMIT_AS, &limit) != 0) return 1;
+  size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t most = pages * kPage + (size_t{400} << 20);
+  const rlimit limit{most, most};
+  if (pages == 0 || setrlimit(RLIMIT_AS, &limit) != 0) return 1;
   Arena arena(true);
   std::memset(arena.allocate(size_t{16} << 20), 1, size_t{16} << 20);
   std::memset(arena.allocate(size_t{32} << 20), 1, size_t{32} << 20);

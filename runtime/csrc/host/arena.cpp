@@ -16,6 +16,7 @@
 namespace ingot::host {
 namespace {
 constexpr size_t kPage = 4096;
+constexpr size_t kMostBytes = size_t{1} << 60;  // sums of sizes stay in range
 
 // AddressSanitizer is told what of `data`'s pages may be touched.
 void may_touch(char* data, size_t bytes, size_t pages) {
@@ -40,6 +41,7 @@ size_t memory_of_machine() {
 }  // namespace
 
 char* Arena::allocate(size_t bytes) {
+  if (bytes > kMostBytes) throw std::bad_alloc();
   const size_t pages = rounded(std::max<size_t>(bytes, 1), kPage);
   char* data = take(pages);
   may_touch(data, bytes, pages);
