@@ -377,7 +377,12 @@ ingot_status ingot_gpus(char** json) {
 }
 
 double ingot_measure_read(ingot_package* package, size_t bytes) {
-  return package ? package->measure_read(bytes) : 0;
+  double rate = 0;
+  guarded([&] {
+    need(package, "package");
+    rate = package->measure_read(bytes);
+  });
+  return rate;
 }
 double ingot_measure_memory(const void* data, size_t bytes, int32_t threads) {
   return data ? ingot::measure_read(data, bytes, threads) : 0;

@@ -4,6 +4,8 @@
 #include <cstdint>
 
 namespace ingot {
+// As many threads as the calling thread's OpenMP team has.
+inline constexpr int kTeamOfCaller = -1;
 // GB/s (1e9) of reading `bytes` once with `threads` threads; 0: the cores that are free.
 double measure_read(const void* data, size_t bytes, int threads);
 // GFLOP/s of multiply-adds, two operations each, of "float32", "bfloat16" or "int8" factors, by the

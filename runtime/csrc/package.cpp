@@ -294,6 +294,10 @@ std::string_view Package::token_bytes(int64_t token) const {
 double Package::measure_read(size_t bytes) const {
   if (gpu_) return 0;  // steps do not read from there
   bytes = std::min(std::max<size_t>(bytes, 1 << 20), weights_.size());
-  return ingot::measure_read(weights_.data(), bytes, threads_);
+  double rate = 0;
+  thread_->run([&] {  // another team would wait for the cores of the steps'
+    rate = ingot::measure_read(weights_.data(), bytes, kTeamOfCaller);
+  });
+  return rate;
 }
 }  // namespace ingot

@@ -239,8 +239,9 @@ INGOT_API ingot_status ingot_gpus(char** json);
 /* ---- measuring ---------------------------------------------------------------------------------
  */
 
-/* Streams `bytes` of the mapped weights (at least 1 MiB) with all threads; returns GB/s (1e9). 0
- * for a package that is for a GPU. */
+/* Streams `bytes` of the mapped weights (at least 1 MiB) with the threads of a step; returns GB/s
+ * (1e9). 0 for a package that is for a GPU and, with the error set, for none and in a forked child.
+ */
 INGOT_API double ingot_measure_read(ingot_package* package, size_t bytes);
 /* The same of any memory, with `threads` threads; 0: the cores that are free. */
 INGOT_API double ingot_measure_memory(const void* data, size_t bytes, int32_t threads);

@@ -39,6 +39,17 @@ TEST_F(ForkTest, TheChildIsRefusedWithASentence) {
   EXPECT_EQ(generate(session, {1, 2}, greedy_sampling(5)).tokens, greedy({1, 2}, 5));
 }
 
+TEST_F(ForkTest, TheChildMeasuresNothing) {
+  const Package package = open();
+  EXPECT_EQ(in_child([&] {
+              const bool none = ingot_measure_read(package.get(), 1 << 20) == 0;
+              return none && std::string(ingot_last_error()).find("fork") != std::string::npos ? 0
+                                                                                               : 1;
+            }),
+            0);
+  EXPECT_GT(ingot_measure_read(package.get(), 1 << 20), 0);
+}
+
 TEST_F(ForkTest, TheChildMayClose) {
   Package package = open();
   Session session = new_session(package);

@@ -237,6 +237,8 @@ TEST_F(TraceTest, MeasuresReading) {
   const double rate = ingot_measure_read(package.get(), 8 << 20);
   EXPECT_GT(rate, 0.05);
   EXPECT_LT(rate, 2000);
+  EXPECT_EQ(ingot_measure_read(nullptr, 8 << 20), 0);
+  EXPECT_STREQ(ingot_last_error(), "package is NULL");
 }
 
 TEST(Measure, ReadsAnyMemory) {
