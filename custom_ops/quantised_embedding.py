@@ -35,20 +35,29 @@ def cost(load: Load, tokens: Any, weight: Any, embedding_dim: Any, bits: Any) ->
     return plain._replace(flops=2 * tokens.shape[0] * embedding_dim)
 
 
-def _case(tokens: int, vocab: int, dim: int, bits: int, group_size: int, zero_points: bool) -> Case:
+def _case(tokens: int, vocab: int, dim: int, bits: int, group_size: int, kind: str) -> Case:
+    zero_points, multipliers = kind == "zp", kind == "m32"
+
     def make(generator: torch.Generator) -> tuple[Tensor, Tensor, int, int]:
         dtype = torch.float32 if zero_points else torch.float16
-        weight = random_weight(vocab, dim, bits, group_size, zero_points, dtype, generator)
+        weight = random_weight(
+            vocab, dim, bits, group_size, zero_points, dtype, generator, multipliers
+        )
         return torch.randint(vocab, (tokens,), generator=generator), weight, dim, bits
 
-    zp = "-zp" * zero_points
-    return Case(f"{tokens}-of-{vocab}x{dim}-w{bits}-g{group_size}{zp}", make)
+    name = f"{tokens}-of-{vocab}x{dim}-w{bits}-g{group_size}"
+    return Case("-".join(filter(None, [name, kind])), make)
 
 
 CASES = [
-    _case(*sizes, bits, group_size, zero_points)
-    for bits in (4, 8)
-    for group_size, zero_points in ((32, False), (128, True))
+    _case(*sizes, bits, group_size, kind)
+    for bits, group_size, kind in (
+        (4, 32, ""),
+        (4, 128, "zp"),
+        (4, 128, "m32"),
+        (8, 32, ""),
+        (8, 128, "zp"),
+    )
     for sizes in [(1, 1, 1), (7, 100, 64), (300, 513, 129), (0, 64, 16)]
 ]
 

@@ -3,7 +3,8 @@
     y[m, n] = bias[n] + sum over groups g of
               x_scale[m, g] * scale[n, g] * sum over k in g of q[m, k] * (code[n, k] - zero[n, g])
 
-where q and x_scale come from x while it is read: x' = x[:, input_perm] * input_scale is cut into
+(code - zero times the multiplier of k's 32 columns where the layout has multipliers), where q and
+x_scale come from x while it is read: x' = x[:, input_perm] * input_scale is cut into
 the weight's groups of columns, and each group of a row becomes integers of `activation_bits`,
 q = round(x' / x_scale) with x_scale = max |x'| / (2^(activation_bits - 1) - 1). The sums over k are
 of integers and exact, so all ISA levels agree on them. At 16 bits the error is 2^-16 of a group's
@@ -29,7 +30,15 @@ from torch import Tensor
 from . import linear
 from .cost import Cost, Load, nbytes
 from .declare import Case
-from .quantised_layout import GROUP_SIZES, dequantise, layout_of, pack
+from .quantised_layout import (
+    GROUP_SIZES,
+    LARGEST_MULTIPLIER,
+    MULTIPLIED_GROUP,
+    MULTIPLIERS,
+    dequantise,
+    layout_of,
+    pack,
+)
 
 EXACT = 0  # activation_bits of a reference that takes x as it is
 _TINY = 2.0**-100
@@ -122,6 +131,7 @@ def random_weight(
     zero_points: bool,
     scale_dtype: torch.dtype,
     generator: torch.Generator,
+    multipliers: bool = False,
 ) -> Tensor:
     """A packed weight [n, k] whose products with normal x are about normal."""
     groups = -(-k // group_size)
@@ -129,7 +139,14 @@ def random_weight(
     spread = torch.rand(n, groups, generator=generator) + 0.5
     scales = spread * (12**0.5 / 2**bits / max(k, 1) ** 0.5)
     zeros = torch.randint(2**bits, (n, groups), generator=generator, dtype=torch.uint8)
-    return pack(codes, scales.to(scale_dtype), zeros if zero_points else None, bits, group_size)
+    several = None
+    if multipliers:
+        size, most = (n, groups * MULTIPLIERS), LARGEST_MULTIPLIER
+        several = torch.randint(most + 1, size, generator=generator, dtype=torch.uint8)
+        scales /= most / 3**0.5  # their root mean square
+    return pack(
+        codes, scales.to(scale_dtype), zeros if zero_points else None, bits, group_size, several
+    )
 
 
 def _case(
@@ -147,12 +164,15 @@ def _case(
     permuted: bool = False,
     gap: int = 0,
     special: float | None = None,
+    multipliers: bool = False,
 ) -> Case:
     def make(generator: torch.Generator) -> tuple[Any, ...]:
         x = torch.randn(m, k + gap, generator=generator)[:, :k]
         if special is not None:
             x[0, k // 2] = special
-        weight = random_weight(n, k, bits, group_size, zero_points, scale_dtype, generator)
+        weight = random_weight(
+            n, k, bits, group_size, zero_points, scale_dtype, generator, multipliers
+        )
         return (
             x,
             weight,
@@ -166,6 +186,7 @@ def _case(
     facts = {
         "zp": zero_points,
         "fp32": scale_dtype == torch.float32,
+        "m32": multipliers,
         "bias": bias,
         "scaled": scaled,
         "permuted": permuted,
@@ -212,4 +233,27 @@ def cases_of(bits: int) -> list[Case]:
         (2, 64, 128, 32, 16, {"special": 1e30}),
         (2, 64, 128, 32, 8, {"special": 1e-42}),
     ]
+    multiplied: list[tuple[int, int, int, int, dict[str, Any]]] = [
+        (1, 64, 256, 8, {}),
+        (1, 1000, 515, 16, {"bias": True}),
+        (2, 65, 160, 8, {}),
+        (3, 63, 33, 8, {"scaled": True, "permuted": True}),
+        (4, 130, 384, 16, {}),
+        (5, 64, 300, 32, {"scale_dtype": torch.float32}),
+        (6, 192, 2048, 8, {"gap": 3}),
+        (7, 130, 384, 8, {"bias": True}),
+        (15, 70, 640, 16, {}),
+        (17, 64, 128, 32, {}),
+        (33, 130, 256, 8, {"special": float("nan")}),
+        (50, 70, 300, 8, {"scale_dtype": torch.float32, "scaled": True}),
+        (257, 8200, 128, 8, {"bias": True}),
+        (100, 192, 1024, 8, {}),
+        (4, 64, 0, 8, {"bias": True}),
+        (0, 64, 128, 8, {}),
+    ]
+    if bits == 4:
+        others += [
+            (m, n, k, MULTIPLIED_GROUP, activation_bits, {"multipliers": True, **facts})
+            for m, n, k, activation_bits, facts in multiplied
+        ]
     return plain + [_case(bits, *sizes, **facts) for *sizes, facts in others]  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from .measure import compare, measure
 from .modules import Quality, Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .observe import blocks_of
 from .recipe import RECIPES, Recipe, Rule, check_activation_bits, find
+from .search import quantise
 from .weight import QuantisedWeight, round_to_nearest
 
 __all__ = [
@@ -206,6 +207,6 @@ def _modules(model: Model) -> dict[str, Linear | Embedding]:
 def _round(path: str, rule: Rule, matrix: Tensor) -> QuantisedWeight:
     assert rule.bits is not None
     try:
-        return round_to_nearest(matrix, rule.bits, rule.group_size, rule.symmetric)
+        return quantise(matrix, rule)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}; it cannot be quantised") from error

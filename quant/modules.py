@@ -35,14 +35,22 @@ class Quality:
 
 
 def packed(weight: QuantisedWeight) -> Tensor:
-    return pack(weight.codes, weight.scales, weight.zeros, weight.bits, weight.group_size)
+    return pack(
+        weight.codes,
+        weight.scales,
+        weight.zeros,
+        weight.bits,
+        weight.group_size,
+        weight.multipliers,
+    )
 
 
 def _empty(rule: Rule, rows: int, columns: int) -> torch.nn.Parameter:
     """The likeliest shape of a packed weight, until one is filled."""
     assert rule.bits is not None
-    layout = Layout(rule.bits, rule.group_size, torch.float16, not rule.symmetric)
-    shape = (-(-rows // PANEL), -(-columns // rule.group_size), layout.block_bytes)
+    size, zeros = rule.stored_group_size, not rule.symmetric
+    layout = Layout(rule.bits, size, torch.float16, zeros, rule.multiplied)
+    shape = (-(-rows // PANEL), -(-columns // size), layout.block_bytes)
     return parameter(shape, torch.uint8)
 
 

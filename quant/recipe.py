@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import json_text
-from ..custom_ops.quantised_layout import GROUP_SIZES
+from ..custom_ops.quantised_layout import GROUP_SIZES, MULTIPLIED, MULTIPLIED_GROUP
 from ..models import CheckpointError
 from ..models.errors import shortened
 from .patterns import check_pattern
@@ -32,6 +32,10 @@ ACTIVATION_BITS = (8, 16, 32)
 class Rule:
     """bits: 4, 8 or None. activation_bits: 8, 16 or 32, of the integers that x is rounded to.
 
+    double_quant: the scales of symmetric 4-bit groups of 32 are multiples of one that 128 columns
+    share (round_with_multipliers): faster and smaller than float16 for each, and no less exact.
+    Elsewhere it says nothing.
+
     method: "round" to nearest; "awq" (Lin et al. 2023) and "smooth" (SmoothQuant, Xiao et al. 2023)
     first scale the inputs by what calibration texts show of them: those of linears in the model's
     blocks. All else, embeddings and heads, is rounded to nearest whatever the method.
@@ -43,6 +47,18 @@ class Rule:
     symmetric: bool = True
     activation_bits: int = 16
     method: Method = "round"
+    double_quant: bool = True
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether double_quant applies."""
+        fits = self.bits == 4 and self.group_size == MULTIPLIED and self.symmetric
+        return self.double_quant and fits
+
+    @property
+    def stored_group_size(self) -> int:
+        """Of the layout, by which x is rounded too."""
+        return MULTIPLIED_GROUP if self.multiplied else self.group_size
 
     def check(self, where: str) -> None:
         """Raises CheckpointError, naming the field that cannot be."""
@@ -50,6 +66,7 @@ class Rule:
             "bits": (4, 8, None),
             "group_size": GROUP_SIZES,
             "symmetric": (True, False),
+            "double_quant": (True, False),
             "activation_bits": ACTIVATION_BITS,
             "method": ("round", "awq", "smooth"),
         }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..custom_ops.quantised_linear import as_multiplied, round_activations
 from .recipe import Rule
-from .weight import QuantisedWeight, round_to_nearest, row_slices
+from .weight import QuantisedWeight, round_to_nearest, round_with_multipliers, row_slices
 
 ROWS = 512  # of x, at most, that scales are compared on
 
@@ -21,16 +21,18 @@ ROWS = 512  # of x, at most, that scales are compared on
 @dataclass(frozen=True)
 class Found:
     """scale: s float32 [K], or None for ones; alpha: the exponent that made it. clip: a factor for
-    the range of each of W's groups [N, G], or 1."""
+    the range of each of W's groups [N, G], or None."""
 
     scale: Tensor | None = None
     alpha: float | None = None
-    clip: Tensor | float = 1.0
+    clip: Tensor | None = None
 
 
-def quantise(weight: Tensor, rule: Rule, clip: Tensor | float = 1.0) -> QuantisedWeight:
-    """W [N, K] rounded as a rule says."""
+def quantise(weight: Tensor, rule: Rule, clip: Tensor | float | None = None) -> QuantisedWeight:
+    """W [N, K] rounded as a rule says. `clip`: of each group's range, as in `round_to_nearest`."""
     assert rule.bits is not None
+    if rule.multiplied:
+        return round_with_multipliers(weight, clip)
     return round_to_nearest(weight, rule.bits, rule.group_size, rule.symmetric, clip)
 
 
@@ -38,7 +40,7 @@ def rounded_input(x: Tensor, rule: Rule) -> Tensor:
     """x [M, K] as the ops see it. 16-bit integers are exact beside weights of 8 bits."""
     if rule.activation_bits == 16:
         return x
-    return round_activations(x, rule.group_size, rule.activation_bits)
+    return round_activations(x, rule.stored_group_size, rule.activation_bits)
 
 
 def squared_error(weight: Tensor, x: Tensor, y: Tensor, scale: Tensor, rule: Rule) -> float:

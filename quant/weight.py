@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..custom_ops.quantised_layout import matrix_of
+from ..custom_ops.quantised_layout import (
+    LARGEST_MULTIPLIER,
+    MULTIPLIED,
+    MULTIPLIED_GROUP,
+    MULTIPLIERS,
+    matrix_of,
+    scales_of_groups,
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,8 @@ class QuantisedWeight:
 
     codes: uint8 [N, K], 0 to 2^bits - 1, bits 4 or 8. scales: float16 or float32 [N, G] with
     G = ceil(K / group_size), group_size 32, 64 or 128. zeros: uint8 [N, G], or None: 2^(bits - 1).
+    multipliers: uint8 [N, 4 G], up to 16, of 4-bit codes without zeros in groups of 128, or None;
+    then the scale of 32 columns is the group's times their multiplier (double quantisation).
     input_scale: float32 [K] or None, and input_perm: int64 [K] or None, say what W multiplies:
     x[..., input_perm] * input_scale. So W's columns, and input_scale, are in the permuted order.
     """
@@ -30,15 +39,22 @@ class QuantisedWeight:
     zeros: Tensor | None = None
     input_scale: Tensor | None = None
     input_perm: Tensor | None = None
+    multipliers: Tensor | None = None
 
     def matrix(self) -> Tensor:
         """W itself, float32 [N, K]: without input_scale and input_perm."""
-        return matrix_of(self.codes, self.scales, self.zeros, self.bits, self.group_size)
+        scales, group_size = scales_of_groups(self.scales, self.multipliers, self.group_size)
+        return matrix_of(self.codes, scales, self.zeros, self.bits, group_size)
 
     def rows(self, which: slice) -> QuantisedWeight:
         """Some of W's rows."""
-        zeros = None if self.zeros is None else self.zeros[which]
-        return replace(self, codes=self.codes[which], scales=self.scales[which], zeros=zeros)
+        return replace(
+            self,
+            codes=self.codes[which],
+            scales=self.scales[which],
+            zeros=None if self.zeros is None else self.zeros[which],
+            multipliers=None if self.multipliers is None else self.multipliers[which],
+        )
 
     def dequantised(self) -> Tensor:
         """The matrix that x as it is would be multiplied with, float32 [N, K]."""
@@ -55,7 +71,7 @@ def round_to_nearest(
     bits: int,
     group_size: int,
     symmetric: bool = True,
-    clip: Tensor | float = 1.0,
+    clip: Tensor | float | None = None,
 ) -> QuantisedWeight:
     """W [N, K] rounded: a group's scale maps its largest magnitude, or with zero points its range,
     to the codes. `clip`, a factor or one for each group [N, G], narrows that range first.
@@ -65,7 +81,7 @@ def round_to_nearest(
     """
     rows, columns = weight.shape
     groups = -(-columns // group_size)
-    clips = torch.as_tensor(clip).expand(rows, groups)
+    clips = torch.as_tensor(1.0 if clip is None else clip).expand(rows, groups)
     middle, largest = 2 ** (bits - 1), 2**bits - 1
 
     def grouped(which: slice) -> Tensor:
@@ -93,6 +109,65 @@ def round_to_nearest(
         codes[which] = part.clamp(0, largest).flatten(1)[:, :columns]
     zeros = None if zeros is None else zeros.to(torch.uint8)
     return QuantisedWeight(bits, group_size, codes, scales, zeros)
+
+
+# From the multiplier that a range asks for, downwards: it may pay to cut off the largest weight.
+_NARROWER = (0, 1, 2, 3)
+
+
+def round_with_multipliers(weight: Tensor, clip: Tensor | float | None = None) -> QuantisedWeight:
+    """W [N, K] rounded to 4 bits in groups of 32, whose scales are quantised too: multiples of one
+    that 128 columns share (double quantisation: QLoRA, Dettmers et al. 2023, section 3).
+
+    The largest range of four groups decides the shared scale; of the multipliers about a group's
+    own range, that with the least squares of what it is off. `clip`, a factor or one for each group
+    of 32 [N, ceil(K / 32)], narrows the ranges first, and decides alone then.
+
+    Raises ValueError for a weight that is not finite.
+    """
+    rows, columns = weight.shape
+    groups = -(-columns // MULTIPLIED_GROUP)
+    lacking = groups * MULTIPLIED_GROUP - columns
+    clips = torch.as_tensor(1.0 if clip is None else clip).expand(rows, -(-columns // MULTIPLIED))
+    clips = F.pad(clips, (0, groups * MULTIPLIERS - clips.shape[1]))
+
+    def grouped(which: slice) -> Tensor:
+        padded = F.pad(weight[which].float(), (0, lacking))
+        return padded.view(-1, groups * MULTIPLIERS, MULTIPLIED)
+
+    spans = torch.empty(rows, groups * MULTIPLIERS)
+    for which in row_slices(weight):
+        part = grouped(which)
+        if not torch.isfinite(part).all():
+            raise ValueError("the weight holds NaN or infinity")
+        spans[which] = part.abs().amax(-1) * clips[which] / 7
+    scales = as_stored(spans.view(rows, groups, MULTIPLIERS).amax(-1) / LARGEST_MULTIPLIER)
+    unit = _divisor(scales).repeat_interleave(MULTIPLIERS, dim=1)
+    multipliers = torch.empty(rows, groups * MULTIPLIERS, dtype=torch.uint8)
+    codes = torch.empty(rows, columns, dtype=torch.uint8)
+    for which in row_slices(weight):
+        units = grouped(which) / unit[which].unsqueeze(-1)
+        most = (spans[which] / unit[which]).round()
+        found, rounded = _multiplied(units, most, _NARROWER if clip is None else (0,))
+        multipliers[which] = found.to(torch.uint8)
+        codes[which] = (rounded + 8).flatten(1)[:, :columns].to(torch.uint8)
+    return QuantisedWeight(4, MULTIPLIED_GROUP, codes, scales, multipliers=multipliers)
+
+
+def _multiplied(x: Tensor, most: Tensor, narrower: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of groups x [N, G, 32] the multiplier [N, G], one of `most` and some less, and the codes from
+    -8 to 7 whose product has the least squared distance from x."""
+    found, codes = most.clamp(1, LARGEST_MULTIPLIER), torch.zeros_like(x)
+    least = torch.full_like(most, torch.inf)
+    for less in narrower:
+        multiplier = (most - less).clamp(1, LARGEST_MULTIPLIER).unsqueeze(-1)
+        rounded = (x / multiplier).round().clamp(-8, 7)
+        error = (rounded * multiplier - x).square().sum(-1)
+        better = error < least
+        least = torch.where(better, error, least)
+        found = torch.where(better, multiplier.squeeze(-1), found)
+        codes = torch.where(better.unsqueeze(-1), rounded, codes)
+    return found, codes
 
 
 def row_slices(matrix: Tensor) -> list[slice]:
@@ -133,6 +208,7 @@ def concatenate(parts: list[QuantisedWeight]) -> QuantisedWeight:
         same = (other.bits, other.group_size) == (first.bits, first.group_size)
         if not (
             same
+            and (other.multipliers is None) == (first.multipliers is None)
             and _equal(other.input_scale, first.input_scale)
             and _equal(other.input_perm, first.input_perm)
         ):
@@ -144,6 +220,9 @@ def concatenate(parts: list[QuantisedWeight]) -> QuantisedWeight:
         codes=torch.cat([part.codes for part in parts]),
         scales=torch.cat([part.scales.float() if single else part.scales for part in parts]),
         zeros=torch.cat([_zeros(part) for part in parts]) if with_zeros else None,
+        multipliers=None
+        if first.multipliers is None
+        else torch.cat([part.multipliers for part in parts if part.multipliers is not None]),
     )
 
 

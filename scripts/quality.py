@@ -15,14 +15,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from heldout import corpus, write_jsonl
 
+from ingot import quant
+
 ROOT = Path(__file__).parents[1]
 BFLOAT16 = ("--dtype", "bfloat16")
+SINGLE = "int4-float16-scales.json"  # a recipe: int4, but each group of 32 with a float16
 # Name of a row -> options of `ingot export`; --calib is added to all that take it.
 DECODER: dict[str, tuple[str, ...]] = {
     "float32": (),
@@ -31,10 +35,12 @@ DECODER: dict[str, tuple[str, ...]] = {
     "int8": (*BFLOAT16, "--quant", "int8"),
     "int8-a8": (*BFLOAT16, "--quant", "int8-a8"),
     "int4 g32": (*BFLOAT16, "--quant", "int4", "--group-size", "32"),
+    "int4 g32, float16 scales": (*BFLOAT16, "--quant", SINGLE),
     "int4 g128": (*BFLOAT16, "--quant", "int4", "--group-size", "128"),
     "int4-a8 g32": (*BFLOAT16, "--quant", "int4-a8", "--group-size", "32"),
     "awq g128": (*BFLOAT16, "--quant", "awq"),
     "awq-a8 g128": (*BFLOAT16, "--quant", "awq-a8"),
+    "awq g32": (*BFLOAT16, "--quant", "awq", "--group-size", "32"),
 }
 ENCODER = {
     name: tuple(option for option in options if option not in BFLOAT16)
@@ -69,6 +75,7 @@ def package(
     """The package; the mean over its linears of their outputs' relative error, and what rounding to
     nearest alone would have given, where texts were there to tell."""
     output = folder / f"{checkpoint.parent.name}-{name.replace(' ', '-').replace(',', '')}.pt2"
+    options = tuple(str(folder / SINGLE) if it == SINGLE else it for it in options)
     if "--quant" in options:
         options = (*options, "--calib", str(calib), "--calib-samples", "64")
     record = ingot("export", checkpoint, "-o", output, *options)
@@ -88,6 +95,9 @@ def cell(value: float | None, form: str) -> str:
 @click.option("--work-dir", type=click.Path(path_type=Path), default=ROOT / "build" / "quality")
 def main(minilm: Path | None, work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
+    recipe = quant.find("int4")
+    rules = tuple(replace(rule, double_quant=False) for rule in recipe.rules)
+    (work_dir / SINGLE).write_text(json.dumps(replace(recipe, rules=rules).to_dict()))
     train, held_out = corpus()
     calib = work_dir / "calib.jsonl"
     write_jsonl(calib, train[::10])

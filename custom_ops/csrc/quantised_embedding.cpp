@@ -19,13 +19,15 @@ void copy_group(const QuantisedWeight& weight, int64_t row, int64_t group, int64
   } else {
     scale = to_float(reinterpret_cast<const Half*>(block)[lane]);
   }
-  const int32_t zero = weight.zero_points ? block[weight.zeros_offset() + lane] : 1 << (kBits - 1);
+  const uint8_t* head = block + weight.behind_scales() + lane;
+  const int32_t zero = weight.zero_points ? *head : 1 << (kBits - 1);
   const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset) + lane;
   constexpr int64_t kColumns = 32 / kBits;
   for (int64_t k = 0; k < count; k++) {
     const int64_t j = k % kColumns, shift = kBits == 4 ? j / 2 * 4 + j % 2 * 16 : j * 8;
     const uint32_t code = (words[k / kColumns * kPanel] >> shift) & ((1u << kBits) - 1);
-    out[k] = static_cast<float>(static_cast<int32_t>(code) - zero) * scale;
+    const int32_t multiplier = weight.multipliers ? head[k / kMultiplied * kPanel] : 1;
+    out[k] = static_cast<float>((static_cast<int32_t>(code) - zero) * multiplier) * scale;
   }
 }
 

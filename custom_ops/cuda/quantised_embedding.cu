@@ -16,14 +16,16 @@ struct Codes {
         weight.blocks + (row / kPanel * weight.groups + k / weight.group_size) * weight.block_bytes;
     const float scale = weight.float_scales ? reinterpret_cast<const float*>(block)[lane]
                                             : to_float(reinterpret_cast<const Half*>(block)[lane]);
-    const int zeros_offset = static_cast<int>(kPanel) * (weight.float_scales ? 4 : 2);
-    const int zero = weight.zero_points ? block[zeros_offset + lane] : 1 << (kBits - 1);
+    const uint8_t* head = block + kPanel * (weight.float_scales ? 4 : 2) + lane;
+    const int zero = weight.zero_points ? *head : 1 << (kBits - 1);
+    const int multiplier = weight.multipliers ? head[in_group / kMultiplied * kPanel] : 1;
     constexpr int kColumns = 32 / kBits;  // of a word
     const int j = static_cast<int>(in_group % kColumns);
     const int shift = kBits == 4 ? j / 2 * 4 + j % 2 * 16 : j * 8;
     const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset);
     const uint32_t word = words[in_group / kColumns * kPanel + lane];
-    return static_cast<float>(static_cast<int>(word >> shift & ((1u << kBits) - 1)) - zero) * scale;
+    const int code = static_cast<int>(word >> shift & ((1u << kBits) - 1)) - zero;
+    return static_cast<float>(code * multiplier) * scale;
   }
 };
 

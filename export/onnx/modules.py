@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...custom_ops.linear import unpack_linear
-from ...custom_ops.quantised_layout import layout_of, unpack
+from ...custom_ops.quantised_layout import MULTIPLIED, layout_of, scales_of_groups, unpack
 from ...models.layers import Embedding, LayerNorm, Linear, RMSNorm
 from ...quant.modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .attention import OPSET
@@ -61,8 +61,13 @@ def _tensors(module: Any) -> list[Tensor]:
         return [unpack_linear(module.weight, module.outputs, module.inputs).contiguous()]
     if isinstance(module, Embedding):
         return [module.matrix()]
-    codes, scales, zeros = unpack(module.weight, module.bits, module.rows, module.columns)
-    groups, size = scales.shape[1], layout_of(module.weight, module.bits).group_size
+    codes, scales, zeros, multipliers = unpack(
+        module.weight, module.bits, module.rows, module.columns
+    )
+    size = layout_of(module.weight, module.bits).group_size
+    scales, size = scales_of_groups(scales, multipliers, size)
+    groups = -(-module.columns // size)
+    scales = scales[:, :groups]
     codes = F.pad(codes, (0, groups * size - module.columns))
     blocks = _bytes(codes, module.bits).view(module.rows, groups, -1)
     return [blocks, scales.float(), *([] if zeros is None else [_bytes(zeros, module.bits)])]
@@ -147,7 +152,8 @@ class NBits(nn.Module):
     def __init__(self, module: Quantised, tensors: list[Tensor]) -> None:
         super().__init__()
         self.bits, self.rows, self.columns = module.bits, module.rows, module.columns
-        self.group_size = layout_of(module.weight, module.bits).group_size
+        layout = layout_of(module.weight, module.bits)
+        self.group_size = MULTIPLIED if layout.multipliers else layout.group_size
         for name, tensor in zip(("codes", "scales", "zeros"), [*tensors, None], strict=False):
             self.register_buffer(name, tensor)
 

@@ -9,10 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.custom_ops.quantised_layout import layout_of, pack, unpack
+from ingot.custom_ops.quantised_layout import (
+    LARGEST_MULTIPLIER,
+    MULTIPLIERS,
+    Layout,
+    dequantise,
+    layout_of,
+    layouts,
+    pack,
+    unpack,
+)
 from ingot.custom_ops.quantised_linear import random_weight
 from ingot.ops_library import library
 
+LAYOUTS = [*layouts(4), *layouts(8)]
 OPS = {4: torch.ops.ingot.linear_w4, 8: torch.ops.ingot.linear_w8}
 
 
@@ -21,10 +31,26 @@ def weight(bits: int, n: int, k: int, group_size: int, zeros: bool = False) -> t
     return random_weight(n, k, bits, group_size, zeros, torch.float16, generator)
 
 
+def weight_of(layout: Layout, n: int, k: int, generator: torch.Generator) -> torch.Tensor:
+    bits, group_size, dtype, zeros, multipliers = layout
+    return random_weight(n, k, bits, group_size, zeros, dtype, generator, multipliers)
+
+
 @pytest.mark.parametrize("activation_bits", [8, 16, 32])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_row_does_not_depend_on_its_batch(bits: int, activation_bits: int, level: str) -> None:
-    packed = weight(bits, 130, 300, 64, zeros=True)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(4, 64, torch.float16, zero_points=True),
+        Layout(4, 128, torch.float16, zero_points=False, multipliers=True),
+        Layout(8, 64, torch.float16, zero_points=True),
+    ],
+    ids=lambda layout: layout.name,
+)
+def test_a_row_does_not_depend_on_its_batch(
+    layout: Layout, activation_bits: int, level: str
+) -> None:
+    bits = layout.bits
+    packed = weight_of(layout, 130, 300, torch.Generator().manual_seed(1))
     x = torch.randn(300, 300, generator=torch.Generator().manual_seed(2))
 
     def product(rows: torch.Tensor) -> torch.Tensor:
@@ -38,16 +64,12 @@ def test_a_row_does_not_depend_on_its_batch(bits: int, activation_bits: int, lev
 LEVELS_OF_THE_SAME_BITS = ("x86-64-v4", "x86-64-v4-bf16", "x86-64-v4-amx")
 
 
-@pytest.mark.parametrize("scale_dtype", [torch.float16, torch.float32])
-@pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("activation_bits", [8, 16, 32])
-@pytest.mark.parametrize("group_size", [32, 64, 128])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_levels_with_avx512_agree_to_the_bit(
-    bits: int, group_size: int, activation_bits: int, zeros: bool, scale_dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_levels_with_avx512_agree_to_the_bit(layout: Layout, activation_bits: int) -> None:
+    bits = layout.bits
     generator = torch.Generator().manual_seed(3)
-    packed = random_weight(130, 700, bits, group_size, zeros, scale_dtype, generator)
+    packed = weight_of(layout, 130, 700, generator)
     bias = torch.randn(130, generator=generator)
     chosen = library().ingot_ops_level()
     results: list[list[torch.Tensor]] = []
@@ -66,31 +88,44 @@ def test_levels_with_avx512_agree_to_the_bit(
         assert all(map(torch.equal, results[0], other))
 
 
+def test_no_two_layouts_have_blocks_of_the_same_size() -> None:
+    for bits in (4, 8):
+        sizes = [layout.block_bytes for layout in layouts(bits)]
+        assert len(set(sizes)) == len(sizes)
+
+
 @given(
-    bits=st.sampled_from([4, 8]),
+    layout=st.sampled_from(LAYOUTS),
     rows=st.integers(1, 130),
-    columns=st.integers(1, 200),
-    group_size=st.sampled_from([32, 64, 128]),
-    zero_points=st.booleans(),
-    dtype=st.sampled_from([torch.float16, torch.float32]),
+    columns=st.integers(1, 300),
 )
-@settings(max_examples=40, deadline=None)
-def test_what_is_packed_is_unpacked(
-    bits: int, rows: int, columns: int, group_size: int, zero_points: bool, dtype: torch.dtype
-) -> None:
-    groups = -(-columns // group_size)
+@settings(max_examples=60, deadline=None)
+def test_what_is_packed_is_unpacked(layout: Layout, rows: int, columns: int) -> None:
+    groups = -(-columns // layout.group_size)
     generator = torch.Generator().manual_seed(rows * 1000 + columns)
-    codes = torch.randint(2**bits, (rows, columns), generator=generator, dtype=torch.uint8)
-    scales = torch.rand(rows, groups, generator=generator).to(dtype)
-    zeros = torch.randint(2**bits, (rows, groups), generator=generator, dtype=torch.uint8)
-    packed = pack(codes, scales, zeros if zero_points else None, bits, group_size)
-    layout = layout_of(packed, bits)
-    assert (layout.group_size, layout.zero_points) == (group_size, zero_points)
-    again = unpack(packed, bits, rows, columns)
-    assert torch.equal(again[0], codes)
-    assert torch.equal(again[1], scales)
-    assert (again[2] is None) == (not zero_points)
-    assert again[2] is None or torch.equal(again[2], zeros)
+
+    def integers(end: int, count: int) -> torch.Tensor:
+        return torch.randint(end, (rows, count), generator=generator, dtype=torch.uint8)
+
+    codes = integers(2**layout.bits, columns)
+    scales = torch.rand(rows, groups, generator=generator).to(layout.scale_dtype)
+    zeros = integers(2**layout.bits, groups) if layout.zero_points else None
+    multipliers = None
+    if layout.multipliers:
+        multipliers = integers(LARGEST_MULTIPLIER + 1, groups * MULTIPLIERS)
+    packed = pack(codes, scales, zeros, layout.bits, layout.group_size, multipliers)
+    assert layout_of(packed, layout.bits) == layout
+    again = unpack(packed, layout.bits, rows, columns)
+    for value, expected in zip(again, (codes, scales, zeros, multipliers), strict=True):
+        assert value is expected or torch.equal(value, expected)
+
+    matrix = dequantise(packed, layout.bits, rows, columns)
+    n, k = rows - 1, columns - 1
+    zero = 2 ** (layout.bits - 1) if zeros is None else int(zeros[n, k // layout.group_size])
+    multiplier = 1 if multipliers is None else int(multipliers[n, k // 32])
+    code = (int(codes[n, k]) - zero) * multiplier
+    expected = torch.tensor(code) * scales[n, k // layout.group_size].float()
+    assert torch.isclose(matrix[n, k], expected, rtol=1e-6, atol=0)
 
 
 def bad(**changes: Any) -> dict[str, Any]:

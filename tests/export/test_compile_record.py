@@ -92,7 +92,7 @@ def test_slow_stages_are_blamed(
 
 def test_quantising_is_told_from_reading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = models.plan(make_checkpoint(tmp_path / "model"))
-    monkeypatch.setattr(quant, "round_to_nearest", slowed(quant.round_to_nearest, 0.1))
+    monkeypatch.setattr(quant, "quantise", slowed(quant.quantise, 0.1))
     recorder = Recorder("compile")
     with recorder.phase("load checkpoint"):
         quant.load(plan, quant.find("int8"), phase=recorder.phase)

@@ -7,8 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.quant import round_to_nearest
-from ingot.quant.weight import concatenate, weight_error
+from ingot.custom_ops.quantised_layout import LARGEST_MULTIPLIER
+from ingot.quant import QuantisedWeight, round_to_nearest
+from ingot.quant.recipe import Rule
+from ingot.quant.search import quantise
+from ingot.quant.weight import concatenate, round_with_multipliers, weight_error
 
 SCHEMES = st.tuples(st.sampled_from((4, 8)), st.sampled_from((32, 64, 128)), st.booleans())
 
@@ -50,10 +53,60 @@ def test_what_is_rounded_stays(matrix: torch.Tensor, scheme: tuple[int, int, boo
     torch.testing.assert_close(twice.matrix(), once.matrix(), rtol=2**-10, atol=0)
 
 
+def steps(weight: QuantisedWeight, columns: int) -> torch.Tensor:
+    """What a code counts, [N, columns], of a weight with multipliers."""
+    assert weight.multipliers is not None
+    shared = weight.scales.float().repeat_interleave(weight.group_size, 1)
+    return (shared * weight.multipliers.repeat_interleave(32, 1))[:, :columns]
+
+
+@settings(max_examples=50, deadline=None)
+@given(matrices())
+def test_multipliers_reach_over_every_range(matrix: torch.Tensor) -> None:
+    columns = matrix.shape[1]
+    weight = round_with_multipliers(matrix, 1.0)  # no range is narrowed further
+    assert weight.multipliers is not None
+    assert int(weight.multipliers.max()) <= LARGEST_MULTIPLIER
+    step = steps(weight, columns)
+    # A multiplier is off the range by half a shared scale, which the largest codes meet 7 times.
+    shared = weight.scales.float().repeat_interleave(128, 1)[:, :columns]
+    allowed = step * (0.5 + 2**-7) + shared * 3.5
+    assert bool(((weight.matrix() - matrix).abs() <= allowed).all())
+    assert bool((weight.matrix()[matrix == 0] == 0).all())
+
+
 @settings(max_examples=30, deadline=None)
-@given(matrices(), SCHEMES)
-def test_rows_come_apart_and_together(matrix: torch.Tensor, scheme: tuple[int, int, bool]) -> None:
-    whole = round_to_nearest(matrix, *scheme)
+@given(matrices())
+def test_a_searched_multiplier_is_no_worse_in_any_group(matrix: torch.Tensor) -> None:
+    def errors(weight: QuantisedWeight) -> torch.Tensor:
+        off = (weight.matrix() - matrix).double().square()
+        return torch.stack([part.sum(1) for part in off.split(32, dim=1)])
+
+    searched, plain = round_with_multipliers(matrix), round_with_multipliers(matrix, 1.0)
+    assert bool((errors(searched) <= errors(plain) * (1 + 1e-5)).all())
+
+
+def test_double_quantisation_loses_nothing() -> None:
+    matrix = torch.randn(64, 1000, generator=torch.Generator().manual_seed(1))
+    single = weight_error(quantise(matrix, Rule(".*", 4, 32, double_quant=False)), matrix)
+    double = quantise(matrix, Rule(".*", 4, 32))
+    assert double.multipliers is not None
+    assert weight_error(double, matrix) < single
+    for rule in (Rule(".*", 4, 32, symmetric=False), Rule(".*", 4, 64), Rule(".*", 8, 32)):
+        assert quantise(matrix, rule).multipliers is None
+
+
+def test_weights_near_the_largest_float_keep_their_codes() -> None:
+    matrix = torch.tensor([[3.0e38, -3.0e38 * 3 / 7, *[0.0] * 30]])
+    assert round_with_multipliers(matrix).codes[0, :3].tolist() == [15, 5, 8]
+
+
+@settings(max_examples=30, deadline=None)
+@given(matrices(), st.none() | SCHEMES)
+def test_rows_come_apart_and_together(
+    matrix: torch.Tensor, scheme: tuple[int, int, bool] | None
+) -> None:
+    whole = round_to_nearest(matrix, *scheme) if scheme else round_with_multipliers(matrix)
     parts = [whole.rows(slice(row, row + 1)) for row in range(len(matrix))]
     assert torch.equal(concatenate(parts).matrix(), whole.matrix())
     assert torch.equal(parts[0].dequantised(), whole.matrix()[:1])
@@ -72,3 +125,5 @@ def test_more_bits_and_smaller_groups_are_nearer() -> None:
 def test_what_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         round_to_nearest(torch.tensor([[1.0, value]]), 4, 32)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        round_with_multipliers(torch.tensor([[1.0, value]]))

@@ -5,18 +5,22 @@ namespace {
 
 // No two layouts of the same bits have blocks of the same size.
 bool find_layout(int64_t bits, QuantisedWeight* weight) {
-  for (int64_t group_size : {32, 64, 128}) {
-    for (bool float_scales : {false, true}) {
+  const auto fits = [&](int64_t group_size, bool float_scales, bool zero_points, bool multipliers) {
+    weight->group_size = group_size;
+    weight->float_scales = float_scales;
+    weight->zero_points = zero_points;
+    weight->multipliers = multipliers;
+    const int64_t bytes = zero_points ? 1 : multipliers ? kMultipliers : 0;
+    weight->codes_offset = weight->behind_scales() + kPanel * bytes;
+    return weight->codes_offset + kPanel * group_size * bits / 8 == weight->block_bytes;
+  };
+  for (bool float_scales : {false, true}) {
+    for (int64_t group_size : {32, 64, 128}) {
       for (bool zero_points : {false, true}) {
-        const int64_t codes = kPanel * ((float_scales ? 4 : 2) + zero_points);
-        if (codes + kPanel * group_size * bits / 8 != weight->block_bytes) continue;
-        weight->group_size = group_size;
-        weight->codes_offset = codes;
-        weight->float_scales = float_scales;
-        weight->zero_points = zero_points;
-        return true;
+        if (fits(group_size, float_scales, zero_points, false)) return true;
       }
     }
+    if (bits == 4 && fits(kMultipliers * kMultiplied, float_scales, false, true)) return true;
   }
   return false;
 }

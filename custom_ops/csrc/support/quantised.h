@@ -1,10 +1,13 @@
 // A quantised matrix in the B64 layout (custom_ops/quantised_layout.py): panels of 64 rows, each
-// cut into blocks of one group of columns with its scales, zero points and codes.
+// cut into blocks of one group of columns with its scales, zero points or multipliers, and codes.
 #pragma once
 
 #include "packed.h"
 
 namespace ingot {
+
+constexpr int64_t kMultiplied = 32;  // columns that share a multiplier
+constexpr int64_t kMultipliers = 4;  // of a row's group, where a layout has them
 
 struct QuantisedWeight {
   const uint8_t* blocks;
@@ -15,11 +18,12 @@ struct QuantisedWeight {
   int64_t codes_offset;  // in a block
   bool float_scales;     // else float16
   bool zero_points;      // else 2^(bits - 1)
+  bool multipliers;      // of groups of 128 columns, each of 32
 
   const uint8_t* block(int64_t panel, int64_t group) const {
     return blocks + (panel * groups + group) * block_bytes;
   }
-  int64_t zeros_offset() const { return kPanel * (float_scales ? 4 : 2); }
+  int64_t behind_scales() const { return kPanel * (float_scales ? 4 : 2); }
 };
 
 // A call of linear_w4 or linear_w8.

@@ -25,57 +25,79 @@ constexpr int64_t kFewRows = 6;  // at most, to be met in place
 // sums [kRows][64] += scales of x and weight times the dot products of one block. `words`: its
 // codes, [count / Format::kWords][64]; `count`: words of x. Not inlined: the compiler would keep
 // the sums in memory.
-template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
+template <typename Format, int kRows, Scheme kScheme, bool kFetch, typename X>
 [[gnu::noinline]] void multiply_block(X x, const uint32_t* words, int64_t count,
                                       const BlockHeader& header, float* sums) {
   constexpr int kVectors = tile_vectors(kRows);
   constexpr int64_t kStep = Format::kRuns ? kRun : 1 << 20;
+  constexpr int64_t kParts = kScheme == Scheme::kMultipliers ? kMultipliers : 1;
   for (int64_t column = 0; column < kPanel; column += kVectors * kLanes) {
-    VecInt dots[kRows][kVectors];
-#pragma GCC unroll 6
-    for (int row = 0; row < kRows; row++) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; v++) {
-        dots[row][v] = x.offset(row) - VecInt{};
-        if (kZeros) dots[row][v] *= load<VecInt>(header.zeros + column + v * kLanes);
-      }
-    }
     const uint32_t* from = words + column;
-    for (int64_t begin = 0; begin < count; begin += kStep) {
-      const int64_t end = count - begin < kStep ? count : begin + kStep;
-      VecInt run[kRows][kVectors];
-#pragma GCC unroll 6
-      for (int row = 0; row < kRows; row++) {
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; v++) run[row][v] = Format::kRuns ? VecInt{} : dots[row][v];
-      }
-      for (int64_t i = begin; i < end; i += Format::kWords, from += kPanel) {
-        if (kFetch && column == 0) fetch_ahead(from);
-#pragma GCC unroll 4
-        for (int part = 0; part < Format::kWords; part++) {
-          VecInt codes[kVectors];
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; v++) {
-            codes[v] = Format::unpack(load<VecWord>(from + v * kLanes), part);
-          }
-#pragma GCC unroll 6
-          for (int row = 0; row < kRows; row++) {
-            const VecInt value = static_cast<int32_t>(x.word(row, i + part)) - VecInt{};
-#pragma GCC unroll 8
-            for (int v = 0; v < kVectors; v++) {
-              run[row][v] = Format::add(run[row][v], codes[v], value);
-            }
-          }
-        }
-      }
+    VecInt totals[kRows][kVectors], dots[kRows][kVectors];  // of the block and a part of it
+    for (int64_t part = 0; part < kParts; part++) {
 #pragma GCC unroll 6
       for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; v++) {
-          if (Format::kRuns) {
-            dots[row][v] += multiply_pairs(run[row][v], 0x00010001 - VecInt{});
+          dots[row][v] = x.offset(row, part) - VecInt{};
+          if (kScheme == Scheme::kZeroPoints) {
+            dots[row][v] *= load<VecInt>(header.zeros + column + v * kLanes);
+          }
+        }
+      }
+      const int64_t part_end = (part + 1) * count / kParts;
+      for (int64_t begin = part * count / kParts; begin < part_end; begin += kStep) {
+        const int64_t end = part_end - begin < kStep ? part_end : begin + kStep;
+        VecInt run[kRows][kVectors];
+#pragma GCC unroll 6
+        for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; v++) run[row][v] = Format::kRuns ? VecInt{} : dots[row][v];
+        }
+        for (int64_t i = begin; i < end; i += Format::kWords, from += kPanel) {
+          if (kFetch && column == 0) fetch_ahead(from);
+#pragma GCC unroll 4
+          for (int word = 0; word < Format::kWords; word++) {
+            VecInt codes[kVectors];
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; v++) {
+              codes[v] = Format::unpack(load<VecWord>(from + v * kLanes), word);
+            }
+#pragma GCC unroll 6
+            for (int row = 0; row < kRows; row++) {
+              const VecInt value = static_cast<int32_t>(x.word(row, i + word)) - VecInt{};
+#pragma GCC unroll 8
+              for (int v = 0; v < kVectors; v++) {
+                run[row][v] = Format::add(run[row][v], codes[v], value);
+              }
+            }
+          }
+        }
+#pragma GCC unroll 6
+        for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; v++) {
+            if (Format::kRuns) {
+              dots[row][v] += multiply_pairs(run[row][v], 0x00010001 - VecInt{});
+            } else {
+              dots[row][v] = run[row][v];
+            }
+          }
+        }
+      }
+      const uint8_t* multipliers = header.multipliers + part * kPanel + column;
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; v++) {
+        VecInt multiplier;
+        if (kParts > 1) multiplier = load_bytes(multipliers + v * kLanes);
+#pragma GCC unroll 6
+        for (int row = 0; row < kRows; row++) {
+          if (kParts == 1) {
+            totals[row][v] = dots[row][v];
+          } else if (part == 0) {
+            totals[row][v] = dots[row][v] * multiplier;
           } else {
-            dots[row][v] = run[row][v];
+            totals[row][v] += dots[row][v] * multiplier;
           }
         }
       }
@@ -86,7 +108,7 @@ template <typename Format, int kRows, bool kZeros, bool kFetch, typename X>
       for (int v = 0; v < kVectors; v++) {
         float* sum = sums + row * kPanel + column + v * kLanes;
         const Vec scale = load<Vec>(header.scales + column + v * kLanes);
-        const Vec scaled = __builtin_convertvector(dots[row][v], Vec) * scale;
+        const Vec scaled = __builtin_convertvector(totals[row][v], Vec) * scale;
         store(sum, load<Vec>(sum) + scaled * x.scale(row));
       }
     }
@@ -109,7 +131,7 @@ void unpack_block(const uint32_t* words, int64_t count, uint32_t* to) {
   }
 }
 
-template <typename Format, bool kZeros, int kRows>
+template <typename Format, Scheme kScheme, int kRows>
 void few_rows(const Unit& unit) {
   alignas(64) float sums[kRows * kPanel];
   unit.begin(sums, kRows);
@@ -122,15 +144,19 @@ void few_rows(const Unit& unit) {
     const auto* codes = reinterpret_cast<const uint32_t*>(block + weight.codes_offset);
     for (int64_t at = g * unit.call.passes; at < (g + 1) * unit.call.passes; at++) {
       const int64_t first = unit.row * x.groups + at;
-      const Rows rows = {x.words + first * x.words_per_group, x.scales + first, x.offsets + first,
-                         x.row_words(), x.groups};
-      multiply_block<Format, kRows, kZeros, true>(rows, codes, x.words_per_group, header, sums);
+      const Rows rows = {x.words + first * x.words_per_group,
+                         x.scales + first,
+                         x.offsets + first * x.parts,
+                         x.row_words(),
+                         x.groups,
+                         x.parts};
+      multiply_block<Format, kRows, kScheme, true>(rows, codes, x.words_per_group, header, sums);
     }
   }
   unit.end(sums);
 }
 
-template <typename Format, bool kZeros>
+template <typename Format, Scheme kScheme>
 void many_rows(const Unit& unit) {
   alignas(64) float sums[kRowBlock * kPanel];
   alignas(64) uint32_t codes[128 * kPanel / kPerWord<Format>];
@@ -148,8 +174,8 @@ void many_rows(const Unit& unit) {
       for (int64_t at = g * unit.call.passes; at < (g + 1) * unit.call.passes; at++) {
         const int64_t tile = unit.row / kTileRows + t, first = (tile * x.groups + at) * kTileRows;
         const TiledRows rows = {x.words + first * x.words_per_group, x.scales + first,
-                                x.offsets + first};
-        multiply_block<Unpacked<Format>, kTileRows, kZeros, false>(
+                                x.offsets + first * x.parts};
+        multiply_block<Unpacked<Format>, kTileRows, kScheme, false>(
             rows, codes, x.words_per_group, header, sums + t * kTileRows * kPanel);
       }
     }
@@ -157,76 +183,79 @@ void many_rows(const Unit& unit) {
   unit.end(sums);
 }
 
-template <typename Format, bool kZeros>
+template <typename Format, Scheme kScheme>
 void few_rows(const Unit& unit) {
   switch (unit.rows) {
     case 1:
-      return few_rows<Format, kZeros, 1>(unit);
+      return few_rows<Format, kScheme, 1>(unit);
     case 2:
-      return few_rows<Format, kZeros, 2>(unit);
+      return few_rows<Format, kScheme, 2>(unit);
     case 3:
-      return few_rows<Format, kZeros, 3>(unit);
+      return few_rows<Format, kScheme, 3>(unit);
     case 4:
-      return few_rows<Format, kZeros, 4>(unit);
+      return few_rows<Format, kScheme, 4>(unit);
     case 5:
-      return few_rows<Format, kZeros, 5>(unit);
+      return few_rows<Format, kScheme, 5>(unit);
     default:
-      return few_rows<Format, kZeros, 6>(unit);
+      return few_rows<Format, kScheme, 6>(unit);
   }
 }
 
 // A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
-template <typename Format, bool kZeros>
+template <typename Format, Scheme kScheme>
 void run_few(const QuantisedLinear& call, bool parallel) {
   const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
   for (int64_t r = 0; r < call.rows; r++) {
     round_row<Format>(call, r, x.words + r * x.row_words(), x.scales + r * x.groups,
-                      x.offsets + r * x.groups);
+                      x.offsets + r * x.groups * x.parts);
   }
   const int64_t shares = parallel ? omp_get_max_threads() : 1;
   int64_t* taken = none_taken(shares);
 #pragma omp parallel if (parallel)
   take_stretches(taken, shares, call.weight.panels, [&](int64_t panel, int64_t) {
-    few_rows<Format, kZeros>({call, x, panel, 0, call.rows});
+    few_rows<Format, kScheme>({call, x, panel, 0, call.rows});
   });
 }
 
-template <typename Format, bool kZeros>
+template <typename Format, Scheme kScheme>
 void run_many(const QuantisedLinear& call, bool parallel) {
   const int64_t tiles = ceil_div(call.rows, kTileRows);
   const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
 #pragma omp parallel if (parallel)
   {
     static thread_local Kept<uint32_t> space;
-    uint32_t* row_space = grown(space, x.row_words() + 2 * x.groups);
+    uint32_t* row_space = grown(space, x.row_words() + (1 + x.parts) * x.groups);
 #pragma omp for schedule(static)
     for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x, row_space);
 #pragma omp for collapse(2) schedule(dynamic, 1)
     for (int64_t panel = 0; panel < call.weight.panels; panel++) {
       for (int64_t row = 0; row < call.rows; row += kRowBlock) {
         const int64_t left = call.rows - row;
-        many_rows<Format, kZeros>({call, x, panel, row, left < kRowBlock ? left : kRowBlock});
+        many_rows<Format, kScheme>({call, x, panel, row, left < kRowBlock ? left : kRowBlock});
       }
     }
   }
 }
 
-template <typename Format, bool kZeros>
+template <typename Format, Scheme kScheme>
 void run(const QuantisedLinear& call) {
   if (call.rows == 0) return;
   const bool parallel = call.rows * call.columns * call.depth > kParallelWork;
-  if (call.rows <= kFewRows) return run_few<Format, kZeros>(call, parallel);
+  if (call.rows <= kFewRows) return run_few<Format, kScheme>(call, parallel);
 #if defined(INGOT_AMX)
-  run_tiles<Format, kZeros>(call, parallel);
+  run_tiles<Format, kScheme>(call, parallel);
 #else
-  run_many<Format, kZeros>(call, parallel);
+  run_many<Format, kScheme>(call, parallel);
 #endif
 }
 
 template <typename Format>
 void run(const QuantisedLinear& call) {
-  if (call.weight.zero_points) return run<Format, true>(call);
-  run<Format, false>(call);
+  if (call.weight.zero_points) return run<Format, Scheme::kZeroPoints>(call);
+  if constexpr (kColumnsPerWord<Format> == 8) {
+    if (call.weight.multipliers) return run<Format, Scheme::kMultipliers>(call);
+  }
+  run<Format, Scheme::kSymmetric>(call);
 }
 
 }  // namespace

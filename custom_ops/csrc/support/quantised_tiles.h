@@ -40,7 +40,7 @@ constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
 
 // How x of a Format meets codes of groups of 32 or 64 columns (kDeep 1), or of 128 (kDeep 2).
 // `steps`: of a chunk, for each column of tiles.
-template <typename F, int deep, bool offsets, bool half_scales,
+template <typename F, Scheme scheme, int deep, bool half_scales,
           int steps = kChunkTiles / (deep * static_cast<int>(sizeof(typename F::Value)))>
 struct TilePlan {
   using Format = F;
@@ -49,13 +49,15 @@ struct TilePlan {
   static constexpr int kDeep = deep;
   static constexpr int kPlanes = sizeof(typename Format::Value);
   static constexpr int kSteps = steps;
-  using Single = TilePlan<F, deep, offsets, half_scales, 1>;  // for what is left of the depth
+  using Single = TilePlan<F, scheme, deep, half_scales, 1>;  // for what is left of the depth
   // Columns of tiles after which the registers of products have had their turns.
   static constexpr int kTurn = kSteps % 2 == 0 ? 1 : 2;
   // Steps that have begun after the one that is added: as there are registers, and one is stored.
   static constexpr int kAhead = kPlanes == 1 ? 3 : 2;
   static constexpr int64_t kMostColumns = 64 * kDeep;  // of a group
-  static constexpr bool kOffsets = offsets;            // zero points that signed codes do not hold
+  static constexpr bool kMultipliers = scheme == Scheme::kMultipliers;
+  // Zero points that signed codes do not hold: 8 bits less 8 bits are 9.
+  static constexpr bool kOffsets = scheme == Scheme::kZeroPoints && kColumnsPerWord<Format> == 4;
   // add_step's shortcut is exact: sums of 8-bit x are below 2^22, and a float16 times 1.5 * 2^23
   // takes no more than a float's bits.
   static constexpr bool kByShift = kPlanes == 1 && half_scales;
@@ -86,7 +88,7 @@ struct PanelChunk {
         for (int32_t& zero : columns[step].zeros) zero = call.middle;
       }
       const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset);
-      unpack_codes(words, weight.group_size, columns[step].zeros,
+      unpack_codes(words, weight.group_size, columns[step],
                    codes + step * weight.group_size / 4 * kAmxWords);
       for (int64_t c = 0; c < kPanel; c += kLanes) {
         store(shifts[step] + c, load<Vec>(columns[step].scales + c) * -0x1.8p23f);
@@ -104,25 +106,39 @@ struct PanelChunk {
     return bit_cast<VecWord>(bit_cast<SignedBytes>(codes) - bit_cast<SignedBytes>(zeros));
   }
 
-  static void unpack_codes(const uint32_t* words, int64_t group_size, const int32_t* zeros,
+  // Bytes of each word times its multiplier: none takes more than a byte, so two are one product.
+  static VecWord multiply(VecWord codes, VecWord multipliers) {
+    using Pairs = uint16_t __attribute__((vector_size(kLanes * 4)));
+    return bit_cast<VecWord>(bit_cast<Pairs>(codes) * bit_cast<Pairs>(multipliers * 0x00010001u));
+  }
+
+  static void unpack_codes(const uint32_t* words, int64_t group_size, const BlockHeader& header,
                            uint32_t* to) {
+    constexpr int64_t kParts = Plan::kMultipliers ? kMultipliers : 1;
     const int64_t column_words = Plan::kSteps * group_size / 4 * kAmxWords;
-    VecWord from_all[kColumnTiles];
-    for (int64_t t = 0; t < kColumnTiles; t++) {
-      from_all[t] = Plan::kOffsets ? 0x80808080u - VecWord{}
-                                   : load<VecWord>(zeros + t * kAmxWords) * 0x01010101u;
-    }
-    for (int64_t i = 0; i < group_size / kColumnsPerWord<typename Plan::Format>; i++) {
-#pragma GCC unroll 4
-      for (int64_t t = 0; t < kColumnTiles; t++, words += kAmxWords) {
-        const auto word = load<VecWord>(words);
-        uint32_t* column = to + t * column_words;
-        for (int part = 0; part < Plan::Order::kWords; part++) {
-          const auto codes = bit_cast<VecWord>(Plan::Order::unpack(word, part));
-          store(column + part * kAmxWords, subtract(codes, from_all[t]));
-        }
+    const int64_t words_of_part = group_size / kColumnsPerWord<typename Plan::Format> / kParts;
+    for (int64_t part = 0; part < kParts; part++) {
+      VecWord from_all[kColumnTiles], multipliers[kColumnTiles];
+      for (int64_t t = 0; t < kColumnTiles; t++) {
+        from_all[t] = Plan::kOffsets ? 0x80808080u - VecWord{}
+                                     : load<VecWord>(header.zeros + t * kAmxWords) * 0x01010101u;
+        const uint8_t* from = header.multipliers + part * kPanel + t * kAmxWords;
+        multipliers[t] = Plan::kMultipliers ? bit_cast<VecWord>(load_bytes(from)) : VecWord{};
+        if (Plan::kMultipliers) from_all[t] = multiply(from_all[t], multipliers[t]);
       }
-      to += Plan::Order::kWords * kAmxWords;
+      for (int64_t i = 0; i < words_of_part; i++) {
+#pragma GCC unroll 4
+        for (int64_t t = 0; t < kColumnTiles; t++, words += kAmxWords) {
+          const auto word = load<VecWord>(words);
+          uint32_t* column = to + t * column_words;
+          for (int w = 0; w < Plan::Order::kWords; w++) {
+            auto codes = bit_cast<VecWord>(Plan::Order::unpack(word, w));
+            if (Plan::kMultipliers) codes = multiply(codes, multipliers[t]);
+            store(column + w * kAmxWords, subtract(codes, from_all[t]));
+          }
+        }
+        to += Plan::Order::kWords * kAmxWords;
+      }
     }
   }
 };
@@ -462,19 +478,20 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   }
 }
 
-template <typename Format, bool kZeros>
+template <typename Format, Scheme kScheme>
 void run_tiles(const QuantisedLinear& call, bool parallel) {
-  constexpr bool kOffsets = kZeros && kColumnsPerWord<Format> == 4;  // 8 bits less 8 bits are 9
   const auto choose = [&](auto deep) {
     constexpr int kDeep = decltype(deep)::value;
     if (call.weight.float_scales) {
-      run_tiles<TilePlan<Format, kDeep, kOffsets, false>>(call, parallel);
+      run_tiles<TilePlan<Format, kScheme, kDeep, false>>(call, parallel);
     } else {
-      run_tiles<TilePlan<Format, kDeep, kOffsets, true>>(call, parallel);
+      run_tiles<TilePlan<Format, kScheme, kDeep, true>>(call, parallel);
     }
   };
-  if (call.weight.group_size == 128) return choose(std::integral_constant<int, 2>{});
-  choose(std::integral_constant<int, 1>{});
+  if (kScheme == Scheme::kMultipliers || call.weight.group_size == 128) {
+    return choose(std::integral_constant<int, 2>{});
+  }
+  if constexpr (kScheme != Scheme::kMultipliers) choose(std::integral_constant<int, 1>{});
 }
 
 }  // namespace

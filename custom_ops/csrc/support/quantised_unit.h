@@ -9,10 +9,29 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
+// What says how a block's codes count.
+enum class Scheme {
+  kSymmetric,   // code - 2^(bits - 1)
+  kZeroPoints,  // code - zero
+  kMultipliers  // (code - 2^(bits - 1)) * multiplier
+};
+
+// The next kLanes bytes. GCC 12 would convert a vector of them one by one.
+inline VecInt load_bytes(const uint8_t* from) {
+#if defined(__AVX512F__)
+  return bit_cast<VecInt>(_mm512_maskz_cvtepu8_epi32(0xffff, load<__m128i>(from)));
+#elif defined(__AVX2__)
+  return bit_cast<VecInt>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load<int64_t>(from))));
+#else
+  return bit_cast<VecInt>(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(load<int32_t>(from))));
+#endif
+}
+
 // A block's scales and, where it has them, zero points as the products want them.
 struct BlockHeader {
   alignas(64) float scales[kPanel];
   alignas(64) int32_t zeros[kPanel];
+  const uint8_t* multipliers;  // [kMultipliers][kPanel] in the block, if it has them
 
   void read(const QuantisedWeight& weight, const uint8_t* block) {
     fetch_ahead(block, weight.codes_offset);
@@ -22,9 +41,9 @@ struct BlockHeader {
       const auto* from = reinterpret_cast<const Half*>(block);
       for (int64_t i = 0; i < kPanel; i += kLanes) store(scales + i, load_floats(from + i));
     }
+    multipliers = block + weight.behind_scales();
     if (!weight.zero_points) return;
-    const uint8_t* from = block + weight.zeros_offset();
-    for (int64_t i = 0; i < kPanel; i++) zeros[i] = from[i];
+    for (int64_t i = 0; i < kPanel; i++) zeros[i] = block[weight.behind_scales() + i];
   }
 };
 
@@ -61,10 +80,11 @@ template <typename Format>
 Activations room(const QuantisedLinear& call, int64_t rows, int64_t groups) {
   static thread_local Kept<uint32_t> space;
   const int64_t words_per_group = call.weight.group_size / kPerWord<Format>;
-  uint32_t* words = grown(space, rows * groups * (words_per_group + 2));
+  const int64_t parts = parts_of(call.weight);
+  uint32_t* words = grown(space, rows * groups * (words_per_group + 1 + parts));
   auto* scales = reinterpret_cast<float*>(words + rows * groups * words_per_group);
   auto* offsets = reinterpret_cast<int32_t*>(scales + rows * groups);
-  return {words, scales, offsets, words_per_group, groups};
+  return {words, scales, offsets, words_per_group, groups, parts};
 }
 
 }  // namespace

@@ -11,16 +11,22 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
+// Sums of products that a group is made of: one for each multiplier.
+inline int64_t parts_of(const QuantisedWeight& weight) {
+  return weight.multipliers ? kMultipliers : 1;
+}
+
 // x as integers: words of it, a scale for each row's group (a group of each pass, one after the
-// other), and what the zero points add to each sum of products: -(sum of the group's integers),
+// other), and what the zero points add to each sum of products: -(sum of the part's integers),
 // times the zero point where all have the same. A row's words lie side by side ("rows"), or tile by
 // tile [words][kTileRows].
 struct Activations {
   uint32_t* words;
   float* scales;     // [rows][groups] or [tiles][groups][kTileRows]
-  int32_t* offsets;  // likewise
+  int32_t* offsets;  // [rows][groups][parts] or [tiles][groups][parts][kTileRows]
   int64_t words_per_group;
   int64_t groups;
+  int64_t parts;
 
   int64_t row_words() const { return words_per_group * groups; }
 };
@@ -32,10 +38,11 @@ struct Rows {
   const int32_t* offsets;
   int64_t row_words;
   int64_t groups;
+  int64_t parts;
 
   uint32_t word(int row, int64_t i) const { return words[row * row_words + i]; }
   float scale(int row) const { return scales[row * groups]; }
-  int32_t offset(int row) const { return offsets[row * groups]; }
+  int32_t offset(int row, int64_t part) const { return offsets[row * groups * parts + part]; }
 };
 
 // The same, packed as a tile.
@@ -46,7 +53,7 @@ struct TiledRows {
 
   uint32_t word(int row, int64_t i) const { return words[i * kTileRows + row]; }
   float scale(int row) const { return scales[row]; }
-  int32_t offset(int row) const { return offsets[row]; }
+  int32_t offset(int row, int64_t part) const { return offsets[part * kTileRows + row]; }
 };
 
 // A group of a row as integers, up to the group's size.
@@ -54,9 +61,9 @@ struct RoundedGroup {
   alignas(64) int32_t values[128];
   float scale;
 
-  int32_t total(int64_t size) const {
+  int32_t total(int64_t begin, int64_t end) const {
     VecInt sum = {};
-    for (int64_t i = 0; i < size; i += kLanes) sum += load<VecInt>(values + i);
+    for (int64_t i = begin; i < end; i += kLanes) sum += load<VecInt>(values + i);
     return sum_of_lanes(sum);
   }
 };
@@ -198,12 +205,16 @@ template <typename Format>
 void round_row(const QuantisedLinear& call, int64_t row, uint32_t* words, float* scales,
                int32_t* offsets) {
   using Value = typename Format::Value;
-  const int64_t size = call.weight.group_size;
+  const int64_t size = call.weight.group_size, parts = parts_of(call.weight);
+  const int64_t each = size / parts;
   round_groups<Format>(call, row, [&](int64_t at, const RoundedGroup& group) {
     auto* to = reinterpret_cast<Value*>(words) + at * size;
     store_ordered<Value, Format>(group.values, size, to);
     scales[at] = group.scale;
-    offsets[at] = -group.total(size) * (call.weight.zero_points ? 1 : call.middle);
+    for (int64_t part = 0; part < parts; part++) {
+      const int32_t total = group.total(part * each, (part + 1) * each);
+      offsets[at * parts + part] = -total * (call.weight.zero_points ? 1 : call.middle);
+    }
   });
 }
 
@@ -219,13 +230,15 @@ void round_tile(const QuantisedLinear& call, int64_t tile, const Activations& x,
     if (row < call.rows) {
       round_row<Format>(call, row, words, scales, offsets);
     } else {
-      memset(words, 0, static_cast<size_t>(all + 2 * x.groups) * 4);
+      memset(words, 0, static_cast<size_t>(all + x.groups * (1 + x.parts)) * 4);
     }
     uint32_t* to = x.words + tile * kTileRows * all + r;
     for (int64_t i = 0; i < all; i++) to[i * kTileRows] = words[i];
     for (int64_t g = 0; g < x.groups; g++) {
       x.scales[(tile * x.groups + g) * kTileRows + r] = scales[g];
-      x.offsets[(tile * x.groups + g) * kTileRows + r] = offsets[g];
+    }
+    for (int64_t i = 0; i < x.groups * x.parts; i++) {
+      x.offsets[(tile * x.groups * x.parts + i) * kTileRows + r] = offsets[i];
     }
   }
 }

@@ -78,7 +78,7 @@ struct Codes {
   // Of a group what the lane's four rows have, as memory has it; float32 scales are not in it.
   struct Header {
     uint2 halves;
-    uint32_t zeros;
+    uint32_t bytes;  // zeros or multipliers
   };
   // Scales, and what turns codes into code - zero (see unpack).
   struct Group {
@@ -90,8 +90,9 @@ struct Codes {
   int64_t panel_bytes;
   int block_bytes, codes_offset;
   int steps;
-  int group_shift;  // a group has 1 << group_shift steps: 1, 2 or 4
-  bool float_scales, zero_points;
+  int block_shift;  // a block has 1 << block_shift steps: 1, 2 or 4
+  int group_shift;  // what shares a scale likewise: as a block, or with multipliers one step
+  bool float_scales, zero_points, multipliers;
 
   static Codes of(const QuantisedWeight& weight) {
     expect_aligned(weight.blocks);
@@ -102,25 +103,32 @@ struct Codes {
             static_cast<int>(weight.codes_offset),
             static_cast<int>(weight.groups) << shift,
             shift,
+            weight.multipliers ? 0 : shift,
             weight.float_scales,
-            weight.zero_points};
+            weight.zero_points,
+            weight.multipliers};
   }
 
-  __device__ const uint8_t* block(int half, int group) const {
-    return blocks + half / 2 * panel_bytes + static_cast<int64_t>(group) * block_bytes;
+  __device__ const uint8_t* block(int half, int step) const {
+    return blocks + half / 2 * panel_bytes +
+           static_cast<int64_t>(step >> block_shift) * block_bytes;
   }
+  __device__ int in_block(int step) const { return step % (1 << block_shift); }
 
   __device__ bool begins_group(int step) const { return step % (1 << group_shift) == 0; }
   __device__ bool ends_group(int step) const { return begins_group(step + 1); }
 
   // Of the group that the step lies in.
   __device__ Header header(int half, int step, int g) const {
-    const uint8_t* from = block(half, step >> group_shift);
+    const uint8_t* from = block(half, step);
     const int row = half % 2 * kHalfPanel + 4 * g;
     Header header{};
     if (!float_scales) header.halves = *reinterpret_cast<const uint2*>(from + row * 2);
-    const int zeros = static_cast<int>(kPanel) * (float_scales ? 4 : 2);
-    if (zero_points) header.zeros = *reinterpret_cast<const uint32_t*>(from + zeros + row);
+    const int part = multipliers ? in_block(step) : 0;
+    const int bytes = static_cast<int>(kPanel) * ((float_scales ? 4 : 2) + part) + row;
+    if (zero_points || multipliers) {
+      header.bytes = *reinterpret_cast<const uint32_t*>(from + bytes);
+    }
     return header;
   }
   __device__ Group group(const Header& header, int half, int step, int g) const {
@@ -130,22 +138,28 @@ struct Codes {
     for (int i = 0; i < 4; i++) {
       const uint32_t pair = i < 2 ? header.halves.x : header.halves.y;
       group.scale[i] = to_float(Half{static_cast<uint16_t>(pair >> 16 * (i % 2))});
-      const uint32_t zero = zero_points ? (header.zeros >> 8 * i) & 0xffu : 1u << (kBits - 1);
+      const uint32_t byte = (header.bytes >> 8 * i) & 0xffu;
+      const uint32_t zero = zero_points ? byte : 1u << (kBits - 1);
       group.offset[i] = kBits == 4 ? (0xc300u + zero) * 0x10001u  // a pair of -(128 + zero)
                                    : as_bits(8388608.0f + static_cast<float>(zero));
     }
     if (float_scales) {
-      const auto* from = reinterpret_cast<const float*>(block(half, step >> group_shift)) + row;
+      const auto* from = reinterpret_cast<const float*>(block(half, step)) + row;
 #pragma unroll
       for (int i = 0; i < 4; i++) group.scale[i] = from[i];
+    }
+    if (multipliers) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        group.scale[i] *= static_cast<float>((header.bytes >> 8 * i) & 0xffu);
+      }
     }
     return group;
   }
 
   __device__ void load(uint4 (&to)[kLoads], int half, int step, int g, int t) const {
-    const uint8_t* codes = block(half, step >> group_shift) + codes_offset;
-    const int in_group = step % (1 << group_shift);
-    const int first = in_group * (kStepColumns / kWordColumns) + kLoads * t;
+    const uint8_t* codes = block(half, step) + codes_offset;
+    const int first = in_block(step) * (kStepColumns / kWordColumns) + kLoads * t;
     const auto* from = reinterpret_cast<const uint32_t*>(codes) + half % 2 * kHalfPanel + 4 * g;
 #pragma unroll
     for (int i = 0; i < kLoads; i++) {
