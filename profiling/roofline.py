@@ -88,7 +88,7 @@ def intensity(cost: Cost) -> float:
 def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32") -> str:
     """Which kernel's speed a call has: its op and what decides how it multiplies.
 
-    "linear.bfloat16"; "linear_many.float32"; "linear_w4.g32.a8": groups of 32 columns, x in 8 bits;
+    "linear.bfloat16"; "linear_many.float32"; "linear_w4.g32.a8": blocks of 32 columns, x in 8 bits;
     "paged_attention.int8": a cache of that; "attention.float32", or bfloat16 for attention_bf16;
     "generated" for all else.
     activation_bits, kv_dtype: what tensors' shapes and dtypes do not say.

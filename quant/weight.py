@@ -121,7 +121,7 @@ def round_with_multipliers(weight: Tensor, clip: Tensor | float | None = None) -
 
     The largest range of four groups decides the shared scale; of the multipliers about a group's
     own range, that with the least squares of what it is off. `clip`, a factor or one for each group
-    of 32 [N, ceil(K / 32)], narrows the ranges first, and decides alone then.
+    of 32 [N, ceil(K / 32)], says instead what share of its range the multiplier is to reach over.
 
     Raises ValueError for a weight that is not finite.
     """
@@ -140,14 +140,14 @@ def round_with_multipliers(weight: Tensor, clip: Tensor | float | None = None) -
         part = grouped(which)
         if not torch.isfinite(part).all():
             raise ValueError("the weight holds NaN or infinity")
-        spans[which] = part.abs().amax(-1) * clips[which] / 7
+        spans[which] = part.abs().amax(-1) / 7
     scales = as_stored(spans.view(rows, groups, MULTIPLIERS).amax(-1) / LARGEST_MULTIPLIER)
     unit = _divisor(scales).repeat_interleave(MULTIPLIERS, dim=1)
     multipliers = torch.empty(rows, groups * MULTIPLIERS, dtype=torch.uint8)
     codes = torch.empty(rows, columns, dtype=torch.uint8)
     for which in row_slices(weight):
         units = grouped(which) / unit[which].unsqueeze(-1)
-        most = (spans[which] / unit[which]).round()
+        most = (spans[which] * clips[which] / unit[which]).round()
         found, rounded = _multiplied(units, most, _NARROWER if clip is None else (0,))
         multipliers[which] = found.to(torch.uint8)
         codes[which] = (rounded + 8).flatten(1)[:, :columns].to(torch.uint8)

@@ -128,7 +128,7 @@ def test_every_layout_is_measured(
     linears = {
         None: {"linear.bfloat16"},
         "int8": {"linear_w8.g128.a16"},
-        "int4-a8": {"linear_w4.g32.a8", "linear_w8.g128.a8"},
+        "int4-a8": {"linear_w4.g128.a8", "linear_w8.g128.a8"},
     }
     assert kernels.keys() == {*linears[recipe], f"paged_attention.{kv_dtype}"}
 
