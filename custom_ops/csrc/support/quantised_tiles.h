@@ -31,6 +31,7 @@ namespace {
 constexpr int64_t kColumnTiles = kPanel / kAmxWords;
 constexpr int kChunkTiles = 4;           // of x
 constexpr int64_t kUnitRows = 256;       // at most
+constexpr int64_t kFewTiles = 4;         // of rows: memory limits
 constexpr int64_t kUnitBytes = 3 << 19;  // of x, to stay in the L2 cache beside the rest
 constexpr int64_t kProduct = kAmxRows * kAmxWords;
 constexpr int64_t kFarBytes = 8 << 20;  // of x and the output: L2 keeps neither, write past it
@@ -72,7 +73,9 @@ struct PanelChunk {
   BlockHeader columns[Plan::kSteps];
   alignas(64) float shifts[Plan::kSteps][kPanel];
 
-  // Takes the groups that the steps from `first` on (each pass has its own) multiply.
+  // Takes the groups that the steps from `first` on (each pass has its own) multiply. fetch: and
+  // what is to be unpacked next comes meanwhile.
+  template <bool fetch>
   void unpack(const QuantisedLinear& call, int64_t panel, int64_t first) {
     const QuantisedWeight& weight = call.weight;
     for (int64_t step = 0; step < Plan::kSteps; step++) {
@@ -88,8 +91,8 @@ struct PanelChunk {
         for (int32_t& zero : columns[step].zeros) zero = call.middle;
       }
       const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset);
-      unpack_codes(words, weight.group_size, columns[step],
-                   codes + step * weight.group_size / 4 * kAmxWords);
+      unpack_codes<fetch>(words, weight.group_size, columns[step],
+                          codes + step * weight.group_size / 4 * kAmxWords);
       for (int64_t c = 0; c < kPanel; c += kLanes) {
         store(shifts[step] + c, load<Vec>(columns[step].scales + c) * -0x1.8p23f);
         if (Plan::kOffsets) {
@@ -112,6 +115,7 @@ struct PanelChunk {
     return bit_cast<VecWord>(bit_cast<Pairs>(codes) * bit_cast<Pairs>(multipliers * 0x00010001u));
   }
 
+  template <bool fetch>
   static void unpack_codes(const uint32_t* words, int64_t group_size, const BlockHeader& header,
                            uint32_t* to) {
     constexpr int64_t kParts = Plan::kMultipliers ? kMultipliers : 1;
@@ -127,6 +131,7 @@ struct PanelChunk {
         if (Plan::kMultipliers) from_all[t] = multiply(from_all[t], multipliers[t]);
       }
       for (int64_t i = 0; i < words_of_part; i++) {
+        if (fetch) fetch_ahead(words);
 #pragma GCC unroll 4
         for (int64_t t = 0; t < kColumnTiles; t++, words += kAmxWords) {
           const auto word = load<VecWord>(words);
@@ -358,9 +363,17 @@ void add_chunk(const Unit& unit, const TiledRowsOfX& rows, const Sums& sums) {
   const QuantisedWeight& weight = unit.call.weight;
   const int64_t passes = unit.call.passes, blocks = ceil_div(Plan::kSteps, passes);
   const int64_t each = rows.tiles * kColumnTiles * kLineBytes;
-  const int64_t lines = ceil_div(blocks * weight.block_bytes, each);
-  chunk.unpack(unit.call, unit.panel, rows.first_step);
-  const int64_t next = (rows.first_step + Plan::kSteps) / passes;
+  // With one row of tiles the weight comes while it is unpacked; with more there is time enough to
+  // fetch it while they are multiplied, with few that of the chunk after the next.
+  const bool single = rows.tiles == 1;
+  const int64_t distance = rows.tiles <= kFewTiles ? 2 : 1;
+  const int64_t lines = single ? 0 : ceil_div(blocks * weight.block_bytes, each);
+  if (single) {
+    chunk.template unpack<true>(unit.call, unit.panel, rows.first_step);
+  } else {
+    chunk.template unpack<false>(unit.call, unit.panel, rows.first_step);
+  }
+  const int64_t next = (rows.first_step + distance * Plan::kSteps) / passes;
   multiply_chunk(chunk, rows, weight.group_size, sums, {weight.block(unit.panel, next), lines},
                  std::make_integer_sequence<int, Plan::kSteps * Plan::kTurn>());
 }
@@ -457,7 +470,11 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const int64_t most = fit < 2 * kAmxRows ? 2 * kAmxRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = ceil_div(padded, most);
   const int64_t rows = ceil_div(ceil_div(padded, units), kAmxRows) * kAmxRows;  // of a unit
-  int64_t* taken = none_taken(units);  // panels, of each unit's rows
+  // A share is a unit's rows and the panels, or with few rows a stretch of them, so that what a
+  // thread fetches ahead is its own.
+  const bool stretches = parallel && padded <= kFewTiles * kAmxRows;
+  const int64_t ranges = stretches ? omp_get_max_threads() : 1, panels = call.weight.panels;
+  int64_t* taken = none_taken(units * ranges);
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
 #pragma omp parallel if (parallel)
@@ -469,9 +486,10 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
       }
     }
     const Tiles tiles({product, product, codes, codes, row, row, row, row});
-    take_shares(taken, units, [&](int64_t unit, int64_t panel) {
-      if (panel >= call.weight.panels) return false;
-      const int64_t first = unit * rows, left = call.rows - first;
+    take_shares(taken, units * ranges, [&](int64_t share, int64_t i) {
+      const int64_t range = share % ranges, panel = stretch_begin(range, ranges, panels) + i;
+      if (panel >= stretch_begin(range + 1, ranges, panels)) return false;
+      const int64_t first = share / ranges * rows, left = call.rows - first;
       many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
       return true;
     });
