@@ -4,9 +4,18 @@
 
 A row is a call: the median time, the ceiling that it runs against (memory READ for little work a
 byte, the peak of multiplying such factors for much), the share of that ceiling, and torch's time
-over ours for the same arithmetic (above 1: ours is faster). Ceilings are measured between the
-calls, so load on a shared machine touches all alike. Weights and caches are rotated through copies
-larger than the last cache, and lie in huge pages, as those of packages do.
+over ours for the same arithmetic (above 1: ours is faster).
+
+A sample is a run of calls of one side, one behind the other as in a model's step: calls for 2 ms
+that are not timed, then for 3 ms that are, at least one of each. The calls behind something else
+take longer, for about a millisecond: threads sleep, AMX does, clocks differ. Runs of both sides
+take turns, with the ceilings measured before each, so load on a shared machine touches all alike;
+shares and quotients are the medians of those of each turn.
+
+Weights and caches lie in huge pages, as those of packages do, and no call finds its own in a cache:
+each reads another copy, and what was read since that was last read is 512 MiB or more. So is what
+READ reads: of 256 MiB a last cache of 480 MB, of which others have their share, gave some back.
+READ has no calls to begin and end, so short ones do not reach it.
 """
 
 from __future__ import annotations
@@ -35,33 +44,62 @@ from ingot.custom_ops.linear import pack_linear
 from ingot.custom_ops.quantised_linear import random_weight
 from ingot.runtime import capi
 
-_ROTATED_BYTES = 256 << 20
+_ROTATED_BYTES = 512 << 20
+_LEAD_S, _RUN_S = 2e-3, 3e-3
+
+
+class Side:
+    """What calls took that are alike, of which each takes its number, to choose a copy."""
+
+    def __init__(self, call: Callable[[int], Any]) -> None:
+        self.sampled_s: list[float] = []
+        self._call = call
+        self._next = 0
+
+    def sample(self) -> None:
+        self._run(_LEAD_S)
+        self.sampled_s.append(self._run(_RUN_S))
+
+    def _run(self, seconds: float) -> float:
+        """Calls for so long, at least one; returns the seconds a call."""
+        first, begun, passed = self._next, time.perf_counter(), 0.0
+        while passed < seconds:
+            self._call(self._next)
+            self._next += 1
+            passed = time.perf_counter() - begun
+        return passed / (self._next - first)
 
 
 @dataclass
 class Row:
-    """One comparison: `ours` and `theirs` take the round's number, to choose a copy."""
+    """One comparison."""
 
-    name: str
-    ours: Callable[[int], Any]
-    theirs: Callable[[int], Any]
+    ours: Side
+    theirs: Side
     bytes: int  # that a call must read
     flops: int
     factor: str = "float32"  # what is multiplied, one of roofline.FACTORS
-    our_s: list[float] = field(default_factory=list)
-    their_s: list[float] = field(default_factory=list)
     ceiling_s: list[float] = field(default_factory=list)
 
+    def sample(self, ceilings: Ceilings) -> None:
+        before = ceilings.seconds(self)
+        self.ours.sample()
+        self.ceiling_s.append((before + ceilings.seconds(self)) / 2)
+        self.theirs.sample()
+
     def result(self) -> dict[str, Any]:
-        ours = statistics.median(self.our_s)
+        ours = statistics.median(self.ours.sampled_s)
         return {
-            "name": self.name,
             "us": ours * 1e6,
             "gb_s": self.bytes / ours / 1e9,
             "gflop_s": self.flops / ours / 1e9,
-            "ceiling_share": statistics.median(self.ceiling_s) / ours,
-            "torch_over_ours": statistics.median(self.their_s) / ours,
+            "ceiling_share": self._median_over_ours(self.ceiling_s),
+            "torch_over_ours": self._median_over_ours(self.theirs.sampled_s),
         }
+
+    def _median_over_ours(self, seconds: list[float]) -> float:
+        pairs = zip(seconds, self.ours.sampled_s, strict=True)
+        return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
 class Ceilings:
@@ -80,31 +118,29 @@ class Ceilings:
         return max(row.bytes / read, row.flops / flops) / 1e9
 
 
-def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Callable[[int], Any]:
+def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Side:
     """Our op on one list of arguments after the other."""
     bound = [bind(OPS[op].schema, arguments) for arguments in calls]
-    return lambda r: bound[r % len(bound)]()
+    return Side(lambda r: bound[r % len(bound)]())
 
 
 def copies(tensor: torch.Tensor, share: int = 1) -> list[torch.Tensor]:
     """As many as fill the rotated bytes, of which there are `share` users at once."""
     size = tensor.numel() * tensor.element_size() * share
-    return [tensor.clone() for _ in range(max(2, min(64, _ROTATED_BYTES // max(size, 1) + 1)))]
+    return [tensor.clone() for _ in range(max(2, min(256, _ROTATED_BYTES // max(size, 1) + 1)))]
 
 
-def linear(rows: int, outputs: int, inputs: int, dtype: torch.dtype, op: str = "linear") -> Row:
+def linear(op: str, rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
     x = torch.randn(rows, inputs)
     weight = (torch.randn(outputs, inputs) / inputs**0.5).to(dtype)
     packed, plain = copies(pack_linear(weight)), copies(weight)
     typed = x.to(dtype)
-    name = f"{op} {rows}x{outputs}x{inputs} {str(dtype).removeprefix('torch.')}"
     return Row(
-        name,
         rotating(op, [(x, weight, None, outputs) for weight in packed]),
-        lambda r: F.linear(typed, plain[r % len(plain)]),
+        Side(lambda r: F.linear(typed, plain[r % len(plain)])),
         packed[0].numel() * packed[0].element_size() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
-        str(dtype).removeprefix("torch."),
+        name_of(dtype),
     )
 
 
@@ -119,9 +155,8 @@ def quantised(
     op = f"linear_w{bits}"
     calls = [(x, copy, None, None, None, outputs, activation_bits) for copy in packed]
     return Row(
-        f"{op} {rows}x{outputs}x{inputs} g{group_size} a{activation_bits}",
         rotating(op, calls),
-        torch_quantised(x, outputs, bits, group_size),
+        Side(torch_quantised(x, outputs, bits, group_size)),
         weight.numel() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
         "int8" if activation_bits == 8 else "bfloat16",
@@ -145,7 +180,7 @@ def torch_quantised(x: torch.Tensor, outputs: int, bits: int, size: int) -> Call
     return lambda r: product(typed, packed[r % len(packed)], size, scales)
 
 
-def paged(name: str, batch: Batch) -> Row:
+def paged(batch: Batch) -> Row:
     """Against SDPA over the same sequences, one after the other, keys and values contiguous."""
     arguments = batch.make(torch.Generator().manual_seed(0))
     caches = copies(arguments[3])
@@ -170,9 +205,8 @@ def paged(name: str, batch: Batch) -> Row:
     pairs = sum(new * (2 * past + new + 1) // 2 for past, new in batch.sequences)
     tokens = sum(past + new for past, new in batch.sequences)
     return Row(
-        f"paged_attention {name} {batch.kv_dtype}",
         rotating("paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]),
-        theirs,
+        Side(theirs),
         tokens * bytes_per_block(kv_heads, dim, batch.kv_dtype) // BLOCK,
         4 * pairs * heads * dim,
         "float32" if batch.kv_dtype == "float32" else "bfloat16",
@@ -188,39 +222,43 @@ def bidirectional(op: str, batch: int, length: int, heads: int, dim: int) -> Row
         x.to(dtype).view(batch, length, heads, dim).transpose(1, 2).contiguous() for x in (q, k, v)
     ]
     return Row(
-        f"{op} {batch}x{length} {heads} heads of {dim}",
         rotating(op, [(q, k, v, starts, dim**-0.5)]),
-        lambda r: F.scaled_dot_product_attention(*split),
+        Side(lambda r: F.scaled_dot_product_attention(*split)),
         3 * q.numel() * 4,
         4 * batch * heads * length * length * dim,
-        str(dtype).removeprefix("torch."),
+        name_of(dtype),
     )
 
 
-def rows(only: str) -> Iterator[Row]:
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def rows(only: str) -> Iterator[tuple[str, Row]]:
     """Those whose name holds `only`, one at a time: each has copies of its own."""
-    return (row for row in (make() for make in _makers()) if only in row.name)
+    return ((name, make()) for name, make in _makers() if only in name)
 
 
-def _makers() -> list[Callable[[], Row]]:
-    found = [
-        partial(linear, m, n, k, dtype)
+def _makers() -> Iterator[tuple[str, Callable[[], Row]]]:
+    products = [
+        ("linear", m, n, k, dtype)
         for dtype in (torch.float32, torch.bfloat16)
         for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
         for m in (1, 4, 32, 512)
     ]
-    found += [
-        partial(linear, m, n, k, torch.float32, op)
+    products += [
+        (op, m, n, k, torch.float32)
         for op in ("linear", "linear_many")
         for m, n, k in ((128, 1536, 384), (128, 384, 1536), (1576, 3072, 768), (1576, 768, 3072))
     ]
-    found += [
-        partial(quantised, m, n, k, bits, group_size, activation_bits)
-        for bits, group_size in ((4, 32), (4, 128), (8, 128))
-        for activation_bits in (8, 16)
-        for n, k in ((2560, 2048), (2048, 5632), (11264, 2048))
-        for m in (1, 2, 4, 32, 512)
-    ]
+    for op, m, n, k, dtype in products:
+        yield f"{op} {m}x{n}x{k} {name_of(dtype)}", partial(linear, op, m, n, k, dtype)
+    for bits, group_size in ((4, 32), (4, 128), (8, 128)):
+        for activation_bits in (8, 16):
+            for n, k in ((2560, 2048), (2048, 5632), (11264, 2048)):
+                for m in (1, 2, 4, 32, 512):
+                    name = f"linear_w{bits} {m}x{n}x{k} g{group_size} a{activation_bits}"
+                    yield name, partial(quantised, m, n, k, bits, group_size, activation_bits)
     llama: dict[str, Any] = {"q_heads": 32, "kv_heads": 4, "dim": 64}
     for kv_dtype in ITEM_BYTES:
         for name, sequences in {
@@ -231,19 +269,18 @@ def _makers() -> list[Callable[[], Row]]:
             "decode 8 at 1024": [(1023, 1)] * 8,
         }.items():
             batch = Batch(name, sequences, kv_dtype=kv_dtype, **llama)
-            found.append(partial(paged, name, batch))
-    shapes = ((1, 128, 12, 32), (8, 128, 12, 32), (1, 197, 12, 64), (8, 197, 12, 64))
-    ops = ("attention", "attention_bf16")
-    return found + [partial(bidirectional, op, *shape) for op in ops for shape in shapes]
-
-
-def timed(call: Callable[[int], Any], round_number: int) -> float:
-    """Of a call behind one like it, as in a model's step: code and threads are there, the copy of
-    the weight or the cache that it reads is not."""
-    call(2 * round_number)
-    begun = time.perf_counter()
-    call(2 * round_number + 1)
-    return time.perf_counter() - begun
+            yield f"paged_attention {name} {kv_dtype}", partial(paged, batch)
+    for op in ("attention", "attention_bf16"):
+        for b, length, heads, dim in (
+            (1, 128, 12, 32),
+            (8, 128, 12, 32),
+            (1, 197, 12, 64),
+            (8, 197, 12, 64),
+        ):
+            yield (
+                f"{op} {b}x{length} {heads} heads of {dim}",
+                partial(bidirectional, op, b, length, heads, dim),
+            )
 
 
 @click.command()
@@ -255,14 +292,10 @@ def main(threads: int, rounds: int, only: str, as_json: bool) -> None:
     if threads:
         torch.set_num_threads(threads)
     ceilings, results = Ceilings(), []
-    for row in rows(only):
-        for r in range(-2, rounds):  # the first two warm up
-            our, their = timed(row.ours, r), timed(row.theirs, r)
-            if r >= 0:
-                row.our_s.append(our)
-                row.their_s.append(their)
-                row.ceiling_s.append(ceilings.seconds(row))
-        results.append(row.result())
+    for name, row in rows(only):
+        for _ in range(rounds):
+            row.sample(ceilings)
+        results.append({"name": name, **row.result()})
         if not as_json:
             show(results[-1], header=len(results) == 1)
     if as_json:
