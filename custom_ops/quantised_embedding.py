@@ -17,7 +17,7 @@ from torch import Tensor
 from . import embedding
 from .cost import Cost, Load
 from .declare import Case, declare
-from .quantised_layout import PANEL, dequantise
+from .quantised_layout import PANEL, Layout, dequantise
 from .quantised_linear import random_weight
 
 
@@ -36,13 +36,11 @@ def cost(load: Load, tokens: Any, weight: Any, embedding_dim: Any, bits: Any) ->
 
 
 def _case(tokens: int, vocab: int, dim: int, bits: int, group_size: int, kind: str) -> Case:
-    zero_points, multipliers = kind == "zp", kind == "m32"
+    dtype = torch.float32 if kind == "zp" else torch.float16
+    layout = Layout(bits, group_size, dtype, zero_points=kind == "zp", multipliers=kind == "m32")
 
     def make(generator: torch.Generator) -> tuple[Tensor, Tensor, int, int]:
-        dtype = torch.float32 if zero_points else torch.float16
-        weight = random_weight(
-            vocab, dim, bits, group_size, zero_points, dtype, generator, multipliers
-        )
+        weight = random_weight(vocab, dim, layout, generator)
         return torch.randint(vocab, (tokens,), generator=generator), weight, dim, bits
 
     name = f"{tokens}-of-{vocab}x{dim}-w{bits}-g{group_size}"

@@ -35,6 +35,7 @@ from .quantised_layout import (
     LARGEST_MULTIPLIER,
     MULTIPLIED_GROUP,
     MULTIPLIERS,
+    Layout,
     dequantise,
     layout_of,
     pack,
@@ -123,30 +124,23 @@ def fake(x: Tensor, weight: Tensor, bias: Any, scale: Any, perm: Any, n: int, bi
     return x.new_empty(x.shape[0], n)
 
 
-def random_weight(
-    n: int,
-    k: int,
-    bits: int,
-    group_size: int,
-    zero_points: bool,
-    scale_dtype: torch.dtype,
-    generator: torch.Generator,
-    multipliers: bool = False,
-) -> Tensor:
+def random_weight(n: int, k: int, layout: Layout, generator: torch.Generator) -> Tensor:
     """A packed weight [n, k] whose products with normal x are about normal."""
+    bits, group_size, scale_dtype = layout.bits, layout.group_size, layout.scale_dtype
+
+    def integers(most: int, count: int) -> Tensor:
+        return torch.randint(most + 1, (n, count), generator=generator, dtype=torch.uint8)
+
     groups = -(-k // group_size)
-    codes = torch.randint(2**bits, (n, k), generator=generator, dtype=torch.uint8)
-    spread = torch.rand(n, groups, generator=generator) + 0.5
-    scales = spread * (12**0.5 / 2**bits / max(k, 1) ** 0.5)
-    zeros = torch.randint(2**bits, (n, groups), generator=generator, dtype=torch.uint8)
-    several = None
-    if multipliers:
-        size, most = (n, groups * MULTIPLIERS), LARGEST_MULTIPLIER
-        several = torch.randint(most + 1, size, generator=generator, dtype=torch.uint8)
-        scales /= most / 3**0.5  # their root mean square
-    return pack(
-        codes, scales.to(scale_dtype), zeros if zero_points else None, bits, group_size, several
-    )
+    codes = integers(2**bits - 1, k)
+    scales = torch.rand(n, groups, generator=generator) + 0.5
+    scales *= 12**0.5 / 2**bits / max(k, 1) ** 0.5
+    zeros = integers(2**bits - 1, groups) if layout.zero_points else None
+    multipliers = None
+    if layout.multipliers:
+        multipliers = integers(LARGEST_MULTIPLIER, groups * MULTIPLIERS)
+        scales /= LARGEST_MULTIPLIER / 3**0.5  # their root mean square
+    return pack(codes, scales.to(scale_dtype), zeros, bits, group_size, multipliers)
 
 
 def _case(
@@ -159,20 +153,20 @@ def _case(
     *,
     zero_points: bool = False,
     scale_dtype: torch.dtype = torch.float16,
+    multipliers: bool = False,
     bias: bool = False,
     scaled: bool = False,
     permuted: bool = False,
     gap: int = 0,
     special: float | None = None,
-    multipliers: bool = False,
 ) -> Case:
+    layout = Layout(bits, group_size, scale_dtype, zero_points, multipliers)
+
     def make(generator: torch.Generator) -> tuple[Any, ...]:
         x = torch.randn(m, k + gap, generator=generator)[:, :k]
         if special is not None:
             x[0, k // 2] = special
-        weight = random_weight(
-            n, k, bits, group_size, zero_points, scale_dtype, generator, multipliers
-        )
+        weight = random_weight(n, k, layout, generator)
         return (
             x,
             weight,

@@ -41,6 +41,7 @@ from ingot.custom_ops.declare import OPS
 from ingot.custom_ops.eager import bind
 from ingot.custom_ops.kv_layout import BLOCK, ITEM_BYTES, bytes_per_block
 from ingot.custom_ops.linear import pack_linear
+from ingot.custom_ops.quantised_layout import MULTIPLIED, Layout
 from ingot.custom_ops.quantised_linear import random_weight
 from ingot.runtime import capi
 
@@ -144,35 +145,41 @@ def linear(op: str, rows: int, outputs: int, inputs: int, dtype: torch.dtype) ->
     )
 
 
-def quantised(
-    rows: int, outputs: int, inputs: int, bits: int, group_size: int, activation_bits: int
-) -> Row:
+LAYOUTS = (
+    Layout(4, 32, torch.float16, zero_points=False),  # of imported checkpoints
+    Layout(4, 128, torch.float16, zero_points=False, multipliers=True),  # of groups of 32
+    Layout(4, 128, torch.float16, zero_points=False),
+    Layout(8, 128, torch.float16, zero_points=False),
+)
+
+
+def quantised(rows: int, outputs: int, inputs: int, layout: Layout, activation_bits: int) -> Row:
     """Against torch's own int4 and int8 kernels, or its bfloat16 where those are slower."""
     x = torch.randn(rows, inputs)
     generator = torch.Generator().manual_seed(0)
-    weight = random_weight(outputs, inputs, bits, group_size, False, torch.float16, generator)
+    weight = random_weight(outputs, inputs, layout, generator)
     packed = copies(weight)
-    op = f"linear_w{bits}"
     calls = [(x, copy, None, None, None, outputs, activation_bits) for copy in packed]
     return Row(
-        rotating(op, calls),
-        Side(torch_quantised(x, outputs, bits, group_size)),
+        rotating(f"linear_w{layout.bits}", calls),
+        Side(torch_quantised(x, outputs, layout)),
         weight.numel() + rows * (inputs + outputs) * 4,
         2 * rows * outputs * inputs,
         "int8" if activation_bits == 8 else "bfloat16",
     )
 
 
-def torch_quantised(x: torch.Tensor, outputs: int, bits: int, size: int) -> Callable[[int], Any]:
+def torch_quantised(x: torch.Tensor, outputs: int, layout: Layout) -> Callable[[int], Any]:
     """torch's product of the same shape: of packed int4 or int8 up to 4 rows, else of bfloat16."""
     typed, inputs = x.bfloat16(), x.shape[1]
     if x.shape[0] > 4:
         plain = copies(torch.randn(outputs, inputs).bfloat16())
         return lambda r: F.linear(typed, plain[r % len(plain)])
-    if bits == 8:
+    if layout.bits == 8:
         codes = copies(torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8))
         scale = torch.ones(outputs, dtype=torch.bfloat16)
         return lambda r: torch._weight_int8pack_mm(typed, codes[r % len(codes)], scale)
+    size = MULTIPLIED if layout.multipliers else layout.group_size
     nibbles = torch.randint(16, (outputs, inputs), dtype=torch.int32)
     packed = copies(torch._convert_weight_to_int4pack_for_cpu(nibbles, 1))
     scales = torch.ones(inputs // size, outputs, 2, dtype=torch.bfloat16)
@@ -253,12 +260,13 @@ def _makers() -> Iterator[tuple[str, Callable[[], Row]]]:
     ]
     for op, m, n, k, dtype in products:
         yield f"{op} {m}x{n}x{k} {name_of(dtype)}", partial(linear, op, m, n, k, dtype)
-    for bits, group_size in ((4, 32), (4, 128), (8, 128)):
+    for layout in LAYOUTS:
+        groups = f"g{layout.group_size}{f'.m{MULTIPLIED}' * layout.multipliers}"
         for activation_bits in (8, 16):
             for n, k in ((2560, 2048), (2048, 5632), (11264, 2048)):
                 for m in (1, 2, 4, 32, 512):
-                    name = f"linear_w{bits} {m}x{n}x{k} g{group_size} a{activation_bits}"
-                    yield name, partial(quantised, m, n, k, bits, group_size, activation_bits)
+                    name = f"linear_w{layout.bits} {m}x{n}x{k} {groups} a{activation_bits}"
+                    yield name, partial(quantised, m, n, k, layout, activation_bits)
     llama: dict[str, Any] = {"q_heads": 32, "kv_heads": 4, "dim": 64}
     for kv_dtype in ITEM_BYTES:
         for name, sequences in {

@@ -17,6 +17,7 @@ from gpu import carried, ops, static_llama, suite
 from gpu.table import table
 
 from ingot.custom_ops.linear import pack_linear
+from ingot.custom_ops.quantised_layout import Layout
 from ingot.custom_ops.quantised_linear import random_weight
 from ingot.export.archive import ArchiveWriter
 
@@ -113,7 +114,7 @@ def test_bytes_and_operations() -> None:
 def test_shapes_of_packed_weights() -> None:
     generator = torch.Generator().manual_seed(0)
     for bits in (4, 8):
-        weight = random_weight(128, 256, bits, 128, False, torch.float16, generator)
+        weight = random_weight(128, 256, Layout(bits, 128, torch.float16, False), generator)
         assert ops.packed_shape(128, 256, bits) == (weight.shape, weight.dtype)
     weight = pack_linear(torch.zeros(128, 256).bfloat16())
     assert ops.packed_shape(128, 256, 16) == (weight.shape, weight.dtype)
@@ -131,7 +132,9 @@ def test_what_matters_most_comes_first() -> None:
 
 def test_weights_are_made_up_where_a_package_runs(tmp_path: Path) -> None:
     """Each in its place: ones, normal numbers, codes behind small scales; tied ones once."""
-    weight = random_weight(64, 64, 4, 32, False, torch.float16, torch.Generator().manual_seed(0))
+    weight = random_weight(
+        64, 64, Layout(4, 32, torch.float16, False), torch.Generator().manual_seed(0)
+    )
     codes = {"offset": 256, "nbytes": weight.nbytes, "dtype": "uint8", "shape": [*weight.shape]}
     plain = {"offset": 64, "nbytes": 160, "dtype": "bfloat16", "shape": [8, 10]}
     norm = {"offset": 0, "nbytes": 40, "dtype": "float32", "shape": [10]}

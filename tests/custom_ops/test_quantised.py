@@ -28,12 +28,7 @@ OPS = {4: torch.ops.ingot.linear_w4, 8: torch.ops.ingot.linear_w8}
 
 def weight(bits: int, n: int, k: int, group_size: int, zeros: bool = False) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return random_weight(n, k, bits, group_size, zeros, torch.float16, generator)
-
-
-def weight_of(layout: Layout, n: int, k: int, generator: torch.Generator) -> torch.Tensor:
-    bits, group_size, dtype, zeros, multipliers = layout
-    return random_weight(n, k, bits, group_size, zeros, dtype, generator, multipliers)
+    return random_weight(n, k, Layout(bits, group_size, torch.float16, zeros), generator)
 
 
 @pytest.mark.parametrize("activation_bits", [8, 16, 32])
@@ -50,7 +45,7 @@ def test_a_row_does_not_depend_on_its_batch(
     layout: Layout, activation_bits: int, level: str
 ) -> None:
     bits = layout.bits
-    packed = weight_of(layout, 130, 300, torch.Generator().manual_seed(1))
+    packed = random_weight(130, 300, layout, torch.Generator().manual_seed(1))
     x = torch.randn(300, 300, generator=torch.Generator().manual_seed(2))
 
     def product(rows: torch.Tensor) -> torch.Tensor:
@@ -69,7 +64,7 @@ LEVELS_OF_THE_SAME_BITS = ("x86-64-v4", "x86-64-v4-bf16", "x86-64-v4-amx")
 def test_levels_with_avx512_agree_to_the_bit(layout: Layout, activation_bits: int) -> None:
     bits = layout.bits
     generator = torch.Generator().manual_seed(3)
-    packed = weight_of(layout, 130, 700, generator)
+    packed = random_weight(130, 700, layout, generator)
     bias = torch.randn(130, generator=generator)
     chosen = library().ingot_ops_level()
     results: list[list[torch.Tensor]] = []
