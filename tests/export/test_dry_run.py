@@ -147,11 +147,11 @@ def test_quantised(tmp_path: Path) -> None:
     plain = subject(tmp_path, config, dtype="bfloat16")
     assert found.activation_bits == 8
     path = "model.layers.0.mlp.gate_up_proj"
-    assert found.module_bytes[path] == 2 * 2816 * 1024 * 0.5625
+    assert found.module_bytes[path] == 2 * 2816 * 1024 * 4.375 / 8
     assert found.module_bytes["lm_head"] == 32000 * 1024 * (1 + 2 / 128)
     assert flops(found)["decode"][0] - flops(plain)["decode"][0] == 2 * 1024  # the embedding's row
     (call,) = (call for call in found.calls(sizes_of_decode(found)) if call.module == path)
-    assert found.kernel(call) == "linear_w4.g32.a8"
+    assert found.kernel(call) == "linear_w4.g128.a8"
 
 
 def test_a_tied_head_is_there_once(tmp_path: Path) -> None:
