@@ -3,9 +3,9 @@
     y[m, n] = bias[n] + sum over groups g of
               x_scale[m, g] * scale[n, g] * sum over k in g of q[m, k] * (code[n, k] - zero[n, g])
 
-(code - zero times the multiplier of k's 32 columns where the layout has multipliers), where q and
-x_scale come from x while it is read: x' = x[:, input_perm] * input_scale is cut into
-the weight's groups of columns, and each group of a row becomes integers of `activation_bits`,
+where code - zero is multiplied by the multiplier of k's 32 columns in a layout that has them, and q
+and x_scale come from x while it is read: x' = x[:, input_perm] * input_scale is cut into the
+weight's groups of columns, and each group of a row becomes integers of `activation_bits`,
 q = round(x' / x_scale) with x_scale = max |x'| / (2^(activation_bits - 1) - 1). The sums over k are
 of integers and exact, so all ISA levels agree on them. At 16 bits the error is 2^-16 of a group's
 largest value, less than that of bfloat16 (2^-9 of each); at 8 bits, 2^-8. 32 bits are 16 and, of

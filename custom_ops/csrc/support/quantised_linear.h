@@ -22,6 +22,54 @@ namespace {
 constexpr int64_t kRowBlock = 48;
 constexpr int64_t kFewRows = 6;  // at most, to be met in place
 
+// dots += the products of the words [begin, end) of x with the codes in rows of 64 words from
+// `from` on. fetch: and what is to be read next comes meanwhile.
+template <typename Format, int kRows, int kVectors, typename X>
+[[gnu::always_inline]] inline void add_products(const X& x, int64_t begin, int64_t end,
+                                                const uint32_t* from, bool fetch,
+                                                VecInt (&dots)[kRows][kVectors]) {
+  constexpr int64_t kStep = Format::kRuns ? kRun : 1 << 20;
+  for (int64_t i = begin; i < end;) {
+    const int64_t run_end = end - i < kStep ? end : i + kStep;
+    VecInt run[kRows][kVectors];
+#pragma GCC unroll 6
+    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; v++) run[row][v] = Format::kRuns ? VecInt{} : dots[row][v];
+    }
+    for (; i < run_end; i += Format::kWords, from += kPanel) {
+      if (fetch) fetch_ahead(from);
+#pragma GCC unroll 4
+      for (int word = 0; word < Format::kWords; word++) {
+        VecInt codes[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; v++) {
+          codes[v] = Format::unpack(load<VecWord>(from + v * kLanes), word);
+        }
+#pragma GCC unroll 6
+        for (int row = 0; row < kRows; row++) {
+          const VecInt value = static_cast<int32_t>(x.word(row, i + word)) - VecInt{};
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; v++) {
+            run[row][v] = Format::add(run[row][v], codes[v], value);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; v++) {
+        if (Format::kRuns) {
+          dots[row][v] += multiply_pairs(run[row][v], 0x00010001 - VecInt{});
+        } else {
+          dots[row][v] = run[row][v];
+        }
+      }
+    }
+  }
+}
+
 // sums [kRows][64] += scales of x and weight times the dot products of one block. `words`: its
 // codes, [count / Format::kWords][64]; `count`: words of x. Not inlined: the compiler would keep
 // the sums in memory.
@@ -29,12 +77,12 @@ template <typename Format, int kRows, Scheme kScheme, bool kFetch, typename X>
 [[gnu::noinline]] void multiply_block(X x, const uint32_t* words, int64_t count,
                                       const BlockHeader& header, float* sums) {
   constexpr int kVectors = tile_vectors(kRows);
-  constexpr int64_t kStep = Format::kRuns ? kRun : 1 << 20;
   constexpr int64_t kParts = kScheme == Scheme::kMultipliers ? kMultipliers : 1;
+  const int64_t part_words = count / kParts;
   for (int64_t column = 0; column < kPanel; column += kVectors * kLanes) {
-    const uint32_t* from = words + column;
-    VecInt totals[kRows][kVectors], dots[kRows][kVectors];  // of the block and a part of it
+    VecInt totals[kRows][kVectors] = {};
     for (int64_t part = 0; part < kParts; part++) {
+      VecInt dots[kRows][kVectors];
 #pragma GCC unroll 6
       for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 8
@@ -45,61 +93,18 @@ template <typename Format, int kRows, Scheme kScheme, bool kFetch, typename X>
           }
         }
       }
-      const int64_t part_end = (part + 1) * count / kParts;
-      for (int64_t begin = part * count / kParts; begin < part_end; begin += kStep) {
-        const int64_t end = part_end - begin < kStep ? part_end : begin + kStep;
-        VecInt run[kRows][kVectors];
-#pragma GCC unroll 6
-        for (int row = 0; row < kRows; row++) {
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; v++) run[row][v] = Format::kRuns ? VecInt{} : dots[row][v];
-        }
-        for (int64_t i = begin; i < end; i += Format::kWords, from += kPanel) {
-          if (kFetch && column == 0) fetch_ahead(from);
-#pragma GCC unroll 4
-          for (int word = 0; word < Format::kWords; word++) {
-            VecInt codes[kVectors];
-#pragma GCC unroll 8
-            for (int v = 0; v < kVectors; v++) {
-              codes[v] = Format::unpack(load<VecWord>(from + v * kLanes), word);
-            }
-#pragma GCC unroll 6
-            for (int row = 0; row < kRows; row++) {
-              const VecInt value = static_cast<int32_t>(x.word(row, i + word)) - VecInt{};
-#pragma GCC unroll 8
-              for (int v = 0; v < kVectors; v++) {
-                run[row][v] = Format::add(run[row][v], codes[v], value);
-              }
-            }
-          }
-        }
-#pragma GCC unroll 6
-        for (int row = 0; row < kRows; row++) {
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; v++) {
-            if (Format::kRuns) {
-              dots[row][v] += multiply_pairs(run[row][v], 0x00010001 - VecInt{});
-            } else {
-              dots[row][v] = run[row][v];
-            }
-          }
-        }
-      }
-      const uint8_t* multipliers = header.multipliers + part * kPanel + column;
+      const int64_t begin = part * part_words;
+      add_products<Format>(x, begin, begin + part_words,
+                           words + begin / Format::kWords * kPanel + column, kFetch && column == 0,
+                           dots);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; v++) {
-        VecInt multiplier;
-        if (kParts > 1) multiplier = load_bytes(multipliers + v * kLanes);
-#pragma GCC unroll 6
-        for (int row = 0; row < kRows; row++) {
-          if (kParts == 1) {
-            totals[row][v] = dots[row][v];
-          } else if (part == 0) {
-            totals[row][v] = dots[row][v] * multiplier;
-          } else {
-            totals[row][v] += dots[row][v] * multiplier;
-          }
+        VecInt multiplier = 1 - VecInt{};
+        if (kScheme == Scheme::kMultipliers) {
+          multiplier = load_bytes(header.multipliers + part * kPanel + column + v * kLanes);
         }
+#pragma GCC unroll 6
+        for (int row = 0; row < kRows; row++) totals[row][v] += dots[row][v] * multiplier;
       }
     }
 #pragma GCC unroll 6
