@@ -9,6 +9,7 @@
 #include "error.h"
 #include "host.h"
 #include "measure.h"
+#include "pages.h"
 #include "sha256.h"
 #include "token_table.h"
 
@@ -132,7 +133,10 @@ Package::Package(const std::string& path, const ingot_options& options)
   if (gpu_)
     run_graph_ = gpu_->runs(*graph_, manifest_);
   else
-    run_graph_ = [this](const std::vector<Array>& inputs) { return graph_->run(inputs); };
+    run_graph_ = [this](const std::vector<Array>& inputs) {
+      map_weights_ahead();
+      return graph_->run(inputs);
+    };
   thread_ = StepThread::of(threads_);
   if (manifest_.kind == Kind::decoder) start_engine(options.kv_tokens);
 }
@@ -161,6 +165,18 @@ Weights Package::place_weights(const ingot_options& options) {
       options.progress(done, total, options.progress_user);
     };
   return gpu_->upload(weights_, progress);
+}
+
+// Before the first step. But for the table at the beginning, of which a decoder and an encoder read
+// the rows of their tokens alone.
+void Package::map_weights_ahead() {
+  if (weights_are_mapped_ || copy_) return;
+  weights_are_mapped_ = true;
+  const HostTrace mapping("map weights");
+  size_t table = 0;
+  for (const auto& [name, constant] : manifest_.constants)
+    if (constant.offset == 0) table = std::min<size_t>(constant.bytes, weights_.size());
+  map_ahead(weights_.substr(table));
 }
 
 // As many as asked for, or as eight of the longest sequences take; of a GPU's memory, which is

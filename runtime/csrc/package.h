@@ -38,6 +38,7 @@ class Package {
  private:
   void start_gpu();
   Weights place_weights(const ingot_options& options);
+  void map_weights_ahead();
   void start_engine(int64_t kv_tokens);
   int64_t lone_step_tokens() const;
   int64_t cache_blocks(int64_t kv_tokens) const;
@@ -57,6 +58,7 @@ class Package {
   std::unique_ptr<cuda::Backend> gpu_;  // if it is for one
   std::unique_ptr<WeightsCopy> copy_;   // if asked for
   std::string_view weights_;
+  bool weights_are_mapped_ = false;  // the step thread's
   std::shared_ptr<Graph> graph_;
   RunGraph run_graph_;
   std::unique_ptr<KvPool> pool_;

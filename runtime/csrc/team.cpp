@@ -34,34 +34,28 @@ double machine_seconds() {
   for (const int i : {0, 1, 2, 5, 6, 7}) busy += ticks[i];
   return busy / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
+
 // Creates a team of as many threads as there are cores, each on a core of its own. Linux may begin
 // a thread on its creator's core, where it spins for its first work and keeps the creator from
-// bringing that: slices of 4 ms in the first step. Of one thread more than there are cores libgomp
-// lets none spin for long (its manual, GOMP_SPINCOUNT); that one ends with the next region. Returns
-// whether threads are bound.
-bool spread(int threads) {
+// bringing that, or move the creator to a core where one of them spins: slices of 4 ms in the first
+// step. Of one thread more than there are cores libgomp lets none spin for long (its manual,
+// GOMP_SPINCOUNT); that one ends with the next region. Returns the cores that all were free to use,
+// if they are bound now.
+std::optional<cpu_set_t> spread(int threads) {
   cpu_set_t all;
-  if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) != threads) return false;
-  std::vector<int> others;  // cores
+  if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) != threads) return {};
   const int own = sched_getcpu();
+  std::vector<int> cores = {own};
   for (int core = 0; core < CPU_SETSIZE; core++)
-    if (CPU_ISSET(core, &all) && core != own) others.push_back(core);
+    if (CPU_ISSET(core, &all) && core != own) cores.push_back(core);
 #pragma omp parallel num_threads(threads + 1)
-  if (const int thread = omp_get_thread_num(); 0 < thread && thread < threads) {
+  if (const int thread = omp_get_thread_num(); thread < threads) {
     cpu_set_t core;
     CPU_ZERO(&core);
-    CPU_SET(others[thread - 1], &core);
+    CPU_SET(cores[thread], &core);
     sched_setaffinity(0, sizeof core, &core);
   }
-  return true;
-}
-
-// Of the calling thread, which is not bound, to its team.
-void unbind(int threads) {
-  cpu_set_t all;
-  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
-#pragma omp parallel num_threads(threads)
-  sched_setaffinity(0, sizeof all, &all);
+  return all;
 }
 }  // namespace
 
@@ -83,7 +77,15 @@ void Team::end() {
   if (widest_ == 1) return;
   end_own_team();
   widest_ = 1;
-  bound_ = false;
+  unbind();
+}
+
+// Its threads, of which there may be none but the caller.
+void Team::unbind() {
+  if (!unbound_) return;
+#pragma omp parallel num_threads(widest_)
+  sched_setaffinity(0, sizeof *unbound_, &*unbound_);
+  unbound_.reset();
 }
 
 void Team::assemble() {
@@ -98,8 +100,8 @@ void Team::assemble() {
     chosen_ = free_cores_between(*last_, now, cores, usable_cores());
     last_ = now;
   }
-  if (bound_) unbind(widest_);
-  bound_ = chosen_ > widest_ && spread(chosen_);
+  unbind();
+  if (chosen_ > widest_) unbound_ = spread(chosen_);
   widest_ = std::max(widest_, chosen_);
   omp_set_num_threads(chosen_);
 }

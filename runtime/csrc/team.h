@@ -2,6 +2,8 @@
 // uses, asked again while it works. A thread that shares its core holds up every barrier by a
 // scheduler slice: with two of four cores busy, four threads were 120 times slower than two.
 #pragma once
+#include <sched.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -48,10 +50,12 @@ class Team {
 
  private:
   void end();
+  void unbind();
 
   int fixed_;
   std::optional<CpuTimes> last_;
   int chosen_ = 0, widest_ = 1;
-  bool bound_ = false;  // threads to cores, for the first step
+  // While the threads are bound to a core each, for the first step: the cores they had before.
+  std::optional<cpu_set_t> unbound_;
 };
 }  // namespace ingot

@@ -69,13 +69,27 @@ TEST(Team, OfAllCoresBeginsWithOneForEachThread) {
   Team team(static_cast<int>(count));
   team.assemble();
   const std::vector<std::set<int>> first = cores_of_team();
-  ASSERT_EQ(first.size(), count);
-  EXPECT_EQ(first[0].size(), count);  // the caller's thread goes where it likes
-  const std::set<std::set<int>> of_others(first.begin() + 1, first.end());
-  EXPECT_EQ(of_others.size(), count - 1);
-  for (const std::set<int>& cores : of_others) EXPECT_EQ(cores.size(), 1u);
+  const std::set<std::set<int>> apart(first.begin(), first.end());
+  EXPECT_EQ(apart.size(), count);
+  for (const std::set<int>& cores : apart) EXPECT_EQ(cores.size(), 1u);
   team.assemble();
-  for (const std::set<int>& cores : cores_of_team()) EXPECT_EQ(cores, first[0]);
+  for (const std::set<int>& cores : cores_of_team()) EXPECT_EQ(cores.size(), count);
+}
+
+TEST(Team, ThatEndsAfterItsFirstStepLeavesTheCallerItsCores) {
+  SKIP_WHERE_BARRIERS_ARE_UNSEEN();
+  cpu_set_t before, after;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  Team team(CPU_COUNT(&before));
+  team.assemble();
+  std::mutex mutex;
+  std::condition_variable work;
+  std::unique_lock lock(mutex);
+  int asked = 0;
+  // Ready when it is asked after the team has ended: a wait for a while asks first and last.
+  team.wait(work, lock, [&] { return ++asked > 2; });
+  ASSERT_EQ(sched_getaffinity(0, sizeof after, &after), 0);
+  EXPECT_TRUE(CPU_EQUAL(&before, &after));
 }
 
 TEST(Team, OfFewerThreadsThanCoresIsLeftToTheSystem) {
