@@ -86,15 +86,14 @@ class Ahead {
     for (int b = count_++; b < kStepBlocks; b++) blocks_[b] = block.ahead;
   }
 
-  // Fetches the next share into the L2 cache, or into L1 too, where that has room for it.
-  template <bool kIntoL1 = false>
+  // Fetches the next share, into L1 too.
   void fetch() {
     if (next_ == bytes_) return;
     due_ += bytes_;
     for (; due_ >= shares_ * kLine && next_ < bytes_; next_ += kLine, due_ -= shares_ * kLine) {
 #pragma GCC unroll 4
       for (int b = 0; b < kStepBlocks; b++) {
-        __builtin_prefetch(blocks_[b] + next_, 0, kIntoL1 ? 3 : 2);
+        __builtin_prefetch(blocks_[b] + next_);
       }
     }
   }
@@ -189,7 +188,7 @@ template <typename Cut, int kRows, int kVectors, typename T>
       Vec acc[kSums][kRows][kVectors] = {};
       const auto add = [&](int s, int64_t d) {
         if constexpr (Cut::kFetch) {
-          if (d % kFetchEvery == 0) ahead.fetch<true>();
+          if (d % kFetchEvery == 0) ahead.fetch();
         }
         Vec key[kVectors];
 #pragma GCC unroll 4
@@ -236,7 +235,7 @@ template <bool kFetch, int kRows, int kColumns, typename T>
     const int end = (t / kBlock + 1) * kBlock < to ? (t / kBlock + 1) * kBlock : to;
     for (; t < end; t++, v += stride) {
       if constexpr (kFetch) {
-        if (t % kFetchEvery == 0) ahead.fetch<true>();
+        if (t % kFetchEvery == 0) ahead.fetch();
       }
       Vec values[kColumns];
 #pragma GCC unroll 4
