@@ -41,16 +41,17 @@ constexpr int kProductTile = 0, kCodesTile = 2, kXTile = 4;
 
 // How x of a Format meets codes of groups of 32 or 64 columns (kDeep 1), or of 128 (kDeep 2).
 // `steps`: of a chunk, for each column of tiles.
-template <typename F, Scheme scheme, int deep, bool half_scales,
+template <typename F, Scheme scheme, int deep, bool half_scales, int rows,
           int steps = kChunkTiles / (deep * static_cast<int>(sizeof(typename F::Value)))>
 struct TilePlan {
   using Format = F;
   // Whose order of bytes unpacked codes have.
   using Order = std::conditional_t<kColumnsPerWord<Format> == 8, Nibbles8, Bytes8>;
   static constexpr int kDeep = deep;
+  static constexpr int kRows = rows;  // of a tile of x, 16 or 8: they all are multiplied and scaled
   static constexpr int kPlanes = sizeof(typename Format::Value);
   static constexpr int kSteps = steps;
-  using Single = TilePlan<F, scheme, deep, half_scales, 1>;  // for what is left of the depth
+  using Single = TilePlan<F, scheme, deep, half_scales, rows, 1>;  // for what is left of the depth
   // Columns of tiles after which the registers of products have had their turns.
   static constexpr int kTurn = kSteps % 2 == 0 ? 1 : 2;
   // Steps that have begun after the one that is added: as there are registers, and one is stored.
@@ -165,7 +166,7 @@ class TileSteps {
   template <int kStep>
   [[gnu::always_inline]] void load_x(const uint32_t* chunk) const {
     constexpr int kCount = Plan::kDeep * Plan::kPlanes, kFirst = kStep * kCount;
-    const int64_t row = group_size_ / Plan::kDeep, tile = row / 4 * kAmxRows;
+    const int64_t row = group_size_ / Plan::kDeep, tile = row / 4 * Plan::kRows;
     chunk += kFirst * tile;
     tile_load<kXTile + kFirst>(chunk, row);
     if constexpr (kCount > 1) tile_load<kXTile + kFirst + 1>(chunk + tile, row);
@@ -229,13 +230,13 @@ inline Vec fused(Vec a, Vec b, Vec c) {
 // made a float and scaled in one instruction: it is added to the bits of 1.5 * 2^23, and what that
 // adds to the float (times the scale, the "shift") is taken off by the fused multiplication.
 template <typename Plan>
-[[gnu::always_inline]] inline void add_step(Vec (&sums)[kAmxRows], const int32_t* dots,
+[[gnu::always_inline]] inline void add_step(Vec (&sums)[Plan::kRows], const int32_t* dots,
                                             const float* x_scales, const int32_t* x_offsets,
                                             const float* scales, const float* shifts,
                                             const int32_t* zeros) {
   const auto scale = load<Vec>(scales), shift = load<Vec>(shifts);
 #pragma GCC unroll 16
-  for (int r = 0; r < kAmxRows; r++) {
+  for (int r = 0; r < Plan::kRows; r++) {
     auto dot = load<VecWord>(dots + r * kAmxWords);
     if (Plan::kPlanes == 2) dot = (dot << 8) + load<VecWord>(dots + kProduct + r * kAmxWords);
     if (Plan::kOffsets) dot += static_cast<uint32_t>(x_offsets[r]) * load<VecWord>(zeros);
@@ -247,14 +248,15 @@ template <typename Plan>
 
 // x of a chunk: rows of tiles from `first_tile` on.
 struct TiledRowsOfX {
-  const Activations& x;  // [tiles of 16 rows][steps][64 columns][planes][16 rows]
+  const Activations& x;  // [tiles of rows][steps][64 columns][planes][rows]
+  int64_t tile_rows;
   int64_t first_tile;
   int64_t tiles;
   int64_t first_step;
 
   int64_t step(int64_t tile) const { return (first_tile + tile) * x.groups + first_step; }
   const uint32_t* words(int64_t tile) const {
-    return x.words + step(tile) * kAmxRows * x.words_per_group;
+    return x.words + step(tile) * tile_rows * x.words_per_group;
   }
 };
 
@@ -268,27 +270,29 @@ struct Sums {
   int64_t columns;
   bool far;
 
-  void begin(Vec (&sums)[kAmxRows], int64_t column) const {
+  template <int kRows>
+  void begin(Vec (&sums)[kRows], int64_t column) const {
     if (bias != nullptr) {
 #pragma GCC unroll 16
-      for (int r = 0; r < kAmxRows; r++) sums[r] = load<Vec>(bias + column);
+      for (int r = 0; r < kRows; r++) sums[r] = load<Vec>(bias + column);
     } else {
 #pragma GCC unroll 16
-      for (int r = 0; r < kAmxRows; r++) sums[r] = load<Vec>(kept + r * kPanel + column);
+      for (int r = 0; r < kRows; r++) sums[r] = load<Vec>(kept + r * kPanel + column);
     }
   }
 
-  void end(const Vec (&sums)[kAmxRows], int64_t column) const {
+  template <int kRows>
+  void end(const Vec (&sums)[kRows], int64_t column) const {
     float* to = (out != nullptr ? out : kept) + column;
     const int64_t stride = out != nullptr ? columns : kPanel;
     if (out != nullptr && far) {
 #pragma GCC unroll 16
-      for (int r = 0; r < kAmxRows; r++) {
+      for (int r = 0; r < kRows; r++) {
         _mm512_stream_ps(to + r * stride, bit_cast<__m512>(sums[r]));
       }
     } else {
 #pragma GCC unroll 16
-      for (int r = 0; r < kAmxRows; r++) store(to + r * stride, sums[r]);
+      for (int r = 0; r < kRows; r++) store(to + r * stride, sums[r]);
     }
   }
 };
@@ -310,7 +314,7 @@ template <typename Plan, int... kNumber>
 [[gnu::noinline]] void multiply_chunk(const PanelChunk<Plan>& chunk, const TiledRowsOfX& rows,
                                       int64_t group_size, Sums sums, Ahead<2> ahead,
                                       std::integer_sequence<int, kNumber...>) {
-  constexpr int kSteps = Plan::kSteps;
+  constexpr int kSteps = Plan::kSteps, kRows = Plan::kRows;
   alignas(64) int32_t space[2][Plan::kPlanes * kProduct];
   int32_t *dots = space[0], *next_dots = space[1];
   TileSteps<Plan> steps(chunk, group_size);
@@ -322,11 +326,11 @@ template <typename Plan, int... kNumber>
   for (int64_t t = 0; t < rows.tiles; t++) {
     const uint32_t* next_words = rows.words(t + 1 < rows.tiles ? t + 1 : t);
     Ahead<3> next_x = {reinterpret_cast<const uint8_t*>(next_words),
-                       kSteps * Plan::kPlanes * group_size * kAmxRows / kLineBytes / kColumnTiles};
-    const float* x_scales = rows.x.scales + rows.step(t) * kAmxRows;
-    const int32_t* x_offsets = rows.x.offsets + rows.step(t) * kAmxRows;
+                       kSteps * Plan::kPlanes * group_size * kRows / kLineBytes / kColumnTiles};
+    const float* x_scales = rows.x.scales + rows.step(t) * kRows;
+    const int32_t* x_offsets = rows.x.offsets + rows.step(t) * kRows;
     for (int64_t c = 0; c < kColumnTiles; c += Plan::kTurn) {
-      Vec kept[kAmxRows];
+      Vec kept[kRows];
       const auto step = [&](auto number) __attribute__((always_inline)) {
         constexpr int kNow = decltype(number)::value, i = kNow % kSteps;
         constexpr int kBegun = kNow + Plan::kAhead;
@@ -340,7 +344,7 @@ template <typename Plan, int... kNumber>
         if (c + kBegun / kSteps == kColumnTiles - 1) {
           steps.template load_x<kBegun % kSteps>(next_words);
         }
-        add_step<Plan>(kept, dots, x_scales + i * kAmxRows, x_offsets + i * kAmxRows,
+        add_step<Plan>(kept, dots, x_scales + i * kRows, x_offsets + i * kRows,
                        chunk.columns[i].scales + column, chunk.shifts[i] + column,
                        chunk.columns[i].zeros + column);
         std::swap(dots, next_dots);
@@ -351,8 +355,8 @@ template <typename Plan, int... kNumber>
       };
       (step(std::integral_constant<int, kNumber>{}), ...);
     }
-    sums.kept += kAmxRows * kPanel;
-    if (sums.out != nullptr) sums.out += kAmxRows * sums.columns;
+    sums.kept += kRows * kPanel;
+    if (sums.out != nullptr) sums.out += kRows * sums.columns;
   }
 }
 
@@ -384,15 +388,16 @@ template <typename Plan>
 void many_rows_by_tiles(const Unit& unit) {
   alignas(64) float bias[kPanel], kept[kUnitRows * kPanel];
   const QuantisedLinear& call = unit.call;
-  const int64_t tiles = ceil_div(unit.rows, kAmxRows), column = unit.panel * kPanel;
+  constexpr int kRows = Plan::kRows;
+  const int64_t tiles = ceil_div(unit.rows, kRows), column = unit.panel * kPanel;
   const bool lines_fit =
       reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
-  const bool whole = lines_fit && unit.rows % kAmxRows == 0 && column + kPanel <= call.columns;
+  const bool whole = lines_fit && unit.rows % kRows == 0 && column + kPanel <= call.columns;
   const bool far = call.rows * (call.depth + call.columns) * int64_t{sizeof(float)} >= kFarBytes;
   unit.begin(bias, 1);
   float* out = call.out + unit.row * call.columns + column;
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
-    const TiledRowsOfX rows = {unit.x, unit.row / kAmxRows, tiles, first};
+    const TiledRowsOfX rows = {unit.x, kRows, unit.row / kRows, tiles, first};
     const int64_t left = unit.x.groups - first;
     const Sums sums = {kept, first == 0 ? bias : nullptr,
                        whole && left <= Plan::kSteps ? out : nullptr, call.columns, far};
@@ -411,14 +416,15 @@ void many_rows_by_tiles(const Unit& unit) {
 // written lies side by side.
 template <typename Plan>
 void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, const Activations& x) {
-  static_assert(kLanes == kAmxRows);
+  constexpr int kRows = Plan::kRows;
+  static_assert(kLanes == kAmxRows && kRows <= kLanes);
   const int64_t size = call.weight.group_size, columns = size / Plan::kDeep;
-  const int64_t plane = kAmxRows * columns;
-  alignas(64) float space[kAmxRows][128];
+  const int64_t plane = kRows * columns;
+  alignas(64) float space[kRows][128];
   alignas(64) RoundingScale<Vec> scale;
-  const float* from[kAmxRows];
-  for (int64_t r = 0; r < kAmxRows; r++) {
-    const int64_t row = tile * kAmxRows + r;
+  const float* from[kRows];
+  for (int64_t r = 0; r < kRows; r++) {
+    const int64_t row = tile * kRows + r;
     const bool some = row < call.rows && g < call.weight.groups;
     from[r] = some ? arranged_group(call, row, g, space[r])
                    : static_cast<float*>(memset(space[r], 0, sizeof(space[r])));
@@ -426,12 +432,12 @@ void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, cons
   for (int64_t pass = 0; pass < call.passes; pass++) {
     const int64_t step = tile * x.groups + g * call.passes + pass;
     const bool last = pass + 1 == call.passes;
-    VecInt largest[kAmxRows];
-    for (int64_t r = 0; r < kAmxRows; r++) largest[r] = largest_bits(from[r], size);
+    VecInt largest[kLanes] = {};
+    for (int64_t r = 0; r < kRows; r++) largest[r] = largest_bits(from[r], size);
     scale = RoundingScale<Vec>(largest_lanes(largest), Plan::Format::kMost);
-    store(x.scales + step * kAmxRows, scale.scale);
-    for (int64_t r = 0; r < kAmxRows; r++) {
-      auto* to = reinterpret_cast<int8_t*>(x.words) + step * Plan::kPlanes * size * kAmxRows;
+    memcpy(x.scales + step * kRows, &scale.scale, kRows * sizeof(float));
+    for (int64_t r = 0; r < kRows; r++) {
+      auto* to = reinterpret_cast<int8_t*>(x.words) + step * Plan::kPlanes * size * kRows;
       to += r * columns;
       const Vec inverse = broadcast(scale.inverse[r]), unit = broadcast(scale.scale[r]);
       VecInt total = {};
@@ -450,7 +456,7 @@ void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, cons
           }
         }
       }
-      if (Plan::kOffsets) x.offsets[step * kAmxRows + r] = -sum_of_lanes(total);
+      if (Plan::kOffsets) x.offsets[step * kRows + r] = -sum_of_lanes(total);
       from[r] = space[r];
     }
   }
@@ -464,23 +470,25 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   // What is left of the depth after whole chunks is one step, or padded to a chunk.
   const int64_t steps =
       groups % Plan::kSteps == 1 ? groups : ceil_div(groups, Plan::kSteps) * Plan::kSteps;
-  const int64_t padded = ceil_div(call.rows, kAmxRows) * kAmxRows, size = call.weight.group_size;
+  constexpr int kRows = Plan::kRows;
+  const int64_t padded = ceil_div(call.rows, kRows) * kRows, size = call.weight.group_size;
   const Activations x = room<typename Plan::Format>(call, padded, steps);
-  const int64_t fit = kUnitBytes / (x.row_words() * 4) / kAmxRows * kAmxRows;
-  const int64_t most = fit < 2 * kAmxRows ? 2 * kAmxRows : fit < kUnitRows ? fit : kUnitRows;
+  const int64_t fit = kUnitBytes / (x.row_words() * 4) / kRows * kRows;
+  const int64_t most = fit < 2 * kRows ? 2 * kRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = ceil_div(padded, most);
-  const int64_t rows = ceil_div(ceil_div(padded, units), kAmxRows) * kAmxRows;  // of a unit
+  const int64_t rows = ceil_div(ceil_div(padded, units), kRows) * kRows;  // of a unit
   // A share is a unit's rows and the panels, or with few rows a stretch of them, so that what a
   // thread fetches ahead is its own.
-  const bool stretches = parallel && padded <= kFewTiles * kAmxRows;
+  const bool stretches = parallel && padded <= kFewTiles * kRows;
   const int64_t ranges = stretches ? omp_get_max_threads() : 1, panels = call.weight.panels;
   int64_t* taken = none_taken(units * ranges);
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
-  const TileShape product, codes = {static_cast<uint8_t>(bytes / 4), 64}, row = {kAmxRows, bytes};
+  const TileShape product = {kRows, 64}, row = {kRows, bytes};
+  const TileShape codes = {static_cast<uint8_t>(bytes / 4), 64};
 #pragma omp parallel if (parallel)
   {
 #pragma omp for collapse(2) schedule(static)
-    for (int64_t tile = 0; tile < padded / kAmxRows; tile++) {
+    for (int64_t tile = 0; tile < padded / kRows; tile++) {
       for (int64_t g = 0; g < steps / call.passes; g++) {
         round_tile_group<Plan>(call, tile, g, x);
       }
@@ -501,9 +509,11 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const auto choose = [&](auto deep) {
     constexpr int kDeep = decltype(deep)::value;
     if (call.weight.float_scales) {
-      run_tiles<TilePlan<Format, kScheme, kDeep, false>>(call, parallel);
+      run_tiles<TilePlan<Format, kScheme, kDeep, false, kAmxRows>>(call, parallel);
+    } else if (call.rows <= kAmxRows / 2) {
+      run_tiles<TilePlan<Format, kScheme, kDeep, true, kAmxRows / 2>>(call, parallel);
     } else {
-      run_tiles<TilePlan<Format, kScheme, kDeep, true>>(call, parallel);
+      run_tiles<TilePlan<Format, kScheme, kDeep, true, kAmxRows>>(call, parallel);
     }
   };
   if (kScheme == Scheme::kMultipliers || call.weight.group_size == 128) {
