@@ -58,13 +58,26 @@ struct CachedTiles {
   StepTiles<1> view(int rows) { return {keys, rows <= kAmxRows ? keys : values}; }
 };
 
+// high_halves() of `low` and `high`, in one instruction that does not need the port of those that
+// shift and multiply.
+inline VecWord shuffle_high_halves(VecWord low, VecWord high) {
+#if defined(__AVX512BW__)
+  constexpr __mmask64 kLowHalves = 0x3333333333333333;  // the bytes of low halves
+  const auto upper = _mm512_set4_epi32(0x00000f0e, 0x00000b0a, 0x00000706, 0x00000302);
+  return bit_cast<VecWord>(
+      _mm512_mask_shuffle_epi8(bit_cast<__m512i>(high), kLowHalves, bit_cast<__m512i>(low), upper));
+#else
+  return high_halves(low, high);
+#endif
+}
+
 // The first parts of low and high, cut off, as the low and high halves of words; they keep what is
 // left: nothing of infinity.
 inline VecWord take_words(Vec& low, Vec& high) {
   const auto low_bits = bit_cast<VecWord>(low), high_bits = bit_cast<VecWord>(high);
   low = without_part(low, low_bits);
   high = without_part(high, high_bits);
-  return high_halves(low_bits, high_bits);
+  return shuffle_high_halves(low_bits, high_bits);
 }
 
 // low and high rounded to bfloat16, as the low and high halves of words.
@@ -304,12 +317,40 @@ template <int kCount, typename Body>
   each(std::make_integer_sequence<int, kCount>(), body);
 }
 
+// A row of a tile, part of a row of all tiles: a prompt's weights of a step, part by part.
+struct Line {
+  alignas(64) uint32_t words[kAmxWords];
+};
+inline constexpr int kWeightLines = kStepTokens / kDepth * kExactParts;  // of a row
+
+// The rows' side of a product, of each 32 terms kParts parts: as tiles, or as lines of weights.
+template <int kParts>
+std::integral_constant<int, kParts> parts_of(const Words (*)[kParts]);
+std::integral_constant<int, kExactParts> parts_of(const Line*);
+
+template <int kTile, int kParts>
+[[gnu::always_inline]] inline void load_part(const Words (*a)[kParts], int64_t c, int part) {
+  tile_load<kTile>(&a[c][part], sizeof(Words) / kAmxRows);
+}
+template <int kTile>
+[[gnu::always_inline]] inline void load_part(const Line* a, int64_t c, int part) {
+  tile_load<kTile>(a + c * kExactParts + part, kWeightLines * sizeof(Line));
+}
+
+// Of the terms from 32 c on.
+template <int kParts>
+auto from_depth(const Words (*a)[kParts], int64_t c) {
+  return a + c;
+}
+inline auto from_depth(const Line* a, int64_t c) { return a + c * kExactParts; }
+
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
 // smallest parts first; products of parts that are too small to count are left out. b's tiles of
 // the next 32 terms lie `b_stride` further. Calls beside() once for each tile of b.
-template <int kColumns, bool kAdd, int kParts, int kOtherParts, typename Beside>
-void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b_stride,
-              int64_t count, float* to, int64_t to_stride, Beside& beside) {
+template <int kColumns, bool kAdd, int kOtherParts, typename A, typename Beside>
+void multiply(A a, const Words (*b)[kOtherParts], int64_t b_stride, int64_t count, float* to,
+              int64_t to_stride, Beside& beside) {
+  constexpr int kParts = decltype(parts_of(a))::value;
   each<kColumns>([&](auto column) {
     if constexpr (kAdd) {
       tile_load<column>(to + column * kAmxWords, to_stride * sizeof(float));
@@ -318,8 +359,7 @@ void multiply(const Words (*a)[kParts], const Words (*b)[kOtherParts], int64_t b
     }
   });
   for (int64_t c = 0; c < count; c++) {
-    each<kParts>(
-        [&](auto part) { tile_load<kFirstA + part>(&a[c][part], sizeof(Words) / kAmxRows); });
+    each<kParts>([&](auto part) { load_part<kFirstA + part>(a, c, part); });
     each<kColumns>([&](auto column) {
       beside();
       each<kOtherParts>([&](auto larger) {
@@ -349,16 +389,10 @@ void lay_out_queries(TileOf<kCapacity>& tile, int64_t dim,
   }
 }
 
-// Turns a row's scores into weights, the i'th row of tiles, of the first kDepths 32 tokens.
-template <int kDepths, int kCapacity, int kParts>
-[[gnu::always_inline]] inline void soften_row(TileOf<kCapacity>& tile, int r, int i,
-                                              Words (*weights)[kParts]) {
-  if (tile.end[r] == tile.begin[r]) {
-    for (int w = 0; w < kDepths; w++) {
-      for (int p = 0; p < kParts; p++) store(weights[w][p].rows[i], VecWord{});
-    }
-    return;
-  }
+// Turns the scores of a row, which sees some of the step, into weights of the first kDepths 32
+// tokens. Calls keep(w, p, words) for their p'th parts among the w'th 32.
+template <int kDepths, int kParts, int kCapacity, typename Keep>
+[[gnu::always_inline]] inline void soften_seen(TileOf<kCapacity>& tile, int r, Keep keep) {
   Vec even;
   exponentiate<kDepths * kDepth / kLanes>(tile, r, [&](int v, Vec weight) {
     if (v % 2 == 0) {
@@ -366,9 +400,17 @@ template <int kDepths, int kCapacity, int kParts>
       even = weight;
       return;
     }
-    split<kParts>(even, weight,
-                  [&](int p, VecWord words) { store(weights[v / 2][p].rows[i], words); });
+    split<kParts>(even, weight, [&](int p, VecWord words) { keep(v / 2, p, words); });
   });
+}
+
+// The same of any row: what it does not see has weights of 0.
+template <int kDepths, int kParts, int kCapacity, typename Keep>
+[[gnu::always_inline]] inline void soften_row(TileOf<kCapacity>& tile, int r, Keep keep) {
+  if (tile.end[r] > tile.begin[r]) return soften_seen<kDepths, kParts>(tile, r, keep);
+  for (int w = 0; w < kDepths; w++) {
+    for (int p = 0; p < kParts; p++) keep(w, p, VecWord{});
+  }
 }
 
 // The same of the rows from `row`.
@@ -379,7 +421,9 @@ void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kPa
   for (int i = 0; i < rows; i++) {
     tile.ahead.fetch();
     if (i % 4 == 0) stay_awake();
-    soften_row<kDepths>(tile, row + i, i, own.weights);
+    soften_row<kDepths, kParts>(tile, row + i, [&](int w, int p, VecWord words) {
+      store(own.weights[w][p].rows[i], words);
+    });
   }
 }
 
@@ -410,14 +454,14 @@ inline std::pair<int, int> depths_between(int from, int to) { return {from / 2, 
 
 // sums += weights of 16 rows times V of the blocks [from, to). Calls beside() columns_of(dim) times
 // for each 32 tokens.
-template <int kParts, int kOtherParts, typename Beside>
-void multiply_weights(const Words (*weights)[kParts], const Words (*values)[kOtherParts], int from,
-                      int to, int64_t dim, float* sums, Beside& beside) {
+template <int kOtherParts, typename Weights, typename Beside>
+void multiply_weights(Weights weights, const Words (*values)[kOtherParts], int from, int to,
+                      int64_t dim, float* sums, Beside& beside) {
   const auto [first, end] = depths_between(from, to);
   const int64_t columns = columns_of(dim);
   for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
-    multiply<run, true>(weights + first, values + first * columns + c, columns, end - first,
-                        sums + c * kAmxWords, kRowFloats, beside);
+    multiply<run, true>(from_depth(weights, first), values + first * columns + c, columns,
+                        end - first, sums + c * kAmxWords, kRowFloats, beside);
   });
 }
 

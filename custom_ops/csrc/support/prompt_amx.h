@@ -60,26 +60,79 @@ struct RowsStep {
   PromptRows* rows;
   const LaidStep* step;
   int from, to;
+  bool whole;  // every row sees all of it, whose scores are as they come from the products
 };
 
-// What becomes of a row's scores: noinline, it is called at many places.
-template <int kDepths, bool kRaise>
-[[gnu::noinline]] void soften_prompt_row(TileOf<kAmxRows>& tile, int r,
-                                         Words (*weights)[kExactParts]) {
-  if constexpr (kRaise) raise_maximum(tile, r);
-  soften_row<kDepths>(tile, r, r, weights);
+// A step's scores of 16 rows, which become weights in place: those of a row take no more than the
+// place of its scores and of those before, which are not needed any more: the L1 cache has room for
+// little more than three of these and the tiles that they meet.
+struct StepRows {
+  Line lines[kAmxRows][kWeightLines];
+
+  float (*scores()) [kStepTokens] {
+    Line* first = lines[0] + kAmxRows * (kWeightLines - kScoreLines);
+    return reinterpret_cast<float (*)[kStepTokens]>(first);
+  }
+
+  static constexpr int kScoreLines = kStepTokens / kAmxWords;  // of a row
+};
+
+// What becomes of a row's scores: noinline, they are called at many places.
+using SoftenRow = void(TileOf<kAmxRows>& tile, int r, Line* weights);
+
+inline auto to_lines(Line* weights) {
+  return [=](int w, int p, VecWord words) { store(weights[w * kExactParts + p].words, words); };
+}
+
+template <int kDepths>
+[[gnu::noinline]] void soften_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
+  soften_row<kDepths, kExactParts>(tile, r, to_lines(weights));
+}
+
+// Of a row that sees the whole step: its maximum may have to rise yet.
+[[gnu::noinline, gnu::cold]] inline void soften_far_row(TileOf<kAmxRows>& tile, int r,
+                                                        Line* weights) {
+  raise_maximum(tile, r);
+  soften_seen<kStepTokens / kDepth, kExactParts>(tile, r, to_lines(weights));
+}
+
+// The same, in less instructions where all scores lie so near to the maximum that it stays and
+// exp2() need not limit them: nearly always.
+[[gnu::noinline]] inline void soften_whole_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
+  const float* scores = tile.weights[r];
+  const Vec shift = broadcast(tile.shift[r]);
+  Vec x[kStepVectors], rounded[kStepVectors];
+  VecWord range = {};
+#pragma GCC unroll 4
+  for (int v = 0; v < kStepVectors; v++) {
+    x[v] = load<Vec>(scores + v * kLanes) - shift;
+    rounded[v] = round_power(x[v]);
+    range |= power_range(rounded[v]);
+  }
+  if (any_set(range, kFarPower)) [[unlikely]]
+    return soften_far_row(tile, r, weights);
+  const auto keep = to_lines(weights);
+  Vec total = load<Vec>(tile.totals[r]);
+#pragma GCC unroll 4
+  for (int v = 0; v < kStepVectors; v += 2) {
+    const Vec even = exp2_of_rounded(x[v], rounded[v]);
+    const Vec odd = exp2_of_rounded(x[v + 1], rounded[v + 1]);
+    total = total + even + odd;
+    split<kExactParts>(even, odd, [&](int p, VecWord words) { keep(v / 2, p, words); });
+  }
+  store(tile.totals[r], total);
 }
 
 // The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
 class SoftmaxBeside {
  public:
-  // `raise`: the maxima may have to rise yet.
-  SoftmaxBeside(const RowsStep& of, bool raise, Words (*weights)[kExactParts], int64_t calls)
+  // `raise`: the rows see the whole step, and their maxima may have to rise yet.
+  SoftmaxBeside(const RowsStep& of, bool raise, StepRows& rows, int64_t calls)
       : tile_(of.rows->tile),
-        soften_(raise                     ? soften_prompt_row<kStepTokens / kDepth, true>
-                : of.to * kBlock > kDepth ? soften_prompt_row<kStepTokens / kDepth, false>
-                                          : soften_prompt_row<1, false>),
-        weights_(weights),
+        soften_(raise                     ? soften_whole_row
+                : of.to * kBlock > kDepth ? soften_prompt_row<kStepTokens / kDepth>
+                                          : soften_prompt_row<1>),
+        lines_(rows.lines),
         calls_(calls) {}
 
   void operator()() {
@@ -90,11 +143,14 @@ class SoftmaxBeside {
   }
 
  private:
-  void next() { soften_(tile_, row_++, weights_); }
+  void next() {
+    soften_(tile_, row_, lines_[row_]);
+    row_++;
+  }
 
   TileOf<kAmxRows>& tile_;
-  void (*soften_)(TileOf<kAmxRows>&, int, Words (*)[kExactParts]);
-  Words (*weights_)[kExactParts];
+  SoftenRow* soften_;
+  Line (*lines_)[kWeightLines];
   int64_t calls_, due_ = 0;
   int row_ = 0;
 };
@@ -189,8 +245,9 @@ class Prompt {
       walk_steps(rows_[g].tile, begin, end, [&](int64_t p) {
         const auto [from, to] = seen_tokens(rows_[g].tile, p);
         if (from >= to) return;
-        seen_[count++] = {&rows_[g], &steps_[(p - segment) / kStepTokens],
-                          static_cast<int>(from / kBlock), static_cast<int>(ceil_div(to, kBlock))};
+        const LaidStep& step = steps_[(p - segment) / kStepTokens];
+        seen_[count++] = {&rows_[g], &step, static_cast<int>(from / kBlock),
+                          static_cast<int>(ceil_div(to, kBlock)), sees_all(rows_[g].tile, step)};
       });
     }
     add_steps<Item>(count, view);
@@ -240,38 +297,32 @@ class Prompt {
     const auto nothing = [] {};
     if (count > 0) {
       seen_[0].rows->make_ready(call_, how_);
-      score(seen_[0], scores_[0], nothing);
+      score(seen_[0], space_[0], nothing);
     }
     for (int i = 0; i < count; i++) {
       const RowsStep& of = seen_[i];
       TileOf<kAmxRows>& tile = of.rows->tile;
       fetch(i, count);
       if (i + 1 < count) seen_[i + 1].rows->make_ready(call_, how_);
-      tile.weights = scores_[i % 2];
-      see(tile, of.step->position);
-      if (of.step->bad != 0) hide(tile, of.step->bad, true);
-      if (of.step->scaled) {
-        static_cast<StepScales&>(tile) = *of.step;
-      } else {
-        tile.scaled = false;
-      }
-      const bool raise = sees_all(tile) && tile.segment.max[0] != -kInfinity;
+      tile.weights = space_[i % 3].scores();
+      const bool raise = of.whole && have_maxima(tile);
       if (raise) {
+        tile.scaled = false;
         store(tile.rescale, broadcast(1.0f));
       } else {
-        raise_maxima(tile, 0, how_);
+        raise_maxima(of);
       }
-      const int64_t calls = (i + 1 < count ? score_calls(seen_[i + 1]) : 0) +
-                            (i > 0 ? weight_calls(seen_[i - 1]) : 0);
-      SoftmaxBeside softmax(of, raise, weights_[i % 2], calls);
-      if (i + 1 < count) score(seen_[i + 1], scores_[(i + 1) % 2], softmax);
-      if (i > 0) add(seen_[i - 1], weights_[(i - 1) % 2], softmax);
+      const int64_t calls = (i > 0 ? weight_calls(seen_[i - 1]) : 0) +
+                            (i + 1 < count ? score_calls(seen_[i + 1]) : 0);
+      SoftmaxBeside softmax(of, raise, space_[i % 3], calls);
+      if (i + 1 < count) score(seen_[i + 1], space_[(i + 1) % 3], softmax);
+      if (i > 0) add(seen_[i - 1], space_[(i - 1) % 3], softmax);
       softmax.finish();
       rescale_group(tile, 0, tile.rows, call_.dim);
       if (of.step->bad != 0) [[unlikely]]
         add_in_floats<Item>(of, view);
     }
-    if (count > 0) add(seen_[count - 1], weights_[(count - 1) % 2], nothing);
+    if (count > 0) add(seen_[count - 1], space_[(count - 1) % 3], nothing);
   }
 
   // Fetches a share of what is read and written soon: where the rows of the i'th step write to, the
@@ -294,11 +345,29 @@ class Prompt {
   }
 
   // Whether every row sees the whole step, whose scores are as they come from the products.
-  bool sees_all(const TileOf<kAmxRows>& tile) const {
-    if (tile.scaled || how_.softcap != 0.0f) return false;
-    bool all = true;
-    for (int r = 0; r < tile.rows; r++) all &= tile.end[r] - tile.begin[r] == kStepTokens;
-    return all;
+  bool sees_all(const TileOf<kAmxRows>& tile, const LaidStep& step) const {
+    return tile.first[tile.rows - 1] <= step.position &&
+           tile.last[0] >= step.position + kStepTokens - 1 && step.bad == 0 && !step.scaled &&
+           how_.softcap == 0.0f;
+  }
+
+  // Whether each of the 16 rows has seen a score in this segment.
+  static bool have_maxima(const TileOf<kAmxRows>& tile) {
+    const VecInt none = load<Vec>(tile.segment.max) == -kInfinity;
+    return !any_set(bit_cast<VecWord>(none), 1);
+  }
+
+  // Finishes the scores of a step, and raises the maxima to them.
+  void raise_maxima(const RowsStep& of) {
+    TileOf<kAmxRows>& tile = of.rows->tile;
+    see(tile, of.step->position);
+    if (of.step->bad != 0) hide(tile, of.step->bad, true);
+    if (of.step->scaled) {
+      static_cast<StepScales&>(tile) = *of.step;
+    } else {
+      tile.scaled = false;
+    }
+    INGOT_LEVEL::raise_maxima(tile, 0, how_);
   }
 
   int64_t score_calls(const RowsStep& of) const { return depths(call_.dim) * (of.to - of.from); }
@@ -308,14 +377,14 @@ class Prompt {
   }
 
   template <typename Beside>
-  void score(const RowsStep& of, float (*scores)[kStepTokens], Beside& beside) const {
-    multiply_queries(of.rows->queries[0], of.step->tiles.keys, of.from, of.to, call_.dim, scores[0],
-                     beside);
+  void score(const RowsStep& of, StepRows& to, Beside& beside) const {
+    multiply_queries(of.rows->queries[0], of.step->tiles.keys, of.from, of.to, call_.dim,
+                     to.scores()[0], beside);
   }
 
   template <typename Beside>
-  void add(const RowsStep& of, const Words (*weights)[kExactParts], Beside& beside) const {
-    multiply_weights(weights, of.step->tiles.values, of.from, of.to, call_.dim,
+  void add(const RowsStep& of, const StepRows& weights, Beside& beside) const {
+    multiply_weights(weights.lines[0], of.step->tiles.values, of.from, of.to, call_.dim,
                      of.rows->tile.segment.sums[0], beside);
   }
 
@@ -323,6 +392,7 @@ class Prompt {
   template <typename Item, typename View>
   void add_in_floats(const RowsStep& of, View view) {
     TileOf<kAmxRows>& tile = of.rows->tile;
+    tile.weights = float_weights_;
     see(tile, of.step->position);
     hide(tile, of.step->bad, false);
     StepBlocks<Item> blocks;
@@ -343,8 +413,8 @@ class Prompt {
   PromptRows* rows_;
   LaidStep steps_[kSegmentSteps];
   RowsStep seen_[kSegmentSteps * kPromptRows / kAmxRows];
-  alignas(64) float scores_[2][kAmxRows][kStepTokens];
-  Words weights_[2][kStepTokens / kDepth][kExactParts];
+  StepRows space_[3];
+  alignas(64) float float_weights_[kAmxRows][kStepTokens];
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
 };
 

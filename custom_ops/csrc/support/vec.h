@@ -76,6 +76,18 @@ inline bool any_above(Vec a, Vec b) {
 #endif
 }
 
+// Whether one of `bits` is set in a lane.
+inline bool any_set(VecWord words, uint32_t bits) {
+#if defined(__AVX512F__)
+  const auto mask = _mm512_set1_epi32(static_cast<int>(bits));
+  return _mm512_test_epi32_mask(bit_cast<__m512i>(words), mask) != 0;
+#else
+  uint32_t any = 0;
+  for (int i = 0; i < kLanes; i++) any |= words[i];
+  return (any & bits) != 0;
+#endif
+}
+
 // a0 b0 a1 b1 ... of the lower halves of a and b, or of the upper.
 template <bool kUpper, typename V>
 inline V interleave(V a, V b) {
@@ -158,30 +170,46 @@ inline Vec exp_negative(Vec x) {
   return x < -87.0f ? Vec{} : result;
 }
 
-// 2^x for x < 127 (and NaN, which stays NaN), likewise; 0 for x <= -127.
-inline Vec exp2(Vec x) {
-  x = larger(broadcast(-127.0f), x);
+// 2^x in two halves, so that what x is can be told between them. The first rounds x: to a multiple
+// of 1/16 where 2^(j/16) is one of the 16 lanes of a register, else to an integer. `kToPower` has
+// such an ulp, and the sum's bits count them, from x = -kLeastPower on.
+inline constexpr float kLeastPower = 120.0f;
+inline constexpr float kRoundPower = kLanes == 16 ? 786432.0f : 12582912.0f;  // 1.5 * 2^19 or 2^23
+inline constexpr float kToPower = kRoundPower + kLeastPower;
+inline Vec round_power(Vec x) { return x + kToPower; }
+
+// Bits of such a sum; those of kFarPower are set if x, rounded, lies outside [-kLeastPower, 8).
+inline VecWord power_range(Vec rounded) {
+  return bit_cast<VecWord>(rounded) ^ bit_cast<VecWord>(broadcast(kRoundPower));
+}
+inline constexpr uint32_t kFarPower = ~uint32_t{0} << (kLanes == 16 ? 11 : 7);
+
+// The second: 2^x = 2^n 2^(j/16) 2^r with |r| <= 1/32 and 2^r - 1 to 2^-30, where n and j are the
+// integer that 16 x rounds to and what is looked up has j, which is added to it beside n, taken
+// from it; or 2^n 2^r with |r| <= 1/2.
+inline Vec exp2_of_rounded(Vec x, Vec rounded) {
+  constexpr uint32_t kOffset = static_cast<uint32_t>(kLeastPower) << 23;
+  const Vec r = x - (rounded - kToPower);
+  const VecWord bits = bit_cast<VecWord>(rounded);
 #if defined(__AVX512F__)
-  // 2^x = 2^n 2^(j/16) 2^r with |r| <= 1/32: n and j are the integer that 16 x rounds to, 2^(j/16)
-  // one of 16 lanes, less the j that is added to it beside n. 2^r - 1 to 2^-30.
-  constexpr float kRound = 786432.0f;  // 1.5 * 2^19: adding it rounds to a multiple of 1/16
-  constexpr VecInt kPowers = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3,
-                              0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
-                              0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
-                              0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
-  const Vec shifted = x + kRound;
-  const Vec r = x - (shifted - kRound);
-  const VecInt steps = bit_cast<VecInt>(shifted);
-  const Vec power = bit_cast<Vec>(__builtin_shuffle(kPowers, steps) + (steps << 19));
+  constexpr VecWord kPowers = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3,
+                               0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
+                               0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
+                               0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+  const VecWord looked_up = __builtin_shuffle(kPowers - kOffset, bits);
+  const Vec power = bit_cast<Vec>(looked_up + (bits << 19));
   Vec p = r * 5.5505737662e-02f + 2.4023433030e-01f;
   p = p * r + 6.9314718246e-01f;
   return p * r * power + power;
 #else
-  constexpr float kRound = 12582912.0f;
-  const Vec shifted = x + kRound;
-  const Vec p = exp2_near_zero(x - (shifted - kRound));
-  return p * bit_cast<Vec>((bit_cast<VecWord>(shifted) << 23) + 0x3f800000);
+  return exp2_near_zero(r) * bit_cast<Vec>((bits << 23) + (0x3f800000 - kOffset));
 #endif
+}
+
+// 2^x for x < 127 (and NaN, which stays NaN), likewise; 0 for x <= -127.
+inline Vec exp2(Vec x) {
+  x = larger(broadcast(-127.0f), x);
+  return exp2_of_rounded(x, round_power(x));
 }
 
 // tanh x, to a few units in the last place: by e^-2|x|, and near 0, where that loses digits, by
