@@ -325,8 +325,10 @@ inline constexpr int kWeightLines = kStepTokens / kDepth * kExactParts;  // of a
 
 // The rows' side of a product, of each 32 terms kParts parts: as tiles, or as lines of weights.
 template <int kParts>
-std::integral_constant<int, kParts> parts_of(const Words (*)[kParts]);
-std::integral_constant<int, kExactParts> parts_of(const Line*);
+inline std::integral_constant<int, kParts> parts_of(const Words (*)[kParts]) {
+  return {};
+}
+inline std::integral_constant<int, kExactParts> parts_of(const Line*) { return {}; }
 
 template <int kTile, int kParts>
 [[gnu::always_inline]] inline void load_part(const Words (*a)[kParts], int64_t c, int part) {
