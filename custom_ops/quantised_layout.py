@@ -58,6 +58,11 @@ class Layout(NamedTuple):
         return PANEL * heads
 
     @property
+    def scale_group(self) -> int:
+        """Columns that share a scale, multiplied or not."""
+        return MULTIPLIED if self.multipliers else self.group_size
+
+    @property
     def block_bytes(self) -> int:
         return self.codes_offset + PANEL * self.group_size * self.bits // 8
 

@@ -11,13 +11,12 @@ perplexity is 23.81 with them and 24.19 without (32 samples).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .observe import Seen
 from .recipe import Rule
 from .search import Found, best, quantise
-from .weight import row_slices
+from .weight import grouped, row_slices
 
 ALPHAS = [i / 20 for i in range(1, 20)]  # 0 is no scale
 CLIPS = [1 - i / 20 for i in range(11)]  # of a group's range
@@ -46,12 +45,11 @@ def best_clip(weight: Tensor, x: Tensor, rule: Rule) -> Tensor:
     size = rule.group_size
     groups = -(-weight.shape[1] // size)
 
-    def grouped(values: Tensor) -> Tensor:
+    def by_group(values: Tensor) -> Tensor:
         """[rows, K] -> [G, rows, size]"""
-        padded = F.pad(values, (0, groups * size - values.shape[1]))
-        return padded.view(-1, groups, size).transpose(0, 1)
+        return grouped(values, groups, size).transpose(0, 1)
 
-    inputs = grouped(x)
+    inputs = by_group(x)
     gram = inputs.transpose(1, 2) @ inputs
     found = []
     for rows in row_slices(weight):
@@ -59,7 +57,7 @@ def best_clip(weight: Tensor, x: Tensor, rule: Rule) -> Tensor:
         least = torch.full((groups, len(exact)), torch.inf)
         clips = torch.ones(groups, len(exact))
         for clip in CLIPS:
-            error = grouped(quantise(exact, rule, clip).matrix() - exact)
+            error = by_group(quantise(exact, rule, clip).matrix() - exact)
             loss = ((error @ gram) * error).sum(-1)
             better = loss < least
             least, clips = torch.where(better, loss, least), torch.where(better, clip, clips)

@@ -84,15 +84,9 @@ def round_to_nearest(
     clips = torch.as_tensor(1.0 if clip is None else clip).expand(rows, groups)
     middle, largest = 2 ** (bits - 1), 2**bits - 1
 
-    def grouped(which: slice) -> Tensor:
-        padded = F.pad(weight[which].float(), (0, groups * group_size - columns))
-        return padded.view(-1, groups, group_size)
-
     spans, lows = torch.empty(rows, groups), torch.zeros(rows, groups)
     for which in row_slices(weight):
-        part = grouped(which)
-        if not torch.isfinite(part).all():
-            raise ValueError("the weight holds NaN or infinity")
+        part = finite(grouped(weight[which], groups, group_size))
         if symmetric:
             spans[which] = part.abs().amax(-1) * clips[which] / (middle - 1)
         else:
@@ -105,7 +99,8 @@ def round_to_nearest(
     codes = torch.empty(rows, columns, dtype=torch.uint8)
     for which in row_slices(weight):
         offset = middle if zeros is None else zeros[which].unsqueeze(-1)
-        part = (grouped(which) / divisor[which].unsqueeze(-1)).round().add(offset)
+        part = grouped(weight[which], groups, group_size)
+        part = (part / divisor[which].unsqueeze(-1)).round().add(offset)
         codes[which] = part.clamp(0, largest).flatten(1)[:, :columns]
     zeros = None if zeros is None else zeros.to(torch.uint8)
     return QuantisedWeight(bits, group_size, codes, scales, zeros)
@@ -126,27 +121,20 @@ def round_with_multipliers(weight: Tensor, clip: Tensor | float | None = None) -
     Raises ValueError for a weight that is not finite.
     """
     rows, columns = weight.shape
-    groups = -(-columns // MULTIPLIED_GROUP)
-    lacking = groups * MULTIPLIED_GROUP - columns
+    blocks = -(-columns // MULTIPLIED_GROUP)
+    groups = blocks * MULTIPLIERS
     clips = torch.as_tensor(1.0 if clip is None else clip).expand(rows, -(-columns // MULTIPLIED))
-    clips = F.pad(clips, (0, groups * MULTIPLIERS - clips.shape[1]))
-
-    def grouped(which: slice) -> Tensor:
-        padded = F.pad(weight[which].float(), (0, lacking))
-        return padded.view(-1, groups * MULTIPLIERS, MULTIPLIED)
-
-    spans = torch.empty(rows, groups * MULTIPLIERS)
+    clips = F.pad(clips, (0, groups - clips.shape[1]))
+    spans = torch.empty(rows, groups)
     for which in row_slices(weight):
-        part = grouped(which)
-        if not torch.isfinite(part).all():
-            raise ValueError("the weight holds NaN or infinity")
+        part = finite(grouped(weight[which], groups, MULTIPLIED))
         spans[which] = part.abs().amax(-1) / 7
-    scales = as_stored(spans.view(rows, groups, MULTIPLIERS).amax(-1) / LARGEST_MULTIPLIER)
+    scales = as_stored(spans.view(rows, blocks, MULTIPLIERS).amax(-1) / LARGEST_MULTIPLIER)
     unit = _divisor(scales).repeat_interleave(MULTIPLIERS, dim=1)
-    multipliers = torch.empty(rows, groups * MULTIPLIERS, dtype=torch.uint8)
+    multipliers = torch.empty(rows, groups, dtype=torch.uint8)
     codes = torch.empty(rows, columns, dtype=torch.uint8)
     for which in row_slices(weight):
-        units = grouped(which) / unit[which].unsqueeze(-1)
+        units = grouped(weight[which], groups, MULTIPLIED) / unit[which].unsqueeze(-1)
         most = (spans[which] * clips[which] / unit[which]).round()
         found, rounded = _multiplied(units, most, _NARROWER if clip is None else (0,))
         multipliers[which] = found.to(torch.uint8)
@@ -168,6 +156,19 @@ def _multiplied(x: Tensor, most: Tensor, narrower: tuple[int, ...]) -> tuple[Ten
         found = torch.where(better, multiplier.squeeze(-1), found)
         codes = torch.where(better.unsqueeze(-1), rounded, codes)
     return found, codes
+
+
+def grouped(values: Tensor, groups: int, size: int) -> Tensor:
+    """[rows, K] in groups of columns, filled up with zeros: float32 [rows, G, size]."""
+    padded = F.pad(values.float(), (0, groups * size - values.shape[1]))
+    return padded.view(-1, groups, size)
+
+
+def finite(values: Tensor) -> Tensor:
+    """They themselves. Raises ValueError unless all are."""
+    if not torch.isfinite(values).all():
+        raise ValueError("the weight holds NaN or infinity")
+    return values
 
 
 def row_slices(matrix: Tensor) -> list[slice]:

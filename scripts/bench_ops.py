@@ -179,7 +179,7 @@ def torch_quantised(x: torch.Tensor, outputs: int, layout: Layout) -> Callable[[
         codes = copies(torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8))
         scale = torch.ones(outputs, dtype=torch.bfloat16)
         return lambda r: torch._weight_int8pack_mm(typed, codes[r % len(codes)], scale)
-    size = MULTIPLIED if layout.multipliers else layout.group_size
+    size = layout.scale_group
     nibbles = torch.randint(16, (outputs, inputs), dtype=torch.int32)
     packed = copies(torch._convert_weight_to_int4pack_for_cpu(nibbles, 1))
     scales = torch.ones(inputs // size, outputs, 2, dtype=torch.bfloat16)

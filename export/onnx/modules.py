@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...custom_ops.linear import unpack_linear
-from ...custom_ops.quantised_layout import MULTIPLIED, layout_of, scales_of_groups, unpack
+from ...custom_ops.quantised_layout import layout_of, scales_of_groups, unpack
 from ...models.layers import Embedding, LayerNorm, Linear, RMSNorm
 from ...quant.modules import Quantised, QuantisedEmbedding, QuantisedLinear, replace
 from .attention import OPSET
@@ -152,8 +152,7 @@ class NBits(nn.Module):
     def __init__(self, module: Quantised, tensors: list[Tensor]) -> None:
         super().__init__()
         self.bits, self.rows, self.columns = module.bits, module.rows, module.columns
-        layout = layout_of(module.weight, module.bits)
-        self.group_size = MULTIPLIED if layout.multipliers else layout.group_size
+        self.group_size = layout_of(module.weight, module.bits).scale_group
         for name, tensor in zip(("codes", "scales", "zeros"), [*tensors, None], strict=False):
             self.register_buffer(name, tensor)
 

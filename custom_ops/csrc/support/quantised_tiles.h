@@ -476,12 +476,12 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kRows * kRows;
   const int64_t most = fit < 2 * kRows ? 2 * kRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = ceil_div(padded, most);
-  const int64_t rows = ceil_div(ceil_div(padded, units), kRows) * kRows;  // of a unit
   // A share is a unit's rows and the panels, or with few rows a stretch of them, so that what a
   // thread fetches ahead is its own.
   const bool stretches = parallel && padded <= kFewTiles * kRows;
-  const int64_t ranges = stretches ? omp_get_max_threads() : 1, panels = call.weight.panels;
-  int64_t* taken = none_taken(units * ranges);
+  const Shares shares = {padded / kRows, call.weight.panels, units,
+                         stretches ? omp_get_max_threads() : 1};
+  int64_t* taken = none_taken(shares.count());
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product = {kRows, 64}, row = {kRows, bytes};
   const TileShape codes = {static_cast<uint8_t>(bytes / 4), 64};
@@ -494,10 +494,11 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
       }
     }
     const Tiles tiles({product, product, codes, codes, row, row, row, row});
-    take_shares(taken, units * ranges, [&](int64_t share, int64_t i) {
-      const int64_t range = share % ranges, panel = stretch_begin(range, ranges, panels) + i;
-      if (panel >= stretch_begin(range + 1, ranges, panels)) return false;
-      const int64_t first = share / ranges * rows, left = call.rows - first;
+    take_shares(taken, shares.count(), [&](int64_t share, int64_t i) {
+      const int64_t panel = shares.first_panel(share) + i;
+      if (panel >= shares.end_panel(share)) return false;
+      const int64_t first = shares.first_tile(share) * kRows, left = call.rows - first;
+      const int64_t rows = shares.end_tile(share) * kRows - first;
       many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
       return true;
     });
