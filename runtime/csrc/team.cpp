@@ -89,6 +89,7 @@ void Team::unbind() {
 }
 
 void Team::assemble() {
+  unbind();  // first: a bound thread sees one core
   if (fixed_ > 0) {
     chosen_ = fixed_;
   } else if (!last_) {
@@ -100,7 +101,6 @@ void Team::assemble() {
     chosen_ = free_cores_between(*last_, now, cores, usable_cores());
     last_ = now;
   }
-  unbind();
   if (chosen_ > widest_) unbound_ = spread(chosen_);
   widest_ = std::max(widest_, chosen_);
   omp_set_num_threads(chosen_);
