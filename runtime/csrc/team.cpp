@@ -37,10 +37,10 @@ double machine_seconds() {
 
 // Creates a team of as many threads as there are cores, each on a core of its own. Linux may begin
 // a thread on its creator's core, where it spins for its first work and keeps the creator from
-// bringing that, or move the creator to a core where one of them spins: slices of 4 ms in the first
-// step. Of one thread more than there are cores libgomp lets none spin for long (its manual,
-// GOMP_SPINCOUNT); that one ends with the next region. Returns the cores that all were free to use,
-// if they are bound now.
+// bringing that, or later move one to where another spins, if somebody else takes a core: slices of
+// 4 ms, in which all wait. Of one thread more than there are cores libgomp lets none spin for long
+// (its manual, GOMP_SPINCOUNT); that one ends with the next region. Returns the cores that all were
+// free to use, if they are bound now.
 std::optional<cpu_set_t> spread(int threads) {
   cpu_set_t all;
   if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) != threads) return {};
@@ -89,7 +89,6 @@ void Team::unbind() {
 }
 
 void Team::assemble() {
-  unbind();  // first: a bound thread sees one core
   if (fixed_ > 0) {
     chosen_ = fixed_;
   } else if (!last_) {
@@ -98,9 +97,12 @@ void Team::assemble() {
   } else if (clock_seconds(CLOCK_MONOTONIC) - last_->wall >= kInterval) {
     const CpuTimes now = read_times();
     const auto cores = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-    chosen_ = free_cores_between(*last_, now, cores, usable_cores());
+    // A bound thread sees one core; only threads as many as they may use are bound.
+    const int usable = unbound_ ? widest_ : usable_cores();
+    chosen_ = free_cores_between(*last_, now, cores, usable);
     last_ = now;
   }
+  if (chosen_ != widest_) unbind();  // of fewer threads none stays where somebody else works
   if (chosen_ > widest_) unbound_ = spread(chosen_);
   widest_ = std::max(widest_, chosen_);
   omp_set_num_threads(chosen_);

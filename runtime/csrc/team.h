@@ -55,7 +55,8 @@ class Team {
   int fixed_;
   std::optional<CpuTimes> last_;
   int chosen_ = 0, widest_ = 1;
-  // While the threads are bound to a core each, for the first step: the cores they had before.
+  // While the threads are bound to a core each, because they are as many: the cores they had
+  // before.
   std::optional<cpu_set_t> unbound_;
 };
 }  // namespace ingot

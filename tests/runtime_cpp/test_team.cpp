@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,23 +63,23 @@ std::vector<std::set<int>> cores_of_team() {
   return cores;
 }
 
-TEST(Team, OfAllCoresBeginsWithOneForEachThread) {
+TEST(Team, OfAllCoresHasOneForEachThread) {
   SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   cpu_set_t set;
   ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
   const auto count = static_cast<size_t>(CPU_COUNT(&set));
   if (count == 1) GTEST_SKIP() << "one core has one thread";
   Team team(static_cast<int>(count));
-  team.assemble();
-  const std::vector<std::set<int>> first = cores_of_team();
-  const std::set<std::set<int>> apart(first.begin(), first.end());
-  EXPECT_EQ(apart.size(), count);
-  for (const std::set<int>& cores : apart) EXPECT_EQ(cores.size(), 1u);
-  team.assemble();
-  for (const std::set<int>& cores : cores_of_team()) EXPECT_EQ(cores.size(), count);
+  for (int step = 0; step < 2; step++) {
+    team.assemble();
+    const std::vector<std::set<int>> cores = cores_of_team();
+    const std::set<std::set<int>> apart(cores.begin(), cores.end());
+    EXPECT_EQ(apart.size(), count);
+    for (const std::set<int>& own : apart) EXPECT_EQ(own.size(), 1u);
+  }
 }
 
-TEST(Team, ThatEndsAfterItsFirstStepLeavesTheCallerItsCores) {
+TEST(Team, ThatEndsLeavesTheCallerItsCores) {
   SKIP_WHERE_BARRIERS_ARE_UNSEEN();
   cpu_set_t before, after;
   ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
@@ -91,6 +93,24 @@ TEST(Team, ThatEndsAfterItsFirstStepLeavesTheCallerItsCores) {
   team.wait(work, lock, [&] { return ++asked > 2; });
   ASSERT_EQ(sched_getaffinity(0, sizeof after, &after), 0);
   EXPECT_TRUE(CPU_EQUAL(&before, &after));
+}
+
+// Where somebody else works, one core fewer is taken, whichever that is.
+TEST(Team, ThatGetsSmallerIsBoundNoLonger) {
+  SKIP_WHERE_BARRIERS_ARE_UNSEEN();
+  const int count = usable_cores();
+  Team team(0);
+  team.assemble();
+  if (count == 1 || omp_get_max_threads() < count) GTEST_SKIP() << "needs all of several cores";
+  const pid_t busy = fork();
+  while (busy == 0) __asm__ volatile("pause");
+  std::this_thread::sleep_for(std::chrono::milliseconds(600));
+  team.assemble();
+  kill(busy, SIGKILL);
+  waitpid(busy, nullptr, 0);
+  if (omp_get_max_threads() == count) GTEST_SKIP() << "the system does not say who works";
+  for (const std::set<int>& cores : cores_of_team())
+    EXPECT_EQ(cores.size(), static_cast<size_t>(count));
 }
 
 TEST(Team, OfFewerThreadsThanCoresIsLeftToTheSystem) {
