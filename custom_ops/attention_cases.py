@@ -16,7 +16,8 @@ from .kv_layout import BLOCK, ITEM_BYTES, bytes_per_block, write_tokens
 class Batch:
     """Sequences as (past tokens, new tokens); those in `empty` get seq_lens 0 and slots -1.
 
-    `padding` tokens follow the last sequence, with slot -1; `strided` leaves gaps in q, k and v.
+    `padding` tokens follow the last sequence, with slot -1; `strided` leaves gaps in q, k and v;
+    `in_order`: a sequence's blocks lie one behind the other, as in a cache without pages.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Batch:
     padding: int = 0
     empty: tuple[int, ...] = ()
     strided: bool = False
+    in_order: bool = False
 
     def make(self, generator: torch.Generator) -> tuple[Any, ...]:
         """The op's arguments, the cache filled with a random past."""
@@ -69,6 +71,8 @@ class Batch:
     ) -> torch.Tensor:
         table = torch.full((len(lengths), pages), -1)  # unused entries must not be read
         free = torch.randperm(blocks, generator=generator).tolist()
+        if self.in_order:
+            free.sort(reverse=True)
         for b, length in enumerate(lengths):
             for page in range(-(-length // BLOCK)):
                 table[b, page] = free.pop()

@@ -49,8 +49,9 @@ def eager(schema: Schema) -> Callable[..., Any]:
 def bind(
     schema: Schema, args: Sequence[Any], results: list[torch.Tensor] | None = None
 ) -> Callable[[], None]:
-    """A call of the library with these arguments, prepared once; it fills the tensors that are put
-    into `results`. On a GPU it enqueues on the stream that is current now, and does not wait.
+    """A call of the library with these arguments, prepared once; it fills the tensors in `results`,
+    which are put there if it has none. On a GPU it enqueues on the stream that is current now, and
+    does not wait.
 
     Benchmarks time it alone: to prepare a call costs more than a small op takes.
     """
@@ -59,10 +60,10 @@ def bind(
     kinds = [argument.type for argument in schema.arguments]
     arguments = list(map(_argument, kinds, args))
     run = _on_gpu(schema, device) if device.type == "cuda" else _on_cpu(schema)
-    outputs = [unallocated(_place(device)) for _ in range(schema.outputs)]
-    if outputs:
+    if not results and schema.outputs:
+        outputs = [unallocated(_place(device)) for _ in range(schema.outputs)]
         run(*arguments, *map(ctypes.byref, outputs))
-    results += [_allocate(output, device) for output in outputs]
+        results += [_allocate(output, device) for output in outputs]
     described = [ctypes.byref(_describe(result)) for result in results]
 
     def call(keep: object = (args, results)) -> None:

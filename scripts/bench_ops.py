@@ -4,7 +4,8 @@
 
 A row is a call: the median time, the ceiling that it runs against (memory READ for little work a
 byte, the peak of multiplying such factors for much), the share of that ceiling, and torch's time
-over ours for the same arithmetic (above 1: ours is faster).
+over ours for the same arithmetic (above 1: ours is faster). Of paged attention "against in order"
+it is our own time where blocks lie as in a cache without pages (below 1: pages take longer).
 
 A sample is a run of calls of one side, one behind the other as in a model's step: calls for 2 ms
 that are not timed, then for 3 ms that are, at least one of each. The calls behind something else
@@ -15,7 +16,9 @@ shares and quotients are the medians of those of each turn.
 Weights and caches lie in huge pages, as those of packages do, and no call finds its own in a cache:
 each reads another copy, and what was read since that was last read is 512 MiB or more. So is what
 READ reads: of 256 MiB a last cache of 480 MB, of which others have their share, gave some back.
-READ has no calls to begin and end, so short ones do not reach it.
+READ has no calls to begin and end, so short ones do not reach it. All calls write to the same
+outputs, as a step's write where the step before did: who writes to a page first waits for the
+system to clear it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -120,8 +123,9 @@ class Ceilings:
 
 
 def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Side:
-    """Our op on one list of arguments after the other."""
-    bound = [bind(OPS[op].schema, arguments) for arguments in calls]
+    """Our op on one list of arguments after the other, into the same outputs."""
+    results: list[torch.Tensor] = []
+    bound = [bind(OPS[op].schema, arguments, results) for arguments in calls]
     return Side(lambda r: bound[r % len(bound)]())
 
 
@@ -189,8 +193,6 @@ def torch_quantised(x: torch.Tensor, outputs: int, layout: Layout) -> Callable[[
 
 def paged(batch: Batch) -> Row:
     """Against SDPA over the same sequences, one after the other, keys and values contiguous."""
-    arguments = batch.make(torch.Generator().manual_seed(0))
-    caches = copies(arguments[3])
     heads, kv_heads, dim = batch.q_heads, batch.kv_heads, batch.dim
     calls = []
     for past, new in batch.sequences:
@@ -209,14 +211,31 @@ def paged(batch: Batch) -> Row:
                 q, key, value, attn_mask=mask, is_causal=causal, enable_gqa=heads != kv_heads
             )
 
+    return attending(batch, Side(theirs))
+
+
+def paged_or_not(batch: Batch) -> Row:
+    """Against our own over blocks that lie in order."""
+    return attending(batch, own_attention(replace(batch, in_order=True)))
+
+
+def attending(batch: Batch, theirs: Side) -> Row:
     pairs = sum(new * (2 * past + new + 1) // 2 for past, new in batch.sequences)
     tokens = sum(past + new for past, new in batch.sequences)
     return Row(
-        rotating("paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]),
-        Side(theirs),
-        tokens * bytes_per_block(kv_heads, dim, batch.kv_dtype) // BLOCK,
-        4 * pairs * heads * dim,
+        own_attention(batch),
+        theirs,
+        tokens * bytes_per_block(batch.kv_heads, batch.dim, batch.kv_dtype) // BLOCK,
+        4 * pairs * batch.q_heads * batch.dim,
         "float32" if batch.kv_dtype == "float32" else "bfloat16",
+    )
+
+
+def own_attention(batch: Batch) -> Side:
+    arguments = batch.make(torch.Generator().manual_seed(0))
+    caches = copies(arguments[3])
+    return rotating(
+        "paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]
     )
 
 
@@ -278,6 +297,10 @@ def _makers() -> Iterator[tuple[str, Callable[[], Row]]]:
         }.items():
             batch = Batch(name, sequences, kv_dtype=kv_dtype, **llama)
             yield f"paged_attention {name} {kv_dtype}", partial(paged, batch)
+            yield (
+                f"paged_attention {name} {kv_dtype} against in order",
+                partial(paged_or_not, batch),
+            )
     for op in ("attention", "attention_bf16"):
         for b, length, heads, dim in (
             (1, 128, 12, 32),

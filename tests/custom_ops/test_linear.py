@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ingot.custom_ops.declare import OPS
+from ingot.custom_ops.eager import bind
 from ingot.custom_ops.linear import pack_linear, unpack_linear
 
 from .conftest import assert_as_exact_as_torch
@@ -132,3 +133,15 @@ def test_rows_of_a_wider_tensor(level: str, generator: torch.Generator) -> None:
     wide = torch.randn(9, 100, generator=generator)
     view = wide[::2, 10:42]
     assert torch.equal(linear(view, weight, None, 64), linear(view.clone(), weight, None, 64))
+
+
+def test_bound_calls_may_share_their_results(generator: torch.Generator) -> None:
+    weight = pack_linear(torch.eye(3))
+    rows = [torch.randn(2, 3, generator=generator) for _ in range(2)]
+    results: list[torch.Tensor] = []
+    first, second = (bind(OPS["linear"].schema, (x, weight, None, 3), results) for x in rows)
+    (result,) = results
+    first()
+    assert torch.equal(result, rows[0])
+    second()
+    assert torch.equal(result, rows[1])
