@@ -7,7 +7,8 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-// Group `group` of a row: `count` floats.
+// Group `group` of a row: `count` floats. A row has 4 of every 256 bytes, each in another cache
+// line, and the next group's lines are fetched meanwhile.
 template <int kBits>
 void copy_group(const QuantisedWeight& weight, int64_t row, int64_t group, int64_t count,
                 float* out) {
@@ -23,11 +24,21 @@ void copy_group(const QuantisedWeight& weight, int64_t row, int64_t group, int64
   const int32_t zero = weight.zero_points ? *head : 1 << (kBits - 1);
   const auto* words = reinterpret_cast<const uint32_t*>(block + weight.codes_offset) + lane;
   constexpr int64_t kColumns = 32 / kBits;
-  for (int64_t k = 0; k < count; k++) {
-    const int64_t j = k % kColumns, shift = kBits == 4 ? j / 2 * 4 + j % 2 * 16 : j * 8;
-    const uint32_t code = (words[k / kColumns * kPanel] >> shift) & ((1u << kBits) - 1);
+  for (int64_t k = 0; k < count; k += kColumns, words += kPanel) {
+    __builtin_prefetch(reinterpret_cast<const uint8_t*>(words) + weight.block_bytes);
     const int32_t multiplier = weight.multipliers ? head[k / kMultiplied * kPanel] : 1;
-    out[k] = static_cast<float>((static_cast<int32_t>(code) - zero) * multiplier) * scale;
+    float floats[kColumns];
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kColumns; j++) {
+      const int64_t shift = kBits == 4 ? j / 2 * 4 + j % 2 * 16 : j * 8;
+      const uint32_t code = (*words >> shift) & ((1u << kBits) - 1);
+      floats[j] = static_cast<float>((static_cast<int32_t>(code) - zero) * multiplier) * scale;
+    }
+    if (count - k >= kColumns) {
+      memcpy(out + k, floats, sizeof(floats));
+    } else {
+      memcpy(out + k, floats, static_cast<size_t>(count - k) * sizeof(float));
+    }
   }
 }
 
