@@ -1,5 +1,9 @@
 """What `linear_w4` and `linear_w8` share: the formula, how they round x, their cases.
 
+`activated_linear_w4` and `activated_linear_w8` are the same with a in the place of x: activation(x)
+or, where gated, of x [M, 2K] = gate | up, activation(gate) * up. So an MLP's second linear reads
+what the first one wrote. Their arguments end in the activation's name (activation.py) and `gated`.
+
     y[m, n] = bias[n] + sum over groups g of
               x_scale[m, g] * scale[n, g] * sum over k in g of q[m, k] * (code[n, k] - zero[n, g])
 
@@ -28,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import linear
+from .activation import activated
 from .cost import Cost, Load, nbytes
 from .declare import Case
 from .quantised_layout import (
@@ -70,6 +75,10 @@ def cut_activations(x: Tensor, bits: int) -> Tensor:
     return seen
 
 
+def _activated(x: Tensor, activation: str = "", gated: bool = False) -> Tensor:
+    return activated(x, activation, gated) if activation else x
+
+
 def as_multiplied(x: Tensor, input_scale: Tensor | None, input_perm: Tensor | None) -> Tensor:
     x = x if input_perm is None else x[:, input_perm]
     return x if input_scale is None else x * input_scale
@@ -84,7 +93,9 @@ def reference_of(bits: int) -> Any:
         input_perm: Tensor | None,
         out_features: int,
         activation_bits: int,
+        *activation: Any,
     ) -> Tensor:
+        x = _activated(x, *activation)
         matrix = dequantise(weight, bits, out_features, x.shape[1]).to(x.dtype)
         return F.linear(as_multiplied(x, input_scale, input_perm), matrix, bias)
 
@@ -101,26 +112,42 @@ def rounded_of(bits: int) -> Any:
         input_perm: Tensor | None,
         out_features: int,
         activation_bits: int,
+        *activation: Any,
     ) -> tuple[Any, ...]:
-        x = as_multiplied(x, input_scale, input_perm)
+        x = as_multiplied(_activated(x, *activation), input_scale, input_perm)
         if level == "cuda":
             x = cut_activations(x, activation_bits)
         else:
             x = round_activations(x, layout_of(weight, bits).group_size, activation_bits)
-        return x, weight, bias, None, None, out_features, EXACT
+        done = ("", False) if activation else ()
+        return x, weight, bias, None, None, out_features, EXACT, *done
 
     return rounded
 
 
 def cost(
-    load: Load, x: Any, weight: Any, bias: Any, scale: Any, perm: Any, n: Any, bits: Any
+    load: Load,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    scale: Any,
+    perm: Any,
+    n: Any,
+    bits: Any,
+    activation: Any = "",
+    gated: Any = False,
 ) -> Cost:
-    """As a float linear's: to round x and to scale sums is 1/64 of that and less."""
+    """As a float linear's: to round x and to scale sums is 1/64 of that and less, and an activation
+    is as little."""
     plain = linear.cost(load, x, weight, bias, n)
-    return plain._replace(read_bytes=plain.read_bytes + nbytes(scale, perm))
+    rows, columns = x.shape
+    flops = 2 * rows * n * (columns // 2) if gated else plain.flops
+    return plain._replace(flops=flops, read_bytes=plain.read_bytes + nbytes(scale, perm))
 
 
-def fake(x: Tensor, weight: Tensor, bias: Any, scale: Any, perm: Any, n: int, bits: int) -> Tensor:
+def fake(
+    x: Tensor, weight: Tensor, bias: Any, scale: Any, perm: Any, n: int, bits: int, *activation: Any
+) -> Tensor:
     return x.new_empty(x.shape[0], n)
 
 
@@ -159,13 +186,18 @@ def _case(
     permuted: bool = False,
     gap: int = 0,
     special: float | None = None,
+    activation: str = "",
+    gated: bool = False,
+    special_up: bool = False,
 ) -> Case:
+    """special: a value of x, where gated of the gate; or, if special_up, of what it gates."""
     layout = Layout(bits, group_size, scale_dtype, zero_points, multipliers)
+    columns = 2 * k if gated else k
 
     def make(generator: torch.Generator) -> tuple[Any, ...]:
-        x = torch.randn(m, k + gap, generator=generator)[:, :k]
+        x = torch.randn(m, columns + gap, generator=generator)[:, :columns]
         if special is not None:
-            x[0, k // 2] = special
+            x[0, k // 2 + (k if special_up else 0)] = special
         weight = random_weight(n, k, layout, generator)
         return (
             x,
@@ -175,9 +207,12 @@ def _case(
             torch.randperm(k, generator=generator) if permuted else None,
             n,
             activation_bits,
+            *((activation, gated) if activation else ()),
         )
 
     facts = {
+        activation: activation != "",
+        "gated": gated,
         "zp": zero_points,
         "fp32": scale_dtype == torch.float32,
         "m32": multipliers,
@@ -185,7 +220,7 @@ def _case(
         "scaled": scaled,
         "permuted": permuted,
         "strided": gap > 0,
-        f"with-{special}": special is not None,
+        f"with-{special}{'-up' * special_up}": special is not None,
     }
     name = "-".join([f"{m}x{n}x{k}-g{group_size}-a{activation_bits}", *filter(facts.get, facts)])
     return Case(name, make)
@@ -251,3 +286,40 @@ def cases_of(bits: int) -> list[Case]:
             for m, n, k, activation_bits, facts in multiplied
         ]
     return plain + [_case(bits, *sizes, **facts) for *sizes, facts in others]  # type: ignore[arg-type]
+
+
+def activated_cases_of(bits: int) -> list[Case]:
+    """Of what reads x: the products are those of `cases_of`."""
+    silu, gelu, tanh = ({"activation": name} for name in ("silu", "gelu", "gelu_tanh"))
+    gated: dict[str, Any] = {**silu, "gated": True}
+    sizes: list[tuple[int, int, int, int, int, dict[str, Any]]] = [
+        *((m, 130, 320, 64, a, gated) for m in (1, 6, 7, 8, 100) for a in (8, 16, 32)),
+        *((m, 70, 256, 32, 8, how) for m in (1, 33) for how in (silu, gelu, tanh)),
+        *((m, 65, 515, 128, 8, {**tanh, "gated": True, "bias": True}) for m in (2, 17)),
+        (3, 63, 33, 32, 8, {**gated, "zero_points": True}),
+        (1, 1, 1, 32, 8, gated),
+        (9, 64, 129, 128, 32, {**gelu, "gated": True, "zero_points": True}),
+        (6, 192, 1024, 32, 8, {**gated, "gap": 8}),
+        (50, 130, 200, 64, 16, {**gated, "gap": 3, "scaled": True}),
+        (5, 128, 129, 128, 8, {**gated, "scaled": True, "permuted": True}),
+        (50, 70, 300, 32, 8, {**gated, "scaled": True, "permuted": True}),
+        (7, 64, 200, 64, 16, {**gelu, "scaled": True, "permuted": True}),
+        (0, 64, 32, 32, 8, gated),
+        (4, 64, 0, 32, 8, {**gated, "bias": True}),
+        (20, 64, 0, 32, 8, {**gated, "bias": True}),
+        *(
+            (m, 64, 128, 32, 16, {**how, "special": special})
+            for m in (2, 9)
+            for how in (gated, gelu, tanh)
+            for special in (float("nan"), float("inf"), -float("inf"), 1e30, -1e30, -88.0)
+        ),
+        *(
+            (m, 64, 128, 32, 16, {**gated, "special": special, "special_up": True})
+            for m in (2, 9)
+            for special in (float("nan"), float("inf"), 1e30)
+        ),
+    ]
+    if bits == 4:
+        for m in (1, 33):
+            sizes.append((m, 64, 384, MULTIPLIED_GROUP, 8, {**gated, "multipliers": True}))
+    return [_case(bits, *size, **facts) for *size, facts in sizes]

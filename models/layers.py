@@ -5,22 +5,16 @@ Shape suffixes: T tokens of all sequences, H hidden, N heads, K key-value heads,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..custom_ops.activation import activated
 from ..custom_ops.linear import pack_linear, unpack_linear
 from .config import Config
 from .rope import Angles
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
 
 PieceDtype = torch.dtype | Literal["float"] | None
 
@@ -74,7 +68,10 @@ class Linear(Stored):
     `outputs` names them, with their sizes, in the order of y's columns.
 
     many_rows: x has many rows, as an encoder's, whatever the batch.
+    activates: whether a call takes an MLP's activation too, and does that to x while it reads it.
     """
+
+    activates: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -310,13 +307,12 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, hidden, bias, dtype, transposed, many_rows)
 
     def forward(self, x_TH: Tensor) -> Tensor:
-        act = ACTIVATIONS[self.activation]
-        if self.gated:
-            gate, up = self.gate_up_proj(x_TH).chunk(2, dim=-1)
-            inner = act(gate) * up
+        inner = self.gate_up_proj(x_TH) if self.gated else self.up_proj(x_TH)
+        out: Tensor
+        if self.gated and self.down_proj.activates:
+            out = self.down_proj(inner, self.activation, self.gated)
         else:
-            inner = act(self.up_proj(x_TH))
-        out: Tensor = self.down_proj(inner)
+            out = self.down_proj(activated(inner, self.activation, self.gated))
         return out
 
     def extra_repr(self) -> str:

@@ -24,7 +24,9 @@ Bound = Literal["memory", "compute"]
 GENERATED = "generated"  # kernels that are no op's
 FACTORS = ("float32", "bfloat16", "int8")  # what kernels multiply
 _FOLDER = Path(__file__).parent / "hardware"
-_GROUP_SIZES = (32, 64, 128)
+QUANTISED_LINEARS = ("linear_w4", "linear_w8", "activated_linear_w4", "activated_linear_w8")
+_GROUP_SIZES = (128, 64, 32)
+_PANEL = 64  # rows of a weight's panel, of which a block has a group of columns (docs/format.md)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
     """Which kernel's speed a call has: its op and what decides how it multiplies.
 
     "linear.bfloat16"; "linear_many.float32"; "linear_w4.g32.a8": blocks of 32 columns, x in 8 bits;
+    "activated_linear_w4.g32.a8", likewise;
     "paged_attention.int8": a cache of that; "attention.float32", or bfloat16 for attention_bf16;
     "generated" for all else.
     activation_bits, kv_dtype: what tensors' shapes and dtypes do not say.
@@ -96,14 +99,19 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
     op = op_name(call)
     if op in ("linear", "linear_many"):
         return f"{op}.{call.inputs[1]['dtype']}"
-    if op in ("linear_w4", "linear_w8"):
-        columns, groups = int(call.inputs[0]["shape"][-1]), int(call.inputs[1]["shape"][1])
-        size = next((size for size in _GROUP_SIZES if -(-columns // size) == groups), 0)
-        return f"{op}.g{size}.a{activation_bits}"
+    if op in QUANTISED_LINEARS:
+        return f"{op}.g{group_size(call)}.a{activation_bits}"
     if op == "paged_attention":
         return f"{op}.{kv_dtype}"
     attentions = {"attention": "attention.float32", "attention_bf16": "attention.bfloat16"}
     return attentions.get(op, GENERATED)
+
+
+def group_size(call: Call) -> int:
+    """Of a quantised linear's weight, whose block has the codes of a group for each of 64 rows, and
+    beside them less than half as many bytes."""
+    codes = int(call.inputs[1]["shape"][2]) * 8 // int(op_name(call)[-1])
+    return next((size for size in _GROUP_SIZES if _PANEL * size <= codes), 0)
 
 
 def op_name(call: Call) -> str:

@@ -86,8 +86,12 @@ class Quantised(Stored):
 
 
 class QuantisedLinear(Quantised):
-    """A `Linear` over codes: y = (x[input_perm] * input_scale) W^T + b, x rounded as it is read."""
+    """A `Linear` over codes: y = (x[input_perm] * input_scale) W^T + b, x rounded as it is read.
 
+    Called with an activation, too, it is that of `activated(x, activation, gated)`.
+    """
+
+    activates = True
     input_scale: Tensor | None
     input_perm: Tensor | None
 
@@ -108,8 +112,9 @@ class QuantisedLinear(Quantised):
         """As a `Linear`'s."""
         return self.rule.activation_bits == 8
 
-    def forward(self, x: Tensor) -> Tensor:
-        op = getattr(torch.ops.ingot, f"linear_w{self.bits}")
+    def forward(self, x: Tensor, activation: str | None = None, gated: bool = False) -> Tensor:
+        name = f"linear_w{self.bits}"
+        op = getattr(torch.ops.ingot, f"activated_{name}" if activation else name)
         out: Tensor = op(
             x,
             self.weight,
@@ -118,6 +123,7 @@ class QuantisedLinear(Quantised):
             self.input_perm,
             self.rows,
             self.rule.activation_bits,
+            *((activation, gated) if activation else ()),
         )
         return out
 
@@ -152,6 +158,8 @@ class _Part(Linear):
 
 class SplitLinear(torch.nn.Module):
     """A `Linear` of parts that cannot be one: they differ in bits, or in how they read x."""
+
+    activates = False
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()

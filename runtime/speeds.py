@@ -25,7 +25,7 @@ import numpy as np
 
 from ..profiling.analysis import Request, Sizes, Subject, phases
 from ..profiling.calls import Call, cost, evaluate
-from ..profiling.roofline import FACTORS, Hardware, Speed, op_name
+from ..profiling.roofline import FACTORS, QUANTISED_LINEARS, Hardware, Speed, group_size, op_name
 from ..profiling.steps import BLOCK_SIZE
 from . import capi, ops
 from .errors import NoSpace
@@ -147,11 +147,14 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _W
     weights = whole.view(dtype).reshape(-1, panels, *inside)
     x, out = np.ones((rows, columns), np.float32), np.empty((rows, outputs), np.float32)
     op = op_name(call)
-    rest = (
-        (None, None, None, outputs, subject.activation_bits)
-        if op in ("linear_w4", "linear_w8")
-        else (None, outputs)
-    )
+    rest: tuple[object, ...] = (None, outputs)
+    if op in QUANTISED_LINEARS:
+        rest = (None, None, None, outputs, subject.activation_bits)
+    if op.startswith("activated_"):
+        # A gate and what it gates are more columns than the weight's groups have.
+        gated = columns > inside[0] * group_size(call)
+        columns = columns // 2 if gated else columns
+        rest = (*rest, "silu", gated)
     calls = [ops.bind(op, x, weight, *rest, out=out) for weight in weights]
     return _Work(size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, calls)
 
@@ -201,6 +204,8 @@ _PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
     "linear_many": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,
+    "activated_linear_w4": _linear,
+    "activated_linear_w8": _linear,
     "paged_attention": _paged_attention,
     "attention": _attention,
     "attention_bf16": _attention,

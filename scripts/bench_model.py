@@ -77,6 +77,8 @@ _KINDS = {
     "linear": "linear",
     "linear_w4": "linear",
     "linear_w8": "linear",
+    "activated_linear_w4": "linear",
+    "activated_linear_w8": "linear",
     "paged_attention": "attention",
     "embedding": "embedding",
     "quantised_embedding": "embedding",

@@ -127,8 +127,8 @@ def test_every_layout_is_measured(
     kernels = speeds.measure(found, request_of(found, batch=3, prompt=40, context=70)).kernels
     linears = {
         None: {"linear.bfloat16"},
-        "int8": {"linear_w8.g128.a16"},
-        "int4-a8": {"linear_w4.g128.a8", "linear_w8.g128.a8"},
+        "int8": {"linear_w8.g128.a16", "activated_linear_w8.g128.a16"},
+        "int4-a8": {"linear_w4.g128.a8", "activated_linear_w4.g128.a8", "linear_w8.g128.a8"},
     }
     assert kernels.keys() == {*linears[recipe], f"paged_attention.{kv_dtype}"}
 

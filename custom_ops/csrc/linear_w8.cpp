@@ -1,22 +1,26 @@
 // linear_w8: x times a matrix of 8-bit codes; see custom_ops/linear_w8.py.
 #include "ops.h"
 #include "quantised_linear.h"
+#include "quantised_products.h"
 
 namespace ingot::INGOT_LEVEL {
 
-void linear_w8(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
-               const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
-               int64_t activation_bits, DLTensor* out0) {
-  QuantisedLinear call;
-  if (!read_call(x, weight, bias, input_scale, input_perm, out_features, activation_bits, 8, out0,
-                 &call)) {
-    return;
-  }
+void multiply_w8(const QuantisedLinear& call, int64_t activation_bits) {
   if (activation_bits != 8) return run<Bytes16>(call);
   if constexpr (kHasVnni) {
     run<Bytes8>(call);
   } else {
     run<Bytes8In16>(call);
+  }
+}
+
+void linear_w8(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+               const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
+               int64_t activation_bits, DLTensor* out0) {
+  QuantisedLinear call;
+  if (read_call(x, weight, bias, input_scale, input_perm, out_features, activation_bits, 8, {},
+                out0, &call)) {
+    multiply_w8(call, activation_bits);
   }
 }
 

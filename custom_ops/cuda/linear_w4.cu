@@ -4,11 +4,18 @@
 
 namespace ingot::cuda {
 
+void multiply_w4(const QuantisedLinear& call, int64_t activation_bits, cudaStream_t stream) {
+  quantised_linear<4>(call, activation_bits, stream);
+}
+
 void linear_w4(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
                int64_t activation_bits, DLTensor* out0, cudaStream_t stream) {
-  quantised_linear<4>(x, weight, bias, input_scale, input_perm, out_features, activation_bits, out0,
-                      stream);
+  QuantisedLinear call;
+  if (read_call(x, weight, bias, input_scale, input_perm, out_features, activation_bits, 4, {},
+                out0, &call)) {
+    multiply_w4(call, activation_bits, stream);
+  }
 }
 
 }  // namespace ingot::cuda

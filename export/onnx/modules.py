@@ -116,7 +116,7 @@ class OnnxLayerNorm(nn.Module):
 class OnnxLinear(nn.Module):
     """Gemm. A bfloat16 weight is widened: ONNX Runtime's CPU multiplies float32."""
 
-    rounds = False
+    rounds = activates = False
     weight: Tensor
 
     def __init__(self, linear: Linear, weight: Tensor) -> None:
@@ -160,7 +160,7 @@ class NBits(nn.Module):
 class NBitsLinear(NBits):
     """MatMulNBits; what x is reordered and scaled by goes before it."""
 
-    rounds = False
+    rounds = activates = False
     input_scale: Tensor | None
     input_perm: Tensor | None
 

@@ -11,7 +11,9 @@ from ..custom_ops.test_cases import make
 from . import emulated
 
 
-@pytest.mark.parametrize("name", ["linear", "linear_many", "linear_w4", "linear_w8"])
+@pytest.mark.parametrize(
+    "name", ["linear", "linear_many", "linear_w4", "linear_w8", "activated_linear_w4"]
+)
 def test_weights_that_are_not_aligned_are_refused(name: str) -> None:
     cases = (list(make(name, index)) for index in range(len(OPS[name].cases)))
     arguments = next(a for a in cases if a[1].dtype != torch.float32 and a[1].numel())

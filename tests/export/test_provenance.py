@@ -107,7 +107,7 @@ def test_a_quantised_decoder(demo_checkpoint: Path, tmp_path: Path) -> None:
 
     calls = check(package, run)
     down = of_module(calls, "model.layers.0.mlp.down_proj")
-    assert down.name == "aoti_torch_cpu_linear_w4"
+    assert down.name == "aoti_torch_cpu_activated_linear_w4"
     assert cost(down, SIZES).flops == 2 * 7 * 768 * 256
 
 

@@ -1,5 +1,7 @@
 #include "quantised.h"
 
+#include <cstring>
+
 namespace ingot {
 namespace {
 
@@ -51,12 +53,24 @@ QuantisedWeight quantised_weight(const DLTensor* weight, int64_t bits, int64_t d
   return found;
 }
 
+Activated activated_by(const char* activation, bool gated) {
+  if (strcmp(activation, "silu") == 0) return {Activation::kSilu, gated};
+  if (strcmp(activation, "gelu") == 0) return {Activation::kGelu, gated};
+  if (strcmp(activation, "gelu_tanh") == 0) return {Activation::kGeluTanh, gated};
+  fail("activation is \"%s\"; write silu, gelu or gelu_tanh", activation);
+}
+
 bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
-               int64_t activation_bits, int64_t bits, DLTensor* out, QuantisedLinear* call) {
+               int64_t activation_bits, int64_t bits, Activated activated, DLTensor* out,
+               QuantisedLinear* call) {
   expect(x, "x", kFloat32, {-1, -1});
   expect_contiguous(x, "x", 1);
-  const int64_t depth = x->shape[1];
+  const int64_t depth = activated.gated ? x->shape[1] / 2 : x->shape[1];
+  if (activated.gated && x->shape[1] % 2 != 0) {
+    fail("x has %lld columns; of a gate and what it gates there are as many each",
+         static_cast<long long>(x->shape[1]));
+  }
   const QuantisedWeight packed = quantised_weight(weight, bits, depth);
   if (out_features < 0 || packed.panels != (out_features + kPanel - 1) / kPanel) {
     fail("out_features is %lld, but the quantised weight has %lld panels of 64",
@@ -84,6 +98,7 @@ bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
   }
   *call = {.x = data_of<const float>(x),
            .x_stride = x->strides[0],
+           .activated = activated,
            .depth = depth,
            .weight = packed,
            .middle = 1 << (bits - 1),

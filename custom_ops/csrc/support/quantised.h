@@ -26,10 +26,22 @@ struct QuantisedWeight {
   int64_t behind_scales() const { return kPanel * (float_scales ? 4 : 2); }
 };
 
-// A call of linear_w4 or linear_w8.
+// What is done to x before it is multiplied: function(x), or of a gate and what it gates, which x
+// has side by side, function(gate) * up.
+enum class Activation { kNone, kSilu, kGelu, kGeluTanh };
+struct Activated {
+  Activation function = Activation::kNone;
+  bool gated = false;
+};
+
+// Throws unless `activation` is the name of one.
+Activated activated_by(const char* activation, bool gated);
+
+// A call of linear_w4 or linear_w8, or of activated_linear_w4 or activated_linear_w8.
 struct QuantisedLinear {
   const float* x;
   int64_t x_stride;
+  Activated activated;
   int64_t depth;  // K
   QuantisedWeight weight;
   int32_t middle;             // the zero point of all where the weight holds none
@@ -48,6 +60,7 @@ QuantisedWeight quantised_weight(const DLTensor* weight, int64_t bits, int64_t d
 // Checks the arguments; false if only the output's shape was asked for.
 bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
-               int64_t activation_bits, int64_t bits, DLTensor* out, QuantisedLinear* call);
+               int64_t activation_bits, int64_t bits, Activated activated, DLTensor* out,
+               QuantisedLinear* call);
 
 }  // namespace ingot

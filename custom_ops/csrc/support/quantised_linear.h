@@ -210,16 +210,21 @@ void few_rows(const Unit& unit) {
 template <typename Format, Scheme kScheme>
 void run_few(const QuantisedLinear& call, bool parallel) {
   const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
-  for (int64_t r = 0; r < call.rows; r++) {
-    round_row<Format>(call, r, x.words + r * x.row_words(), x.scales + r * x.groups,
-                      x.offsets + r * x.groups * x.parts);
-  }
   const int64_t shares = parallel ? omp_get_max_threads() : 1;
   int64_t* taken = none_taken(shares);
 #pragma omp parallel if (parallel)
-  take_stretches(taken, shares, call.weight.panels, [&](int64_t panel, int64_t) {
-    few_rows<Format, kScheme>({call, x, panel, 0, call.rows});
-  });
+  {
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t r = 0; r < call.rows; r++) {
+      for (int64_t g = 0; g < call.weight.groups; g++) {
+        round_row_group<Format>(call, r, g, x.words + r * x.row_words(), x.scales + r * x.groups,
+                                x.offsets + r * x.groups * x.parts);
+      }
+    }
+    take_stretches(taken, shares, call.weight.panels, [&](int64_t panel, int64_t) {
+      few_rows<Format, kScheme>({call, x, panel, 0, call.rows});
+    });
+  }
 }
 
 template <typename Format, Scheme kScheme>

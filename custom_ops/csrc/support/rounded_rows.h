@@ -1,9 +1,11 @@
 // x as linear_w4 and linear_w8 multiply it: rounded to integers group by group, in the order in
-// which a format's codes meet it.
+// which a format's codes meet it. activated_linear_w4 and activated_linear_w8 differ from them in
+// `arranged_group` alone, which nothing but the rounding reads x by.
 #pragma once
 
 #include <type_traits>
 
+#include "activation.h"
 #include "quantised.h"
 #include "quantised_format.h"
 #include "tile.h"
@@ -166,48 +168,72 @@ void store_ordered(const int32_t* values, int64_t size, Value* to) {
 #endif
 }
 
-// A group of x[row] as the weight's columns stand, up to the group's size: behind the last column
-// follow zeros. In `space` where it does not lie so already.
-inline const float* arranged_group(const QuantisedLinear& call, int64_t row, int64_t g,
-                                   float* space) {
-  const float* x = call.x + row * call.x_stride;
+// The columns of a group from x on, in the order in which the weight has them, up to the group's
+// size: behind the last column follow zeros. In `space` where they do not lie so already.
+inline const float* ordered_group(const QuantisedLinear& call, const float* x, int64_t g,
+                                  float* space) {
   const int64_t size = call.weight.group_size, first = g * size, left = call.depth - first;
-  const bool in_place = call.input_perm == nullptr && call.input_scale == nullptr;
-  if (in_place && left >= size) return x + first;
+  // A tile's rows, and their gates, are more streams than the hardware fetches on in.
+  constexpr int64_t kAhead = 128, kLine = 16;  // floats
+  for (int64_t i = 0; i < size; i += kLine) __builtin_prefetch(x + first + kAhead + i, 0, 2);
+  if (call.input_perm == nullptr && left >= size) return x + first;
   for (int64_t i = 0; i < size; i++) {
     const int64_t k = first + i;
-    if (i >= left) {
-      space[i] = 0.0f;
-      continue;
-    }
-    const float value = x[call.input_perm != nullptr ? call.input_perm[k] : k];
-    space[i] = call.input_scale != nullptr ? value * call.input_scale[k] : value;
+    space[i] = i < left ? x[call.input_perm != nullptr ? call.input_perm[k] : k] : 0.0f;
   }
   return space;
 }
 
-// Calls store(at, group) for each group of a row, of each pass.
-template <typename Format, typename Store>
-void round_groups(const QuantisedLinear& call, int64_t row, Store store) {
-  const int64_t size = call.weight.group_size;
-  RoundedGroup group;
-  alignas(64) float space[128];
-  for (int64_t g = 0; g < call.weight.groups; g++) {
-    const float* from = arranged_group(call, row, g, space);
-    for (int64_t pass = 0; pass < call.passes; pass++, from = space) {
-      round_group(from, size, Format::kMost, pass + 1 < call.passes ? space : nullptr, &group);
-      store(g * call.passes + pass, group);
-    }
+// to = function(x), or function(x) * up unless that is null. Not inlined: it is the same code, to
+// the bit, whoever rounds.
+template <typename Function>
+[[gnu::noinline]] void activate_group(Function function, const float* x, const float* up,
+                                      int64_t size, float* to) {
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const Vec value = function(load<Vec>(x + i));
+    store(to + i, up != nullptr ? value * load<Vec>(up + i) : value);
   }
 }
 
+inline void activate_group(Activation activation, const float* x, const float* up, int64_t size,
+                           float* to) {
+  if (activation == Activation::kSilu) return activate_group(Silu(), x, up, size, to);
+  if (activation == Activation::kGelu) return activate_group(Gelu(), x, up, size, to);
+  activate_group(GeluTanh(), x, up, size, to);
+}
+
+// A group of x[row] as it is multiplied: activated, in the weight's order, scaled. In `space` where
+// it does not lie so already.
+inline const float* arranged_group(const QuantisedLinear& call, int64_t row, int64_t g,
+                                   float* space) {
+  const float* x = call.x + row * call.x_stride;
+  const int64_t size = call.weight.group_size, first = g * size, left = call.depth - first;
+  const float* from = ordered_group(call, x, g, space);
+  if (call.activated.function != Activation::kNone) {
+    alignas(64) float up_space[128];
+    const float* up =
+        call.activated.gated ? ordered_group(call, x + call.depth, g, up_space) : nullptr;
+    activate_group(call.activated.function, from, up, size, space);
+    from = space;
+  }
+  if (call.input_scale == nullptr) return from;
+  for (int64_t i = 0; i < size && i < left; i++) space[i] = from[i] * call.input_scale[first + i];
+  return space;
+}
+
+// Rounds a group of a row, for each pass.
 template <typename Format>
-void round_row(const QuantisedLinear& call, int64_t row, uint32_t* words, float* scales,
-               int32_t* offsets) {
+void round_row_group(const QuantisedLinear& call, int64_t row, int64_t g, uint32_t* words,
+                     float* scales, int32_t* offsets) {
   using Value = typename Format::Value;
   const int64_t size = call.weight.group_size, parts = parts_of(call.weight);
   const int64_t each = size / parts;
-  round_groups<Format>(call, row, [&](int64_t at, const RoundedGroup& group) {
+  RoundedGroup group;
+  alignas(64) float space[128];
+  const float* from = arranged_group(call, row, g, space);
+  for (int64_t pass = 0; pass < call.passes; pass++, from = space) {
+    round_group(from, size, Format::kMost, pass + 1 < call.passes ? space : nullptr, &group);
+    const int64_t at = g * call.passes + pass;
     auto* to = reinterpret_cast<Value*>(words) + at * size;
     store_ordered<Value, Format>(group.values, size, to);
     scales[at] = group.scale;
@@ -215,7 +241,7 @@ void round_row(const QuantisedLinear& call, int64_t row, uint32_t* words, float*
       const int32_t total = group.total(part * each, (part + 1) * each);
       offsets[at * parts + part] = -total * (call.weight.zero_points ? 1 : call.middle);
     }
-  });
+  }
 }
 
 // A tile of rows; those beyond the last are zero. `space`: for a row.
@@ -228,7 +254,9 @@ void round_tile(const QuantisedLinear& call, int64_t tile, const Activations& x,
   for (int64_t r = 0; r < kTileRows; r++) {
     const int64_t row = tile * kTileRows + r;
     if (row < call.rows) {
-      round_row<Format>(call, row, words, scales, offsets);
+      for (int64_t g = 0; g < call.weight.groups; g++) {
+        round_row_group<Format>(call, row, g, words, scales, offsets);
+      }
     } else {
       memset(words, 0, static_cast<size_t>(all + x.groups * (1 + x.parts)) * 4);
     }

@@ -19,16 +19,12 @@ void multiply(const Format& weight, const Product& product, cudaStream_t stream)
   many_rows<Format, kParts>(weight, product, stream);
 }
 
-// linear_w4 and linear_w8.
+// linear_w4 and linear_w8, each in its own file; of a call whose x is as it is.
+void multiply_w4(const QuantisedLinear& call, int64_t activation_bits, cudaStream_t stream);
+void multiply_w8(const QuantisedLinear& call, int64_t activation_bits, cudaStream_t stream);
+
 template <int kBits>
-void quantised_linear(const DLTensor* x, const DLTensor* weight_blocks, const DLTensor* bias,
-                      const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
-                      int64_t activation_bits, DLTensor* out, cudaStream_t stream) {
-  QuantisedLinear call;
-  if (!read_call(x, weight_blocks, bias, input_scale, input_perm, out_features, activation_bits,
-                 kBits, out, &call)) {
-    return;
-  }
+void quantised_linear(const QuantisedLinear& call, int64_t activation_bits, cudaStream_t stream) {
   const auto weight = Codes<kBits>::of(call.weight);
   const Product product = {
       {call.x, call.x_stride, call.input_scale, call.input_perm, call.rows, call.depth},
