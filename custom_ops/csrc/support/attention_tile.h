@@ -457,6 +457,7 @@ void add_step(TileOf<kCapacity>& tile, int64_t position, const Scores& how, View
   // weights.
   tile.ahead = Ahead(padded(how.dim) + fetches_of_maxima(tile.rows) + tile.rows);
   const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
+  if constexpr (!Cut::kFetch) tile.ahead = {};
   add_blocks<Cut>(tile, blocks, from, to, how);
 }
 
