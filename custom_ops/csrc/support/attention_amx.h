@@ -524,7 +524,8 @@ bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Sc
 // weights computed and multiplied.
 inline int64_t shares(int rows, int64_t dim) {
   const int64_t keys = (2 + 1) * kStepBlocks * depths(dim), values = kBlock;
-  return keys + values + 1 + 2 * (rows < kAmxRows ? rows : kAmxRows) + 2 * columns_of(dim);
+  const int group = rows < kAmxRows ? rows : kAmxRows;
+  return keys + values + 1 + fetches_of_maxima(group) + 2 * group + 2 * columns_of(dim);
 }
 
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not

@@ -45,7 +45,7 @@ struct FewRows {
   static constexpr int kSums = 1;
   static constexpr bool kFetch = true;
 };
-constexpr int kFetchEvery = 4;  // dimensions of keys, tokens of values
+constexpr int kFetchEvery = 4;  // dimensions of keys, tokens of values, maxima of rows
 
 // From products of q and k to scores; softcap 0: none. Scores are times log2 e from the start, so
 // that their weights are powers of 2.
@@ -308,6 +308,7 @@ template <int kCapacity>
 void raise_maxima(TileOf<kCapacity>& tile, int row, const Scores& how) {
   Vec scores[kLanes];
   for (int i = 0; i < kLanes; i++) {
+    if (i % kFetchEvery == 0) tile.ahead.fetch();
     const int r = row + i, count = r < tile.rows ? tile.end[r] - tile.begin[r] : 0;
     scores[i] = count == 0             ? broadcast(-kInfinity)
                 : count == kStepTokens ? finish_scores<false>(tile, r, how)
@@ -319,6 +320,11 @@ void raise_maxima(TileOf<kCapacity>& tile, int row, const Scores& how) {
   store(tile.segment.max + row, max);
   store(tile.shift + row, shift);
   store(tile.rescale + row, exp2(before - shift));
+}
+
+// How often fetch() is called for the maxima of so many rows.
+inline int64_t fetches_of_maxima(int rows) {
+  return (rows + kLanes - 1) / kLanes * (kLanes / kFetchEvery);
 }
 
 // raise_maxima() for a row that sees the whole step, of scores that need no finishing: `rescale` is
@@ -358,6 +364,7 @@ template <int kCapacity>
 void soften(TileOf<kCapacity>& tile, const Scores& how) {
   for (int row = 0; row < tile.rows; row += kLanes) raise_maxima(tile, row, how);
   for (int r = 0; r < tile.rows; r++) {
+    tile.ahead.fetch();
     if (tile.end[r] == tile.begin[r]) continue;
     exponentiate<kStepVectors>(
         tile, r, [&](int v, Vec weight) { store(tile.weights[r] + v * kLanes, weight); });
@@ -446,8 +453,11 @@ void add_step(TileOf<kCapacity>& tile, int64_t position, const Scores& how, View
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
-  tile.ahead = Ahead(padded(how.dim));  // the calls of fetch() for a whole step
+  // The calls of fetch() for a whole step: beside the products, and for the rows' maxima and
+  // weights.
+  tile.ahead = Ahead(padded(how.dim) + fetches_of_maxima(tile.rows) + tile.rows);
   const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
+  if constexpr (!Cut::kFetch) tile.ahead = {};
   add_blocks<Cut>(tile, blocks, from, to, how);
 }
 
