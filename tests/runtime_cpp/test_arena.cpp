@@ -50,6 +50,17 @@ TEST(Arena, WhatIsFreeAtTheEndIsPartOfWhatIsLarger) {
   EXPECT_EQ(last - one, static_cast<ptrdiff_t>(kPage));
 }
 
+TEST(Arena, ASmallOneDoesNotCutTheLastStretchOffFromWhatIsBeforeIt) {
+  Arena arena(false);
+  char* one = arena.allocate(2 * kPage);
+  char* large = arena.allocate(8 * kPage);
+  arena.free(large, 8 * kPage);
+  EXPECT_EQ(arena.allocate(2 * kPage), large + 6 * kPage);
+  arena.free(one, 2 * kPage);
+  EXPECT_EQ(arena.allocate(8 * kPage), one);
+  EXPECT_EQ(arena.held(), 10 * kPage);
+}
+
 TEST(Arena, WhatNoMachineHasIsRefusedAndNothingIsLost) {
   Arena arena(true);
   char* one = arena.allocate(kPage);

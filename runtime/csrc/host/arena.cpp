@@ -54,6 +54,11 @@ char* Arena::take(size_t bytes) {
     if (at->bytes() >= bytes && (best == free_.end() || at->bytes() < best->bytes())) best = at;
   }
   if (best == free_.end()) return grow(bytes);
+  if (best->end == reserved_.begin && 2 * bytes <= best->bytes()) {
+    // Not the beginning of the last one: what becomes free before it and the rest of it stay one.
+    best->end -= bytes;
+    return best->end;
+  }
   char* data = best->begin;
   best->begin += bytes;
   if (best->begin == best->end) free_.erase(best);
