@@ -26,7 +26,7 @@ FACTORS = ("float32", "bfloat16", "int8")  # what kernels multiply
 _FOLDER = Path(__file__).parent / "hardware"
 QUANTISED_LINEARS = ("linear_w4", "linear_w8", "activated_linear_w4", "activated_linear_w8")
 _GROUP_SIZES = (128, 64, 32)
-_PANEL = 64  # rows of a weight's panel, of which a block has a group of columns (docs/format.md)
+PANEL = 64  # rows of a weight's panel, of which a block has a group of columns (docs/format.md)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def group_size(call: Call) -> int:
     """Of a quantised linear's weight, whose block has the codes of a group for each of 64 rows, and
     beside them less than half as many bytes."""
     codes = int(call.inputs[1]["shape"][2]) * 8 // int(op_name(call)[-1])
-    return next((size for size in _GROUP_SIZES if _PANEL * size <= codes), 0)
+    return next((size for size in _GROUP_SIZES if PANEL * size <= codes), 0)
 
 
 def op_name(call: Call) -> str:

@@ -25,7 +25,15 @@ import numpy as np
 
 from ..profiling.analysis import Request, Sizes, Subject, phases
 from ..profiling.calls import Call, cost, evaluate
-from ..profiling.roofline import FACTORS, QUANTISED_LINEARS, Hardware, Speed, group_size, op_name
+from ..profiling.roofline import (
+    FACTORS,
+    PANEL,
+    QUANTISED_LINEARS,
+    Hardware,
+    Speed,
+    group_size,
+    op_name,
+)
 from ..profiling.steps import BLOCK_SIZE
 from . import capi, ops
 from .errors import NoSpace
@@ -35,7 +43,6 @@ _MOST_MAPPED = 1 << 30  # of a package
 _MOST_BYTES = 64 << 20  # of one weight
 _BYTE = 0x11  # all of the buffer: in every dtype a small normal number
 _SECONDS = 0.1  # of repeating each call
-_PANEL = 64  # rows of a weight's panel (docs/format.md)
 
 
 def measure(subject: Subject, request: Request, threads: int = 0) -> Hardware:
@@ -142,7 +149,7 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _W
     dtype = np.dtype({"bfloat16": "uint16"}.get(call.inputs[1]["dtype"], call.inputs[1]["dtype"]))
     panel_bytes = prod(inside) * dtype.itemsize
     panels = max(1, min(panels, _MOST_BYTES // panel_bytes))
-    outputs, size = min(outputs, panels * _PANEL), panels * panel_bytes
+    outputs, size = min(outputs, panels * PANEL), panels * panel_bytes
     whole = buffers.weights[: len(buffers.weights) // size * size]
     weights = whole.view(dtype).reshape(-1, panels, *inside)
     x, out = np.ones((rows, columns), np.float32), np.empty((rows, outputs), np.float32)
@@ -215,12 +222,12 @@ _PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
 def _call_seconds(buffer: ops.Array) -> float:
     """Of an op that does next to nothing, with all threads, after one that leaves nothing of it in
     the caches, as in a step."""
-    x, weight = np.ones((1, _PANEL), np.float32), np.ones((4, _PANEL, _PANEL), np.float32)
-    out = np.empty((1, 4 * _PANEL), np.float32)
-    small = ops.bind("linear", x, weight, None, 4 * _PANEL, out=out)
-    wide = buffer[: 4 << 20].view(np.float32).reshape(-1, 256, _PANEL)
-    row, result = np.ones((1, 256), np.float32), np.empty((1, len(wide) * _PANEL), np.float32)
-    large = ops.bind("linear", row, wide, None, len(wide) * _PANEL, out=result)
+    x, weight = np.ones((1, PANEL), np.float32), np.ones((4, PANEL, PANEL), np.float32)
+    out = np.empty((1, 4 * PANEL), np.float32)
+    small = ops.bind("linear", x, weight, None, 4 * PANEL, out=out)
+    wide = buffer[: 4 << 20].view(np.float32).reshape(-1, 256, PANEL)
+    row, result = np.ones((1, 256), np.float32), np.empty((1, len(wide) * PANEL), np.float32)
+    large = ops.bind("linear", row, wide, None, len(wide) * PANEL, out=result)
     return _seconds([[large], [small]])[1]
 
 

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <thread>
 
+#include "soon.h"
 #include "toy_package.h"
 
 namespace ingot::test {
@@ -319,12 +320,10 @@ size_t entries_of(const char* folder) {
   return static_cast<size_t>(std::distance(Entries(folder), Entries()));
 }
 
-// How many threads there are when so many are left, or after some seconds: one that has ended is
-// listed for a moment longer.
+// How many threads there are when so many are left, or after some seconds.
 size_t threads_when(size_t left) {
   const auto count = [] { return entries_of("/proc/self/task"); };
-  for (int i = 0; i < 1000 && count() != left; i++)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  soon([&] { return count() == left; }, std::chrono::seconds(5));
   return count();
 }
 

@@ -18,6 +18,7 @@
 
 #include "barriers.h"
 #include "cpu.h"
+#include "soon.h"
 #include "team.h"
 
 namespace ingot {
@@ -129,15 +130,6 @@ std::set<std::string> threads_of_process() {
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task"))
     threads.insert(entry.path());
   return threads;
-}
-
-// Whether that comes to hold. (A thread that was joined may be listed for a moment yet.)
-template <class Condition>
-bool soon(Condition holds) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (!holds() && std::chrono::steady_clock::now() < end)
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  return holds();
 }
 
 void have_team(int threads) {
