@@ -309,7 +309,7 @@ class MLP(nn.Module):
     def forward(self, x_TH: Tensor) -> Tensor:
         inner = self.gate_up_proj(x_TH) if self.gated else self.up_proj(x_TH)
         out: Tensor
-        if self.gated and self.down_proj.activates:
+        if self.down_proj.activates:
             out = self.down_proj(inner, self.activation, self.gated)
         else:
             out = self.down_proj(activated(inner, self.activation, self.gated))
