@@ -35,6 +35,15 @@ template <int kParts, typename Keep>
   }
 }
 
+// A row with zeros behind it up to whole words, in `space` where it is not so already; zeros for
+// null.
+inline const float* padded_row(const float* row, int64_t dim, float* space) {
+  if (row != nullptr && dim % kDepth == 0) return row;
+  memset(space, 0, static_cast<size_t>(depths(dim) * kDepth) * sizeof(float));
+  if (row != nullptr) memcpy(space, row, static_cast<size_t>(dim) * sizeof(float));
+  return space;
+}
+
 // The keys and values of one KV head of one sequence, as tiles: keys [depths(dim)][blocks], values
 // [blocks / 2, rounded up][columns_of(dim)].
 template <int kParts>
@@ -61,12 +70,10 @@ class SequenceTiles {
     Words tiles[kParts];
   };
 
-  // The row of a token, with zeros behind it up to whole words; zeros for one beyond the last.
-  const float* padded_row(const Heads& from, int64_t head, int64_t token, float* space) const {
-    if (token < count_ && dim_ % kDepth == 0) return from.at(first_ + token, head);
-    memset(space, 0, depths(dim_) * kDepth * sizeof(float));
-    if (token < count_) memcpy(space, from.at(first_ + token, head), dim_ * sizeof(float));
-    return space;
+  // The row of a token; zeros for one beyond the last.
+  const float* row(const Heads& from, int64_t head, int64_t token, float* space) const {
+    const float* at = token < count_ ? from.at(first_ + token, head) : nullptr;
+    return padded_row(at, dim_, space);
   }
 
   // A word of a key is one of its rows of 16 words: transposed, the 16 keys of a block are tiles.
@@ -74,9 +81,10 @@ class SequenceTiles {
     alignas(64) float space[kBlock][kMaxHeadDim];
     const float* keys[kBlock];
     for (int t = 0; t < kBlock; t++) {
-      keys[t] = padded_row(k, head, block * kBlock + t, space[t]);
+      keys[t] = row(k, head, block * kBlock + t, space[t]);
     }
     for (int64_t c = 0; c < depths(dim_); c++) {
+      stay_awake();
       Vec rows[kParts][kAmxRows];
 #pragma GCC unroll 16
       for (int t = 0; t < kBlock; t++) {
@@ -100,9 +108,10 @@ class SequenceTiles {
     alignas(64) float low_space[kMaxHeadDim], high_space[kMaxHeadDim];
     Words(*to)[kParts] = values_ + depth * columns_of(dim_);
     for (int i = 0; i < kAmxRows; i++) {
+      if (i % (kAmxRows / 2) == 0) stay_awake();
       const TokenPair<kParts> tokens(i);
-      const float* low = padded_row(v, head, depth * kDepth + tokens.low, low_space);
-      const float* high = padded_row(v, head, depth * kDepth + tokens.high, high_space);
+      const float* low = row(v, head, depth * kDepth + tokens.low, low_space);
+      const float* high = row(v, head, depth * kDepth + tokens.high, high_space);
       for (int64_t c = 0; c < columns_of(dim_); c++) {
         split<kParts>(load<Vec>(low + c * kLanes), load<Vec>(high + c * kLanes),
                       [&](int p, VecWord words) {
@@ -158,67 +167,107 @@ class NextHead {
   int64_t kv_head_, first_ = 0, count_ = 0;
 };
 
-// 16 rows of a query head, those of the tokens from `first` on.
+// The rows of the query heads that share a KV head, 16 of one head after the other.
+//
+// Scores of the next 16 are multiplied before the weights of these: what vector registers wrote is
+// in the cache before tiles read it, and the other way round, and neither waits for the other.
 template <int kParts>
-class RowGroup {
+class RowGroups {
  public:
-  RowGroup(const BidirectionalCall& call, int64_t sequence, const NextHead& next)
+  RowGroups(const BidirectionalCall& call, int64_t sequence, int64_t kv_head,
+            const SequenceTiles<kParts>& tiles, const NextHead& next)
       : call_(call),
+        tiles_(tiles),
+        next_(next),
         start_(call.query_start[sequence]),
         count_(call.new_tokens(sequence)),
-        next_(next) {}
+        first_head_(kv_head * call.group()) {}
 
-  void attend(const SequenceTiles<kParts>& tiles, int64_t head, int64_t first) {
-    head_ = head;
-    first_ = first;
-    rows_ = static_cast<int>(count_ - first < kAmxRows ? count_ - first : kAmxRows);
-    begin();
-    for (int64_t t = 0; t < count_; t += kSegmentTokens) {
-      add(tiles, t, static_cast<int>(count_ - t < kSegmentTokens ? count_ - t : kSegmentTokens));
+  void attend() {
+    const int64_t groups = (count_ + kAmxRows - 1) / kAmxRows, all = call_.group() * groups;
+    if (all == 0) return;
+    const auto group = [&](int64_t i) {
+      const int64_t first = i % groups * kAmxRows, left = count_ - first;
+      return Group{first_head_ + i / groups, first,
+                   static_cast<int>(left < kAmxRows ? left : kAmxRows)};
+    };
+    take_queries(group(0));
+    score(0);
+    for (int64_t i = 0; i < all; i++) {
+      const Group now = group(i);
+      store(max_, broadcast(-kInfinity));
+      for (int64_t t = 0; t < count_; t += kSegmentTokens) {
+        const bool last = t + kSegmentTokens >= count_, more = !last || i + 1 < all;
+        if (last && more) take_queries(group(i + 1));
+        soften(now, t);
+        if (more) score(last ? 0 : t + kSegmentTokens);
+        add_values(t);
+      }
+      finish(now);
     }
-    finish();
   }
 
  private:
+  // Of a query head the tokens from `first` on.
+  struct Group {
+    int64_t head, first;
+    int rows;
+  };
+
+  int tokens_from(int64_t first) const {
+    return static_cast<int>(count_ - first < kSegmentTokens ? count_ - first : kSegmentTokens);
+  }
+
   // Rows beyond the last one are not set: what is computed for them is not used.
-  void begin() {
+  void take_queries(const Group& group) {
     const float factor = Scores{call_.dim, call_.scale, 0.0f}.of_query();
-    alignas(64) float q[kMaxHeadDim] = {};
-    for (int r = 0; r < rows_; r++) {
-      const float* from = call_.q.at(start_ + first_ + r, head_);
-      for (int64_t d = 0; d < call_.dim; d++) q[d] = from[d] * factor;
-      for (int64_t c = 0; c < depths(call_.dim); c++) {
+    alignas(64) float space[kMaxHeadDim];
+    for (int r = 0; r < group.rows; r++) {
+      const float* q =
+          padded_row(call_.q.at(start_ + group.first + r, group.head), call_.dim, space);
+      for (int64_t c = 0; c < depths(call_.dim); c++, q += kDepth) {
         split_neighbours<kParts>(
-            load<Vec>(q + c * kDepth), load<Vec>(q + c * kDepth + kLanes),
+            load<Vec>(q) * factor, load<Vec>(q + kLanes) * factor,
             [&](int p, VecWord words) { store(queries_[c][p].rows[r], words); });
       }
     }
-    for (int r = 0; r < kAmxRows; r++) {
-      max_[r] = -kInfinity;
-      memset(totals_[r], 0, sizeof(totals_[r]));
-      memset(sums_[r], 0, padded(call_.dim) * sizeof(float));
+  }
+
+  // The queries' scores of a segment, that from `first` on.
+  void score(int64_t first) {
+    const int blocks = (tokens_from(first) + kBlock - 1) / kBlock;
+    const auto nothing = [] {};  // is done between products
+    for_runs<kSumTiles>(0, blocks, [&](int b, auto run) {
+      multiply<run, false>(queries_, tiles_.keys(first / kBlock + b), tiles_.blocks(),
+                           depths(call_.dim), scores_[0] + b * kBlock, kStride, nothing);
+    });
+  }
+
+  // Turns a segment's scores into weights, as tiles.
+  void soften(const Group& group, int64_t first) {
+    const int tokens = tokens_from(first);
+    raise_maxima(tokens);
+    if (first != 0) rescale(group.rows);
+    for (int r = 0; r < group.rows; r++) {
+      if (r % 4 == 0) stay_awake();
+      next_.fetch(group.first + r, group.head - first_head_);
+      const Vec total = soften_row(r, tokens);
+      store(totals_[r], first == 0 ? total : load<Vec>(totals_[r]) + total);
     }
   }
 
-  // Adds `tokens` tokens from `first`.
-  void add(const SequenceTiles<kParts>& tiles, int64_t first, int tokens) {
-    const int blocks = (tokens + kBlock - 1) / kBlock;
-    const auto nothing = [] {};  // is done between products
-    for_runs<kSumTiles>(0, blocks, [&](int b, auto run) {
-      multiply<run, false>(queries_, tiles.keys(first / kBlock + b), tiles.blocks(),
-                           depths(call_.dim), scores_[0] + b * kBlock, kStride, nothing);
-    });
-    raise_maxima(tokens);
-    if (first != 0) rescale();
-    for (int r = 0; r < rows_; r++) {
-      next_.fetch(first_ + r, head_ % call_.group());
-      soften(r, tokens);
-    }
+  // sums += weights times the segment's values; the first segment begins them.
+  void add_values(int64_t first) {
     const int64_t columns = columns_of(call_.dim);
-    for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
-      multiply<run, true>(weights_, tiles.values(first / kDepth) + c, columns, depths(tokens),
-                          sums_[0] + c * kAmxWords, kRowFloats, nothing);
-    });
+    const auto nothing = [] {};
+    const auto add = [&](auto begun) {
+      for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
+        multiply<run, begun>(weights_, tiles_.values(first / kDepth) + c, columns,
+                             depths(tokens_from(first)), sums_[0] + c * kAmxWords, kRowFloats,
+                             nothing);
+      });
+    };
+    first == 0 ? add(std::false_type()) : add(std::true_type());
   }
 
   // Raises the maxima to the scores; those behind the last token, up to whole words, become -inf.
@@ -252,8 +301,8 @@ class RowGroup {
     return score;
   }
 
-  void rescale() {
-    for (int r = 0; r < rows_; r++) {
+  void rescale(int rows) {
+    for (int r = 0; r < rows; r++) {
       store(totals_[r], load<Vec>(totals_[r]) * rescale_[r]);
       for (int64_t d = 0; d < padded(call_.dim); d += kLanes) {
         store(sums_[r] + d, load<Vec>(sums_[r] + d) * rescale_[r]);
@@ -261,10 +310,10 @@ class RowGroup {
     }
   }
 
-  // Turns a row's scores into weights, as tiles.
-  void soften(int r, int tokens) {
+  // The same of a row. Returns the weights' total, lane by lane.
+  Vec soften_row(int r, int tokens) {
     const Vec shift = broadcast(shift_[r]);
-    Vec total = load<Vec>(totals_[r]);
+    Vec total = {};
     for (int w = 0; w < depths(tokens); w++) {
       const float* scores = scores_[r] + w * kDepth;
       const Vec first = exp2(load<Vec>(scores) - shift);
@@ -273,24 +322,31 @@ class RowGroup {
       split_weights<kParts>(first, last,
                             [&](int p, VecWord words) { store(weights_[w][p].rows[r], words); });
     }
-    store(totals_[r], total);
+    return total;
   }
 
-  void finish() const {
-    for (int r = 0; r < rows_; r++) {
-      const float factor = 1.0f / sum_of_lanes(load<Vec>(totals_[r]));
-      float* out = call_.out + ((start_ + first_ + r) * call_.query_heads + head_) * call_.dim;
-      for (int64_t d = 0; d < call_.dim; d++) out[d] = sums_[r][d] * factor;
+  void finish(const Group& group) {
+    alignas(64) float factors[kLanes];
+    Vec totals[kLanes];
+    for (int r = 0; r < kAmxRows; r++) totals[r] = load<Vec>(totals_[r]);
+    store(factors, 1.0f / sums_of_lanes(totals));
+    for (int r = 0; r < group.rows; r++) {
+      const int64_t row = (start_ + group.first + r) * call_.query_heads + group.head;
+      float* out = call_.out + row * call_.dim;
+      int64_t d = 0;
+      for (; d + kLanes <= call_.dim; d += kLanes) {
+        store(out + d, load<Vec>(sums_[r] + d) * factors[r]);
+      }
+      for (; d < call_.dim; d++) out[d] = sums_[r][d] * factors[r];
     }
   }
 
   static constexpr int kStride = kSegmentTokens + kLanes;  // rows must not share cache sets
 
   const BidirectionalCall& call_;
-  int64_t start_, count_;
+  const SequenceTiles<kParts>& tiles_;
   const NextHead& next_;
-  int64_t head_ = 0, first_ = 0;
-  int rows_ = 0;
+  int64_t start_, count_, first_head_;
   Words queries_[kMaxHeadDim / kDepth][kParts];
   Words weights_[kSegmentTokens / kDepth][kParts];
   alignas(64) float scores_[kAmxRows][kStride];
@@ -306,15 +362,10 @@ class RowGroup {
 template <int kParts>
 bool attend_by_tiles(const BidirectionalCall& call, int64_t sequence, int64_t kv_head,
                      const NextHead& next) {
+  const Tiles registers;
   const SequenceTiles<kParts> tiles(call, sequence, kv_head);
   if (!tiles.finite()) return false;
-  const Tiles registers;
-  RowGroup<kParts> rows(call, sequence, next);
-  for (int64_t g = 0; g < call.group(); g++) {
-    for (int64_t first = 0; first < call.new_tokens(sequence); first += kAmxRows) {
-      rows.attend(tiles, kv_head * call.group() + g, first);
-    }
-  }
+  RowGroups<kParts>(call, sequence, kv_head, tiles, next).attend();
   return true;
 }
 

@@ -134,19 +134,31 @@ inline auto largest_lane(V v) {
     return largest_lane<kHalf / 2>(larger(v, upper<kHalf>(v)));
 }
 
-// Lane i of the result is the largest lane of rows[i], if none is NaN: each round halves the rows,
+// Lane i of the result is what `combine` makes of the lanes of rows[i]: each round halves the rows,
 // as transpose() moves them into lanes.
-template <typename V>
-inline V largest_lanes(V (&rows)[kLanes]) {
+template <typename V, typename Combine>
+inline V combine_lanes(V (&rows)[kLanes], Combine combine) {
 #pragma GCC unroll 4
   for (int half = kLanes / 2; half > 0; half /= 2) {
 #pragma GCC unroll 8
     for (int i = 0; i < half; i++) {
-      rows[i] = larger(interleave<false>(rows[i], rows[i + half]),
-                       interleave<true>(rows[i], rows[i + half]));
+      rows[i] = combine(interleave<false>(rows[i], rows[i + half]),
+                        interleave<true>(rows[i], rows[i + half]));
     }
   }
   return rows[0];
+}
+
+// Lane i of the result is the largest lane of rows[i], if none is NaN.
+template <typename V>
+inline V largest_lanes(V (&rows)[kLanes]) {
+  return combine_lanes(rows, [](V a, V b) { return larger(a, b); });
+}
+
+// Lane i of the result is the sum of the lanes of rows[i].
+template <typename V>
+inline V sums_of_lanes(V (&rows)[kLanes]) {
+  return combine_lanes(rows, [](V a, V b) { return a + b; });
 }
 
 // 2^r for |r| <= 1/2: a polynomial of least relative error (2e-9) that is 1 at 0.
