@@ -27,25 +27,21 @@ struct GeluTanh {
   }
 };
 
-// x / 2 * (1 + erf(x / sqrt 2)). With y = |x| / sqrt 2, erf(y) = y + y p(y^2) up to 1, and above it
-// 1 - 2^q(y) (the polynomials of export/include/ingot/erf.h), which beyond 4 is 1.
+// x / 2 * (1 + erf(x / sqrt 2)). 2^q(|x|) is what of a normal distribution lies beyond |x|: less
+// than 1e-8 beyond 4 sqrt 2, where it counts as 0. q is a polynomial whose error, relative to 0.02
+// more than that, is least (1e-7). erf itself would need a second one, near 0.
 struct Gelu {
   Vec operator()(Vec x) const {
-    const Vec y = (x < 0.0f ? -x : x) * 0.70710678f;
-    const Vec y2 = y * y;
-    Vec p = y2 * -0.000563142181f + 0.0049175513f;
-    p = p * y2 - 0.0267113112f;
-    p = p * y2 + 0.112801798f;
-    p = p * y2 - 0.37612325f;
-    p = p * y2 + 0.128379121f;
-    const Vec near = (y + y * p) * 0.5f;
-    Vec q = y * -0.00165970426f + 0.0213202909f;
-    q = q * y - 0.12787199f;
-    q = q * y - 0.944228113f;
-    q = q * y - 1.61212289f;
-    q = q * y - 0.00385447615f;
-    const Vec tail = y < 4.0f ? exp2(q) * 0.5f : Vec{};
-    const Vec beyond = y < 1.0f ? 0.5f - near : tail;  // what of a normal lies above |x|
+    const Vec size = bit_cast<Vec>(bit_cast<VecWord>(x) & 0x7fffffffu);
+    Vec q = size * -1.86954253e-6f + 2.77117324e-5f;
+    q = q * size - 1.30374727e-4f;
+    q = q * size - 2.72102538e-4f;
+    q = q * size + 7.2391429e-3f;
+    q = q * size - 5.26154749e-2f;
+    q = q * size - 0.459170699f;
+    q = q * size - 1.1511091f;
+    q = q * size - 1.0f;
+    const Vec beyond = size < 5.65685425f ? exp2_of_rounded(q, round_power(q)) : Vec{};
     return x * (x < 0.0f ? beyond : 1.0f - beyond);
   }
 };
