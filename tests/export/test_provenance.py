@@ -126,6 +126,17 @@ def test_an_image_classifier(export_package: ExportPackage) -> None:
     assert cost(attention, {"B": 3}).flops == 4 * 3 * 17 * 17 * 64
 
 
+def test_a_quantised_encoder(export_package: ExportPackage, tmp_path: Path) -> None:
+    """Of an MLP without a gate the second linear computes the activation, too."""
+    checkpoint = export_package("ViTForImageClassification", num_labels=3).parent / "checkpoint"
+    package = tmp_path / "model.pt2"
+    export_checkpoint(checkpoint, package, quant="int8", activation_bits=8)
+    calls = calls_of(package)
+    down = of_module(calls, "layers.0.mlp.down_proj")
+    assert down.name == "aoti_torch_cpu_activated_linear_w8"
+    assert not [call.name for call in calls if call.kind == "kernel" and "gelu" in call.name]
+
+
 def test_a_module(tmp_path: Path) -> None:
     package = tmp_path / "mixed.pt2"
     shapes = ({0: BATCH, 1: LENGTH}, {0: BATCH, 1: LENGTH})

@@ -78,13 +78,13 @@ class SequenceTiles {
 
   // A word of a key is one of its rows of 16 words: transposed, the 16 keys of a block are tiles.
   void lay_out_keys(const Heads& k, int64_t head, int64_t block) {
+    stay_awake();
     alignas(64) float space[kBlock][kMaxHeadDim];
     const float* keys[kBlock];
     for (int t = 0; t < kBlock; t++) {
       keys[t] = row(k, head, block * kBlock + t, space[t]);
     }
     for (int64_t c = 0; c < depths(dim_); c++) {
-      stay_awake();
       Vec rows[kParts][kAmxRows];
 #pragma GCC unroll 16
       for (int t = 0; t < kBlock; t++) {
@@ -107,8 +107,8 @@ class SequenceTiles {
   void lay_out_values(const Heads& v, int64_t head, int64_t depth) {
     alignas(64) float low_space[kMaxHeadDim], high_space[kMaxHeadDim];
     Words(*to)[kParts] = values_ + depth * columns_of(dim_);
+    stay_awake();
     for (int i = 0; i < kAmxRows; i++) {
-      if (i % (kAmxRows / 2) == 0) stay_awake();
       const TokenPair<kParts> tokens(i);
       const float* low = row(v, head, depth * kDepth + tokens.low, low_space);
       const float* high = row(v, head, depth * kDepth + tokens.high, high_space);
@@ -249,7 +249,7 @@ class RowGroups {
     raise_maxima(tokens);
     if (first != 0) rescale(group.rows);
     for (int r = 0; r < group.rows; r++) {
-      if (r % 4 == 0) stay_awake();
+      if (r % (kAmxRows / 2) == 0) stay_awake();
       next_.fetch(group.first + r, group.head - first_head_);
       const Vec total = soften_row(r, tokens);
       store(totals_[r], first == 0 ? total : load<Vec>(totals_[r]) + total);
