@@ -12,6 +12,9 @@ namespace {
 
 constexpr int64_t kRun = 8;  // 16 bits hold 8 sums of two products of a nibble and an int8
 
+// A shift of 16-bit halves leaves their uppermost code with nothing above it: no mask is needed.
+using VecHalves = uint16_t __attribute__((vector_size(sizeof(VecWord))));
+
 // 4-bit codes and 8-bit activations.
 struct Nibbles8 {
   using Value = int8_t;
@@ -35,6 +38,7 @@ struct Nibbles16 {
   static constexpr int kOrder[] = {0, 1, 2, 3, 4, 5, 6, 7};
   static constexpr bool kRuns = false;
   static VecInt unpack(VecWord word, int i) {
+    if (i == 3) return bit_cast<VecInt>(bit_cast<VecHalves>(word) >> 12);
     return bit_cast<VecInt>((word >> 4 * i) & 0x000f000fu);
   }
   static VecInt add(VecInt sum, VecInt codes, VecInt x) { return dot_pairs_of_16(sum, codes, x); }
@@ -48,6 +52,7 @@ struct Bytes16 {
   static constexpr int kOrder[] = {0, 2, 1, 3};
   static constexpr bool kRuns = false;
   static VecInt unpack(VecWord word, int i) {
+    if (i == 1) return bit_cast<VecInt>(bit_cast<VecHalves>(word) >> 8);
     return bit_cast<VecInt>((word >> 8 * i) & 0x00ff00ffu);
   }
   static VecInt add(VecInt sum, VecInt codes, VecInt x) { return dot_pairs_of_16(sum, codes, x); }
