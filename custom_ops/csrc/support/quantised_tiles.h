@@ -33,6 +33,7 @@ constexpr int kChunkTiles = 4;           // of x
 constexpr int64_t kUnitRows = 256;       // at most
 constexpr int64_t kFewTiles = 4;         // of rows: memory limits
 constexpr int64_t kUnitBytes = 3 << 19;  // of x, to stay in the L2 cache beside the rest
+constexpr int64_t kMuchOfX = 1 << 20;    // that with the rest hardly stays there
 constexpr int64_t kProduct = kAmxRows * kAmxWords;
 constexpr int64_t kFarBytes = 8 << 20;  // of x and the output: L2 keeps neither, write past it
 
@@ -310,7 +311,8 @@ struct Ahead {
 };
 
 // Adds one chunk's products to the sums. kNumber: 0, 1 and so on, for each step of a turn.
-template <typename Plan, int... kNumber>
+// kFetchX: the next rows of x are fetched meanwhile.
+template <typename Plan, bool kFetchX, int... kNumber>
 [[gnu::noinline]] void multiply_chunk(const PanelChunk<Plan>& chunk, const TiledRowsOfX& rows,
                                       int64_t group_size, Sums sums, Ahead<2> ahead,
                                       std::integer_sequence<int, kNumber...>) {
@@ -337,7 +339,7 @@ template <typename Plan, int... kNumber>
         const int64_t column = (c + kNow / kSteps) * kAmxWords;
         if constexpr (i == 0) {
           sums.begin(kept, column);
-          if (Plan::kDeep == 1) next_x.fetch();  // with groups of 128 it gains nothing
+          if (kFetchX) next_x.fetch();
         }
         steps.template end<kNow + 1>(next_dots);
         steps.template begin<kBegun>();
@@ -378,8 +380,15 @@ void add_chunk(const Unit& unit, const TiledRowsOfX& rows, const Sums& sums) {
     chunk.template unpack<false>(unit.call, unit.panel, rows.first_step);
   }
   const int64_t next = (rows.first_step + distance * Plan::kSteps) / passes;
-  multiply_chunk(chunk, rows, weight.group_size, sums, {weight.block(unit.panel, next), lines},
-                 std::make_integer_sequence<int, Plan::kSteps * Plan::kTurn>());
+  const Ahead<2> ahead = {weight.block(unit.panel, next), lines};
+  const auto numbers = std::make_integer_sequence<int, Plan::kSteps * Plan::kTurn>();
+  // With groups of 128, 8-bit x comes from the L2 cache in time, as long as it all stays there.
+  const int64_t bytes_of_x = rows.tiles * rows.tile_rows * rows.x.row_words() * 4;
+  if (Plan::kDeep == 1 || (Plan::kPlanes == 1 && bytes_of_x > kMuchOfX)) {
+    multiply_chunk<Plan, true>(chunk, rows, weight.group_size, sums, ahead, numbers);
+  } else {
+    multiply_chunk<Plan, false>(chunk, rows, weight.group_size, sums, ahead, numbers);
+  }
 }
 
 // Whole tiles of whole cache lines go to the output as they are summed up; others by way of the
