@@ -163,10 +163,14 @@ struct Unit {
   int64_t sequence, kv_head, segment;
 };
 
-// Keeps what the reader summed; who is the last of a KV head adds it all up.
+// Keeps what the reader summed; who is the last of a KV head adds it all up. A lone segment is all.
 template <typename T>
 void hand_in(const AttentionCall& call, const Shared& shared, Reader<T>& reader, int64_t segment) {
   Tile& tile = reader.tile;
+  if (shared.segments == 1) {
+    add_segment(tile, call.dim);
+    return finish(tile, call.dim);
+  }
   const int64_t row_floats = 2 + call.dim;
   float* head = shared.partials + reader.kv_head * shared.segments * shared.rows * row_floats;
   float* to = head + (segment - shared.first) * shared.rows * row_floats;

@@ -490,6 +490,7 @@ void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>
     } else {
       soften_group<1>(tile, row, rows, how, own);
     }
+    tile.ahead.fetch();
     rescale_group(tile, row, rows, how.dim);
     multiply_weights(own.weights, step.values, from, to, how.dim, tile.segment.sums[row], fetch);
   }
@@ -521,11 +522,12 @@ bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Sc
 }
 
 // How often fetch() is called in a step: while keys are laid out and multiplied, values laid out,
-// weights computed and multiplied.
+// weights computed and multiplied; once between these, twice while the next step begins.
 inline int64_t shares(int rows, int64_t dim) {
   const int64_t keys = (2 + 1) * kStepBlocks * depths(dim), values = kBlock;
   const int group = rows < kAmxRows ? rows : kAmxRows;
-  return keys + values + 1 + fetches_of_maxima(group) + 2 * group + 2 * columns_of(dim);
+  const int64_t weights = 1 + fetches_of_maxima(group) + 2 * group;
+  return keys + values + weights + 1 + 2 * columns_of(dim) + 2;
 }
 
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not
@@ -534,9 +536,11 @@ inline int64_t shares(int rows, int64_t dim) {
 template <typename T, typename View>
 void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View view,
                        RowTiles<kExactParts>& own, const StepTiles<1>& step) {
+  tile.ahead.fetch();
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
   StepBlocks<T> blocks;
+  tile.ahead.fetch();
   tile.ahead = Ahead(shares(tile.rows, how.dim));
   const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
   const uint64_t seen = bits_between(begin, end);
