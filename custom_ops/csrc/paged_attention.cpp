@@ -231,8 +231,9 @@ class Plan {
         for (int64_t s = first; s < first + count; s++) units.push_back({b, h, s});
       }
     }
-    done_.assign(call.sequences * call.kv_heads, 0);
-    int* done = done_.data();
+    const int64_t heads = call.sequences * call.kv_heads;
+    int* done = grown(done_, heads);
+    for (int64_t h = 0; h < heads; h++) done[h] = 0;
     float* partials = grown(partials_, floats);
     for (Shared& of : shared) {
       of.partials = partials;
@@ -249,7 +250,7 @@ class Plan {
 
  private:
   Kept<float> partials_;
-  std::vector<int> done_;
+  Kept<int> done_;
 };
 
 Stretch stretch_of(const AttentionCall& call, const Unit& unit) {

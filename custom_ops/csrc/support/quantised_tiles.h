@@ -262,13 +262,15 @@ struct TiledRowsOfX {
 };
 
 // A panel's sums [rows][64]. The first chunk's begin with the bias instead, where it is not null;
-// the last one's end in the output, rows of `columns`, where that is not null. `far`: the output's
-// cache lines are written whole, straight to memory: to read them first takes as long as to write.
+// of the last one's, the first `whole` tiles end in the output, rows of `columns`; `out` is where
+// the next one does, or null. `far`: the output's cache lines are written whole, straight to
+// memory: to read them first takes as long as to write.
 struct Sums {
   float* kept;
   const float* bias;
   float* out;
   int64_t columns;
+  int64_t whole;
   bool far;
 
   template <int kRows>
@@ -358,7 +360,9 @@ template <typename Plan, bool kFetchX, int... kNumber>
       (step(std::integral_constant<int, kNumber>{}), ...);
     }
     sums.kept += kRows * kPanel;
-    if (sums.out != nullptr) sums.out += kRows * sums.columns;
+    if (sums.out != nullptr) {
+      sums.out = t + 1 < sums.whole ? sums.out + kRows * sums.columns : nullptr;
+    }
   }
 }
 
@@ -401,22 +405,25 @@ void many_rows_by_tiles(const Unit& unit) {
   const int64_t tiles = ceil_div(unit.rows, kRows), column = unit.panel * kPanel;
   const bool lines_fit =
       reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
-  const bool whole = lines_fit && unit.rows % kRows == 0 && column + kPanel <= call.columns;
+  const bool direct = lines_fit && column + kPanel <= call.columns;
+  const int64_t whole = direct ? unit.rows / kRows : 0;
   const bool far = call.rows * (call.depth + call.columns) * int64_t{sizeof(float)} >= kFarBytes;
   unit.begin(bias, 1);
   float* out = call.out + unit.row * call.columns + column;
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
     const TiledRowsOfX rows = {unit.x, kRows, unit.row / kRows, tiles, first};
     const int64_t left = unit.x.groups - first;
-    const Sums sums = {kept, first == 0 ? bias : nullptr,
-                       whole && left <= Plan::kSteps ? out : nullptr, call.columns, far};
+    const bool last = left <= Plan::kSteps;
+    const Sums sums = {
+        kept, first == 0 ? bias : nullptr, last && whole > 0 ? out : nullptr, call.columns, whole,
+        far};
     if (left < Plan::kSteps) {
       add_chunk<typename Plan::Single>(unit, rows, sums);
     } else {
       add_chunk<Plan>(unit, rows, sums);
     }
   }
-  if (!whole) unit.end(kept);
+  unit.end(kept, whole * kRows);
   if (far) _mm_sfence();  // what was written past the caches is seen before what follows
 }
 

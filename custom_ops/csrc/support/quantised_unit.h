@@ -65,10 +65,11 @@ struct Unit {
     }
   }
 
-  void end(const float* sums) const {
+  // Writes the rows from `first` on.
+  void end(const float* sums, int64_t first = 0) const {
     const int64_t column = panel * kPanel, left = call.columns - column;
     const auto bytes = static_cast<size_t>(left < kPanel ? left : kPanel) * sizeof(float);
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = first; r < rows; r++) {
       memcpy(call.out + (row + r) * call.columns + column, sums + r * kPanel, bytes);
     }
   }
