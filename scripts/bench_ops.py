@@ -3,22 +3,24 @@
     python scripts/bench_ops.py [--threads N] [--rounds R] [--only TEXT] [--json]
 
 A row is a call: the median time, the ceiling that it runs against (memory READ for little work a
-byte, the peak of multiplying such factors for much), the share of that ceiling, and torch's time
-over ours for the same arithmetic (above 1: ours is faster). Of paged attention "against in order"
-it is our own time where blocks lie as in a cache without pages (below 1: pages take longer).
+byte, the peak of multiplying such factors for much), the share of that ceiling, the time of calls
+that do nothing but read as many bytes over ours, and torch's time over ours for the same arithmetic
+(above 1: ours is faster). Of paged attention "against in order" it is our own time where blocks lie
+as in a cache without pages (below 1: pages take longer).
 
 A sample is a run of calls of one side, one behind the other as in a model's step: calls for 2 ms
 that are not timed, then for 3 ms that are, at least one of each. The calls behind something else
-take longer, for about a millisecond: threads sleep, AMX does, clocks differ. Runs of both sides
-take turns, with the ceilings measured before each, so load on a shared machine touches all alike;
-shares and quotients are the medians of those of each turn.
+take longer, for about a millisecond: threads sleep, AMX does, clocks differ. Runs of all sides
+take turns, with the ceilings measured before and after ours, so load on a shared machine touches
+all alike; shares and quotients are the medians of those of each turn.
 
-Weights and caches lie in huge pages, as those of packages do, and no call finds its own in a cache:
-each reads another copy, and what was read since that was last read is 512 MiB or more. So is what
-READ reads: of 256 MiB a last cache of 480 MB, of which others have their share, gave some back.
-READ has no calls to begin and end, so short ones do not reach it. All calls write to the same
-outputs, as a step's write where the step before did: who writes to a page first waits for the
-system to clear it.
+Weights and caches lie in huge pages, as those of packages do, caches at the beginning of a page, as
+the runtime's, and no call finds its own in a cache: each reads another copy, and what was read
+since that was last read is 512 MiB or more. So is what READ reads: of 256 MiB a last cache of
+480 MB, of which others have their share, gave some back. READ has no calls to begin and end, so
+short ones do not reach it: it says what the memory could do, the calls that read as many bytes what
+a call could. All calls write to the same outputs, as a step's write where the step before did: who
+writes to a page first waits for the system to clear it.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from ingot.custom_ops.quantised_linear import random_weight
 from ingot.runtime import capi
 
 _ROTATED_BYTES = 512 << 20
+_PAGE = 4096
 _LEAD_S, _RUN_S = 2e-3, 3e-3
 
 
@@ -83,21 +86,26 @@ class Row:
     bytes: int  # that a call must read
     flops: int
     factor: str = "float32"  # what is multiplied, one of roofline.FACTORS
+    reading: Side | None = None  # calls that only read as many bytes
     ceiling_s: list[float] = field(default_factory=list)
 
     def sample(self, ceilings: Ceilings) -> None:
+        self.reading = self.reading or ceilings.reading(self.bytes)
         before = ceilings.seconds(self)
         self.ours.sample()
         self.ceiling_s.append((before + ceilings.seconds(self)) / 2)
+        self.reading.sample()
         self.theirs.sample()
 
     def result(self) -> dict[str, Any]:
+        assert self.reading, "sample first"
         ours = statistics.median(self.ours.sampled_s)
         return {
             "us": ours * 1e6,
             "gb_s": self.bytes / ours / 1e9,
             "gflop_s": self.flops / ours / 1e9,
             "ceiling_share": self._median_over_ours(self.ceiling_s),
+            "reading_over_ours": self._median_over_ours(self.reading.sampled_s),
             "torch_over_ours": self._median_over_ours(self.theirs.sampled_s),
         }
 
@@ -120,6 +128,15 @@ class Ceilings:
         read = self._library.ingot_measure_memory(address, _ROTATED_BYTES, threads)
         flops = self._library.ingot_measure_peak(row.factor.encode(), threads)
         return max(row.bytes / read, row.flops / flops) / 1e9
+
+    def reading(self, size: int) -> Side:
+        """Calls that read `size` bytes each, one stretch of the buffer after the other."""
+        threads = torch.get_num_threads()
+        stretch = -(-size // _PAGE) * _PAGE
+        count = max(1, _ROTATED_BYTES // stretch)
+        starts = [self._buffer.data_ptr() + i * stretch for i in range(count)]
+        read = self._library.ingot_measure_memory
+        return Side(lambda r: read(starts[r % count], min(size, _ROTATED_BYTES), threads))
 
 
 def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Side:
@@ -233,10 +250,18 @@ def attending(batch: Batch, theirs: Side) -> Row:
 
 def own_attention(batch: Batch) -> Side:
     arguments = batch.make(torch.Generator().manual_seed(0))
-    caches = copies(arguments[3])
+    caches = map(on_a_page, copies(arguments[3]))
     return rotating(
         "paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]
     )
+
+
+def on_a_page(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that begins where a page does."""
+    size = tensor.numel() * tensor.element_size()
+    room = torch.empty(size + _PAGE, dtype=torch.uint8)
+    copy = room[-room.data_ptr() % _PAGE :][:size].view(tensor.dtype).view_as(tensor)
+    return copy.copy_(tensor)
 
 
 def bidirectional(op: str, batch: int, length: int, heads: int, dim: int) -> Row:
@@ -335,10 +360,13 @@ def main(threads: int, rounds: int, only: str, as_json: bool) -> None:
 
 def show(result: dict[str, Any], header: bool) -> None:
     if header:
-        click.echo(f"{'':44} {'us':>9} {'GB/s':>7} {'GFLOP/s':>8} {'of ceiling':>10} torch/ours")
+        click.echo(
+            f"{'':44} {'us':>9} {'GB/s':>7} {'GFLOP/s':>8} {'of ceiling':>10} read/ours torch/ours"
+        )
     click.echo(
         f"{result['name']:44} {result['us']:9.1f} {result['gb_s']:7.1f} {result['gflop_s']:8.0f} "
-        f"{result['ceiling_share']:10.0%} {result['torch_over_ours']:10.2f}"
+        f"{result['ceiling_share']:10.0%} {result['reading_over_ours']:9.2f} "
+        f"{result['torch_over_ours']:10.2f}"
     )
 
 
