@@ -17,12 +17,12 @@ bool find_layout(int64_t bits, QuantisedWeight* weight) {
     return weight->codes_offset + kPanel * group_size * bits / 8 == weight->block_bytes;
   };
   for (bool float_scales : {false, true}) {
-    for (int64_t group_size : {32, 64, 128}) {
+    for (int64_t group_size : {kMostGroup / 4, kMostGroup / 2, kMostGroup}) {
       for (bool zero_points : {false, true}) {
         if (fits(group_size, float_scales, zero_points, false)) return true;
       }
     }
-    if (bits == 4 && fits(kMultipliers * kMultiplied, float_scales, false, true)) return true;
+    if (bits == 4 && fits(kMostGroup, float_scales, false, true)) return true;
   }
   return false;
 }

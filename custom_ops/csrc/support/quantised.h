@@ -8,6 +8,7 @@ namespace ingot {
 
 constexpr int64_t kMultiplied = 32;  // columns that share a multiplier
 constexpr int64_t kMultipliers = 4;  // of a row's group, where a layout has them
+constexpr int64_t kMostGroup = kMultiplied * kMultipliers;  // columns of the largest groups
 
 struct QuantisedWeight {
   const uint8_t* blocks;
@@ -18,7 +19,7 @@ struct QuantisedWeight {
   int64_t codes_offset;  // in a block
   bool float_scales;     // else float16
   bool zero_points;      // else 2^(bits - 1)
-  bool multipliers;      // of groups of 128 columns, each of 32
+  bool multipliers;      // of groups of kMostGroup columns, each of kMultiplied
 
   const uint8_t* block(int64_t panel, int64_t group) const {
     return blocks + (panel * groups + group) * block_bytes;

@@ -436,7 +436,7 @@ void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, cons
   static_assert(kLanes == kAmxRows && kRows <= kLanes);
   const int64_t size = call.weight.group_size, columns = size / Plan::kDeep;
   const int64_t plane = kRows * columns;
-  alignas(64) float space[kRows][128];
+  alignas(64) float space[kRows][kMostGroup];
   alignas(64) RoundingScale<Vec> scale;
   const float* from[kRows];
   for (int64_t r = 0; r < kRows; r++) {
@@ -533,7 +533,7 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
       run_tiles<TilePlan<Format, kScheme, kDeep, true, kAmxRows>>(call, parallel);
     }
   };
-  if (kScheme == Scheme::kMultipliers || call.weight.group_size == 128) {
+  if (kScheme == Scheme::kMultipliers || call.weight.group_size == kMostGroup) {
     return choose(std::integral_constant<int, 2>{});
   }
   if constexpr (kScheme != Scheme::kMultipliers) choose(std::integral_constant<int, 1>{});

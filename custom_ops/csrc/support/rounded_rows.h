@@ -18,14 +18,13 @@ inline int64_t parts_of(const QuantisedWeight& weight) {
   return weight.multipliers ? kMultipliers : 1;
 }
 
-// x as integers: words of it, a scale for each row's group (a group of each pass, one after the
-// other), and what the zero points add to each sum of products: -(sum of the part's integers),
-// times the zero point where all have the same. A row's words lie side by side ("rows"), or tile by
-// tile [words][kTileRows].
+// x as integers, tile by tile of some rows: words of it, a scale for each row's group (a group of
+// each pass, one after the other), and what the zero points add to each sum of products: -(sum of
+// the part's integers), times the zero point where all have the same.
 struct Activations {
   uint32_t* words;
-  float* scales;     // [rows][groups] or [tiles][groups][kTileRows]
-  int32_t* offsets;  // [rows][groups][parts] or [tiles][groups][parts][kTileRows]
+  float* scales;     // [tiles][groups][rows]
+  int32_t* offsets;  // [tiles][groups][parts][rows]
   int64_t words_per_group;
   int64_t groups;
   int64_t parts;
@@ -33,34 +32,32 @@ struct Activations {
   int64_t row_words() const { return words_per_group * groups; }
 };
 
-// A group of a tile of rows, one after the other.
-struct Rows {
-  const uint32_t* words;
-  const float* scales;
-  const int32_t* offsets;
-  int64_t row_words;
-  int64_t groups;
-  int64_t parts;
-
-  uint32_t word(int row, int64_t i) const { return words[row * row_words + i]; }
-  float scale(int row) const { return scales[row * groups]; }
-  int32_t offset(int row, int64_t part) const { return offsets[row * groups * parts + part]; }
-};
-
-// The same, packed as a tile.
-struct TiledRows {
+// A group of a tile: words [words_per_group / kTogether][kRows][kTogether], so that what a step
+// needs of all rows lies side by side.
+template <int kRows, int kTogether>
+struct GroupOfRows {
   const uint32_t* words;
   const float* scales;
   const int32_t* offsets;
 
-  uint32_t word(int row, int64_t i) const { return words[i * kTileRows + row]; }
+  GroupOfRows(const Activations& x, int64_t tile, int64_t group) {
+    const int64_t first = (tile * x.groups + group) * kRows;
+    words = x.words + first * x.words_per_group;
+    scales = x.scales + first;
+    offsets = x.offsets + first * x.parts;
+  }
+
+  // i: a multiple of kTogether; part: less than that.
+  uint32_t word(int row, int64_t i, int part) const {
+    return words[i * kRows + row * kTogether + part];
+  }
   float scale(int row) const { return scales[row]; }
-  int32_t offset(int row, int64_t part) const { return offsets[part * kTileRows + row]; }
+  int32_t offset(int row, int64_t part) const { return offsets[part * kRows + row]; }
 };
 
 // A group of a row as integers, up to the group's size.
 struct RoundedGroup {
-  alignas(64) int32_t values[128];
+  alignas(64) int32_t values[kMostGroup];
   float scale;
 
   int32_t total(int64_t begin, int64_t end) const {
@@ -210,7 +207,7 @@ inline const float* arranged_group(const QuantisedLinear& call, int64_t row, int
   const int64_t size = call.weight.group_size, first = g * size, left = call.depth - first;
   const float* from = ordered_group(call, x, g, space);
   if (call.activated.function != Activation::kNone) {
-    alignas(64) float up_space[128];
+    alignas(64) float up_space[kMostGroup];
     const float* up =
         call.activated.gated ? ordered_group(call, x + call.depth, g, up_space) : nullptr;
     activate_group(call.activated.function, from, up, size, space);
@@ -221,52 +218,48 @@ inline const float* arranged_group(const QuantisedLinear& call, int64_t row, int
   return space;
 }
 
-// Rounds a group of a row, for each pass.
-template <typename Format>
-void round_row_group(const QuantisedLinear& call, int64_t row, int64_t g, uint32_t* words,
-                     float* scales, int32_t* offsets) {
+// Rounds a group of a row, for each pass, into tiles of `tile_rows` as GroupOfRows reads them.
+template <typename Format, int kTogether>
+void round_row_group(const QuantisedLinear& call, int64_t row, int64_t g, int64_t tile_rows,
+                     const Activations& x) {
   using Value = typename Format::Value;
-  const int64_t size = call.weight.group_size, parts = parts_of(call.weight);
-  const int64_t each = size / parts;
+  constexpr int64_t kValues = kTogether * kPerWord<Format>;
+  const int64_t size = call.weight.group_size, each = size / x.parts;
+  const int64_t tile = row / tile_rows, r = row % tile_rows;
   RoundedGroup group;
-  alignas(64) float space[128];
+  alignas(64) float space[kMostGroup];
+  alignas(64) Value values[kMostGroup];
   const float* from = arranged_group(call, row, g, space);
   for (int64_t pass = 0; pass < call.passes; pass++, from = space) {
     round_group(from, size, Format::kMost, pass + 1 < call.passes ? space : nullptr, &group);
-    const int64_t at = g * call.passes + pass;
-    auto* to = reinterpret_cast<Value*>(words) + at * size;
-    store_ordered<Value, Format>(group.values, size, to);
-    scales[at] = group.scale;
-    for (int64_t part = 0; part < parts; part++) {
+    store_ordered<Value, Format>(group.values, size, values);
+    const int64_t at = tile * x.groups + g * call.passes + pass;
+    uint32_t* to = x.words + at * tile_rows * x.words_per_group + r * kTogether;
+    for (int64_t i = 0; i < size; i += kValues, to += tile_rows * kTogether) {
+      memcpy(to, values + i, sizeof(Value) * kValues);
+    }
+    x.scales[at * tile_rows + r] = group.scale;
+    for (int64_t part = 0; part < x.parts; part++) {
       const int32_t total = group.total(part * each, (part + 1) * each);
-      offsets[at * parts + part] = -total * (call.weight.zero_points ? 1 : call.middle);
+      x.offsets[(at * x.parts + part) * tile_rows + r] =
+          -total * (call.weight.zero_points ? 1 : call.middle);
     }
   }
 }
 
-// A tile of rows; those beyond the last are zero. `space`: for a row.
+// A tile of kTileRows rows; those beyond the last are zero.
 template <typename Format>
-void round_tile(const QuantisedLinear& call, int64_t tile, const Activations& x, uint32_t* space) {
-  const int64_t all = x.row_words();
-  uint32_t* words = space;
-  auto* scales = reinterpret_cast<float*>(words + all);
-  auto* offsets = reinterpret_cast<int32_t*>(scales + x.groups);
-  for (int64_t r = 0; r < kTileRows; r++) {
-    const int64_t row = tile * kTileRows + r;
-    if (row < call.rows) {
-      for (int64_t g = 0; g < call.weight.groups; g++) {
-        round_row_group<Format>(call, row, g, words, scales, offsets);
-      }
-    } else {
-      memset(words, 0, static_cast<size_t>(all + x.groups * (1 + x.parts)) * 4);
-    }
-    uint32_t* to = x.words + tile * kTileRows * all + r;
-    for (int64_t i = 0; i < all; i++) to[i * kTileRows] = words[i];
-    for (int64_t g = 0; g < x.groups; g++) {
-      x.scales[(tile * x.groups + g) * kTileRows + r] = scales[g];
-    }
-    for (int64_t i = 0; i < x.groups * x.parts; i++) {
-      x.offsets[(tile * x.groups * x.parts + i) * kTileRows + r] = offsets[i];
+void round_tile(const QuantisedLinear& call, int64_t tile, const Activations& x) {
+  const int64_t first = tile * kTileRows, left = call.rows - first;
+  if (left < kTileRows) {
+    const int64_t groups = x.groups * kTileRows;
+    memset(x.words + tile * groups * x.words_per_group, 0, groups * x.words_per_group * 4);
+    memset(x.scales + tile * groups, 0, groups * sizeof(float));
+    memset(x.offsets + tile * groups * x.parts, 0, groups * x.parts * sizeof(int32_t));
+  }
+  for (int64_t r = 0; r < kTileRows && r < left; r++) {
+    for (int64_t g = 0; g < call.weight.groups; g++) {
+      round_row_group<Format, 1>(call, first + r, g, kTileRows, x);
     }
   }
 }
