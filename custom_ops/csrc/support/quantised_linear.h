@@ -52,7 +52,8 @@ template <typename Format, int kRows, int kVectors, typename X>
   } while (i < end);
 }
 
-// The same, in runs of as many words as sums of 16 bits hold where a format needs that.
+// The same, in runs of as many words as sums of 16 bits hold where a format needs that; a group's
+// words are a multiple of those.
 template <typename Format, int kRows, int kVectors, typename X>
 [[gnu::always_inline]] inline void add_products(const X& x, int64_t begin, int64_t end,
                                                 const uint32_t* from, bool fetch,
@@ -60,7 +61,7 @@ template <typename Format, int kRows, int kVectors, typename X>
   if constexpr (!Format::kRuns) return add_words<Format>(x, begin, end, from, fetch, dots);
   for (int64_t i = begin; i < end; i += kRun, from += kRun / Format::kWords * kPanel) {
     VecInt run[kRows][kVectors] = {};
-    add_words<Format>(x, i, end - i < kRun ? end : i + kRun, from, fetch, run);
+    add_words<Format>(x, i, i + kRun, from, fetch, run);
 #pragma GCC unroll 6
     for (int row = 0; row < kRows; row++) {
 #pragma GCC unroll 8
