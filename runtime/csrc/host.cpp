@@ -73,9 +73,10 @@ const Host& opened() {
 
 const ingot_host_api& host() { return *opened().api; }
 
-void open_cuda_host() {
+int open_cuda_host() {
   static void* const library = open_beside("libingot_cuda.so.1");
-  (void)library;
+  const auto version = reinterpret_cast<int32_t (*)()>(dlsym(library, "ingot_cuda_ops_version"));
+  return version ? version() : 0;  // it has no ops where there was no nvcc
 }
 
 int isa_level() {

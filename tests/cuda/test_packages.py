@@ -136,6 +136,7 @@ def test_a_package_gives_the_models_logits(
     tolerance = TOLERANCES[dtype] * np.abs(expected).max()
     assert np.abs(np.array(result["logits"]) - expected[: len(PROMPT)]).max() < tolerance
     assert (expected.max(1)[places] - expected[places, made]).max() < tolerance
+    assert result["again"] == result["logits"]
     counts = result["counts"]
     assert counts["captures"] == 1
     assert counts["graph_launches"] == len(made) - 2

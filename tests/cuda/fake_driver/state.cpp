@@ -19,6 +19,10 @@ bool is_allocated(Address address, size_t bytes) {
 
 void protect(int how) { mprotect(gpu().arena, kArena, how); }
 
+bool is_stream(const Stream* stream) {
+  return gpu().streams.count(const_cast<Stream*>(stream)) != 0;
+}
+
 Status run(Stream& stream) {
   while (!stream.queue.empty()) {
     const Work work = std::move(stream.queue.front());
