@@ -35,6 +35,7 @@ def seconds(calls: Sequence[Callable[[], Any]], rounds: int = 5) -> float:
         for call in (*calls, *calls):  # libraries choose and allocate what they need
             call()
     stream.synchronize()
+    torch.cuda.empty_cache()  # a capture takes memory of its own, and cannot free any
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         for call in calls:
