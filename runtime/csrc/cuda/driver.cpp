@@ -102,8 +102,8 @@ void check(Status status, const char* what) {
         "in a process of its own (of Python's multiprocessing: \"spawn\")");
   if (status == kOutOfMemory)
     throw Error(INGOT_NO_SPACE, std::string("out of memory: ") + what +
-                                    " failed; open the package with a smaller kv_tokens, or end "
-                                    "what else uses the GPU");
+                                    " failed; end what else uses the GPU, or ask for a smaller KV "
+                                    "cache (kv_tokens) or a package with smaller weights");
   throw Error(INGOT_FAILED,
               std::string(what) + " failed on the GPU: " + described(driver(), status));
 }
