@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gpu import carried, ops, static_llama, suite
+from gpu import carried, ops, packages, static_llama, suite
 from gpu.table import table
 
 from ingot.custom_ops.declare import OPS
 from ingot.custom_ops.linear import pack_linear
-from ingot.custom_ops.quantised_layout import Layout
+from ingot.custom_ops.quantised_layout import LARGEST_MULTIPLIER, Layout
 from ingot.custom_ops.quantised_linear import random_weight
 from ingot.export.archive import ArchiveWriter
 
@@ -56,6 +56,8 @@ def test_commands_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = suite.parse(["--only", "decode"])
     (bench,) = suite.commands("bench", arguments)
     assert bench.words[-3:] == ["bench", "--only", "decode"]
+    compared = suite.commands("packages", arguments)
+    assert [command.words[-1] for command in compared] == ["bf16", "int4"]
     by_recipe = suite.commands("model", arguments)
     assert [command.name for command in by_recipe] == ["bf16", "int4", "compiled"]
     monkeypatch.setattr(suite.shutil, "which", lambda *_, **__: "/opt/compute-sanitizer")
@@ -237,6 +239,39 @@ def test_weights_are_made_up_where_a_package_runs(tmp_path: Path) -> None:
     blocks = np.frombuffer(data[256:], np.uint8).reshape(-1, weight.shape[-1])
     assert (blocks[:, :128].copy().view(np.float16) == np.float16(0.002)).all()
     assert len(np.unique(blocks[:, 128:])) == 256
+
+
+def test_made_up_multipliers_are_those_that_kernels_take() -> None:
+    """Larger ones make codes of more than 8 bits, of which kernels may make different things."""
+    layout = Layout(4, 128, torch.float16, zero_points=False, multipliers=True)
+    blocks = np.frombuffer(carried._values("uint8", layout.block_bytes, False), np.uint8)
+    multipliers = blocks.reshape(-1, layout.block_bytes)[:, 128 : layout.codes_offset]
+    assert (multipliers.min(), multipliers.max()) == (1, LARGEST_MULTIPLIER)
+    assert layout.codes_offset == 128 + 256
+
+
+def test_logits_that_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = np.random.default_rng(0).standard_normal((20, 300), np.float32)
+    rounded = (expected.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    assert packages.compare(rounded, expected).startswith("0.00")
+    for wrong in (np.float32(np.nan), -expected[7]):
+        one = rounded.copy()
+        one[7] = wrong
+        with pytest.raises(packages.Wrong, match="the first is token 7$"):
+            packages.compare(one, expected)
+
+
+def test_a_check_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "Package", lambda path: path)
+    monkeypatch.setattr(carried, "whole", lambda *_: None)
+
+    def fails() -> str:
+        raise packages.Wrong("other logits")
+
+    monkeypatch.setattr(packages, "checks", lambda _: {"one": fails, "two": lambda: "fine"})
+    _, one, two = packages.rows("bf16", "tiny")
+    assert one == {"name": "tiny bf16 one", "failed": "Wrong: other logits"}
+    assert two == {"name": "tiny bf16 two", "passed": "fine"}
 
 
 def test_the_plain_llama_remembers() -> None:

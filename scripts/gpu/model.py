@@ -24,10 +24,8 @@ _PROMPT, _NEW = 512, 64
 
 def whole(shape: str, recipe: str) -> Path:
     """The shape's package: of what was carried here, or exported here."""
-    package = carried.path_of(shape, recipe)
-    if package.exists():
-        folder = package.parents[1] / "bench"
-        return carried.filled(package, folder / f"{package.stem}-carried.pt2")
+    if carried.path_of(shape, recipe).exists():
+        return carried.whole(shape, recipe)
     torch_versions.check_gpus()  # before a model is made
     return package_of(shape, "bfloat16", carried.RECIPES[recipe], None, device="cuda")
 

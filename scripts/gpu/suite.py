@@ -2,15 +2,16 @@
 prints one table. What has been measured counts whatever comes after: the record is written with
 every row.
 
-    scripts/gpu_suite [--parts ops,sanitizer,bench,model] [--minutes 8] [--only TEXT] [-o RECORD]
+    scripts/gpu_suite [--parts ops,packages,sanitizer,bench,model] [--minutes 8] [--only TEXT]
+                      [-o RECORD]
     scripts/gpu_suite --make [--shape SHAPE] [--recipes bf16,int4]
 
-ops: every op's every case against float64. sanitizer: a few of them under compute-sanitizer. bench:
-the ops beside torch's. model: decoding by a whole model. The record is JSON: the rows, and on what
-they were measured; what the processes said is in a file beside it, .log. Exit code 2 where there is
-no GPU or something to run is missing, 1 where a part failed. It needs nothing but torch, pytest and
-the libraries. --make writes what `model` runs, on a machine without a GPU, for one whose torch does
-not export for GPUs (carried.py).
+ops: every op's every case against float64. packages: whole ones against the CPU's. sanitizer: a few
+of the ops' cases under compute-sanitizer. bench: the ops beside torch's. model: decoding by a whole
+model. The record is JSON: the rows, and on what they were measured; what the processes said is in a
+file beside it, .log. Exit code 2 where there is no GPU or something to run is missing, 1 where a
+part failed. It needs nothing but torch, pytest and the libraries. --make writes what `packages` and
+`model` run, on a machine without a GPU, for one whose torch does not export for GPUs (carried.py).
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from .child import follow
 from .table import table
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("ops", "sanitizer", "bench", "model")
+PARTS = ("ops", "packages", "sanitizer", "bench", "model")
 # Of bench, by what their rows' names hold: what matters most comes first, for time may run out.
 _BENCHES = ("paged_attention", "linear_w4", "linear_w8", "linear ", "flex")
 _LIBRARIES = {
     "ops": ("libingot_ops.so.1", "libingot_ops_cuda.so.1"),
-    "model": ("libingot.so.1", "libingot_host.so.1", "libingot_cuda.so.1"),
+    "packages": ("libingot.so.1", "libingot_host.so.1", "libingot_cuda.so.1"),
 }
 Row = dict[str, Any]
 
@@ -85,6 +86,8 @@ def main() -> int:
     if arguments.make:
         for recipe in arguments.recipes.split(","):
             print(carried.make(arguments.shape, recipe))
+            for device in ("cuda", "cpu"):
+                print(carried.make(carried.CHECKED, recipe, device))
         return 0
     if reason := no_gpu() or missing(arguments.parts):
         print(f"gpu_suite: {reason}", file=sys.stderr)
@@ -106,7 +109,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--only", default="", help="rows of bench whose name holds this")
     parser.add_argument("--shape", default="llama-3-8b", help="of model")
-    parser.add_argument("--recipes", default="bf16,int4", help="of model: bf16, int8, int4")
+    parser.add_argument("--recipes", default="bf16,int4", help="of packages: bf16, int8, int4")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "gpu_suite.json")
     return parser.parse_args(words)
 
@@ -136,7 +139,10 @@ def missing(parts: tuple[str, ...]) -> str:
     """What the parts need and neither have nor can build; "" if there is nothing."""
     if find_spec("torch") is None:
         return f"{sys.executable} has no torch; install one for CUDA, from 2.11 on"
-    needed = [*_LIBRARIES["ops"], *(_LIBRARIES["model"] if "model" in parts else ())]
+    needed = [
+        *_LIBRARIES["ops"],
+        *(_LIBRARIES["packages"] if {"model", "packages"} & {*parts} else ()),
+    ]
     try:
         for name in needed:
             native.find(name)
@@ -176,6 +182,11 @@ def commands(part: str, arguments: argparse.Namespace) -> list[Command] | str:
         return [
             Command(tool, [*checked, tool, *_cases("sample")], is_test=True, environment=alone)
             for tool in ("memcheck", "racecheck")
+        ]
+    if part == "packages":
+        return [
+            Command(recipe, [sys.executable, "-m", "gpu.packages", recipe])
+            for recipe in arguments.recipes.split(",")
         ]
     worker = [sys.executable, "-m", "gpu.worker"]
     if part == "bench":

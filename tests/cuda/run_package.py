@@ -55,12 +55,15 @@ def _profile(package: str) -> Any:
     return json.loads(said.getvalue())
 
 
-def main(package: str, kernels: str, tokens: str) -> None:
+_interpreted: list[Any] = []  # what the driver calls must not end before it
+
+
+def interpreting(kernels: str) -> ctypes.CDLL:
+    """The tests' driver, which computes these kernels (the file's name) by Triton's interpreter."""
     known = {
         name: Kernel(name, **facts) for name, facts in json.loads(Path(kernels).read_text()).items()
     }
     driver = ctypes.CDLL("libcuda.so.1")
-    driver.fake_cuda_counts.restype = _Counts
 
     @ctypes.CFUNCTYPE(
         ctypes.c_int32,
@@ -78,6 +81,13 @@ def main(package: str, kernels: str, tokens: str) -> None:
         return 0
 
     driver.fake_cuda_compute(compute)
+    _interpreted.append(compute)
+    return driver
+
+
+def main(package: str, kernels: str, tokens: str) -> None:
+    driver = interpreting(kernels)
+    driver.fake_cuda_counts.restype = _Counts
     prompt = [int(token) for token in tokens.split(",")]
     opened = ingot.load(package, kv_tokens=1024)
     with opened.session() as session:
