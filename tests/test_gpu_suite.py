@@ -52,17 +52,23 @@ def test_parts_and_their_names() -> None:
     assert ended.value.code == 2
 
 
-def test_commands_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = suite.parse(["--only", "decode"])
     (bench,) = suite.commands("bench", arguments)
     assert bench.words[-3:] == ["bench", "--only", "decode"]
-    compared = suite.commands("packages", arguments)
-    assert [command.words[-1] for command in compared] == ["bf16", "int4"]
+    monkeypatch.setattr(carried, "ROOT", tmp_path)
+    assert suite.commands("packages", arguments).startswith("none is carried here")
+    carried.path_of("checked", "int4").parent.mkdir(parents=True)
+    for device in ("cuda", "cpu"):
+        carried.path_of("checked", "int4", device).touch()
+    (compared,) = suite.commands("packages", arguments)
+    assert compared.words[-1] == "int4"
     by_recipe = suite.commands("model", arguments)
     assert [command.name for command in by_recipe] == ["bf16", "int4", "compiled"]
     monkeypatch.setattr(suite.shutil, "which", lambda *_, **__: "/opt/compute-sanitizer")
     checked = suite.commands("sanitizer", arguments)
-    assert [command.name for command in checked] == ["memcheck", "racecheck"]
+    assert [command.name for command in checked[:2]] == ["memcheck", "racecheck"]
+    assert checked[2].words[-3:] == compared.words[-3:]
     assert "--error-exitcode" in checked[0].words
     monkeypatch.setattr(suite.shutil, "which", lambda *_, **__: None)
     assert suite.commands("sanitizer", arguments) == "compute-sanitizer is not installed"

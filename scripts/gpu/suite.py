@@ -179,15 +179,16 @@ def commands(part: str, arguments: argparse.Namespace) -> list[Command] | str:
         checked = [checker, "--error-exitcode", "9", "--target-processes", "all", "--tool"]
         # Else torch gives tensors parts of larger allocations, whose ends would not be seen.
         alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        return [
+        planned = [
             Command(tool, [*checked, tool, *_cases("sample")], is_test=True, environment=alone)
             for tool in ("memcheck", "racecheck")
         ]
-    if part == "packages":
-        return [
-            Command(recipe, [sys.executable, "-m", "gpu.packages", recipe])
-            for recipe in arguments.recipes.split(",")
+        package = _packages(arguments)[:1]
+        return planned + [
+            Command(f"memcheck {one.name}", [*checked, "memcheck", *one.words]) for one in package
         ]
+    if part == "packages":
+        return _packages(arguments) or "none is carried here; scripts/gpu_suite --make writes them"
     worker = [sys.executable, "-m", "gpu.worker"]
     if part == "bench":
         texts = [arguments.only] if arguments.only else _BENCHES
@@ -198,6 +199,15 @@ def commands(part: str, arguments: argparse.Namespace) -> list[Command] | str:
 
 
 _TOOLKIT = "/usr/local/cuda/bin"
+
+
+def _packages(arguments: argparse.Namespace) -> list[Command]:
+    """Those that are carried here."""
+    return [
+        Command(f"{carried.CHECKED} {recipe}", [sys.executable, "-m", "gpu.packages", recipe])
+        for recipe in arguments.recipes.split(",")
+        if all(carried.path_of(carried.CHECKED, recipe, on).exists() for on in ("cuda", "cpu"))
+    ]
 
 
 def _cases(chosen: str) -> list[str]:
