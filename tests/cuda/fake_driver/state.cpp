@@ -8,7 +8,7 @@ Gpu& gpu() {
 thread_local std::vector<Context*> current;
 thread_local Stream* capturing = nullptr;
 
-bool fails(int64_t& countdown) { return countdown > 0 && --countdown == 0; }
+bool fails(int64_t& countdown) { return countdown < 0 || (countdown > 0 && --countdown == 0); }
 
 bool is_allocated(Address address, size_t bytes) {
   auto found = gpu().allocations.upper_bound(address);
