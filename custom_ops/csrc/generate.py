@@ -111,6 +111,10 @@ def cuda_ops_abi_h(ops: list[schemas.Schema]) -> str:
 #include "ops_api.h"
 extern "C" {{
 INGOT_OPS_API const char* ingot_cuda_ops_last_error();
+// Of the CUDA that they were compiled with, 1000 * major + 10 * minor; 0 of emulated ones.
+INGOT_OPS_API int32_t ingot_cuda_ops_version();
+// Whether an op of this thread has found no memory since this was asked last.
+INGOT_OPS_API int32_t ingot_cuda_ops_ran_out();
 {_lines(prototypes)}
 }}  // extern "C"
 """
@@ -122,6 +126,12 @@ def cuda_ops_entries_cpp(ops: list[schemas.Schema]) -> str:
 #include "cuda_ops.h"
 #include "support.h"
 extern "C" const char* ingot_cuda_ops_last_error() {{ return ingot::last_error(); }}
+extern "C" int32_t ingot_cuda_ops_ran_out() {{ return ingot::ran_out(); }}
+#ifdef INGOT_EMULATE_CUDA
+extern "C" int32_t ingot_cuda_ops_version() {{ return 0; }}
+#else
+extern "C" int32_t ingot_cuda_ops_version() {{ return CUDART_VERSION; }}
+#endif
 {_lines([_cuda_entry(op) for op in ops])}
 """
 

@@ -65,6 +65,13 @@ Host open_host() {
   return host;
 }
 
+// A function of its CUDA half; 0 if it has none of that name, as without nvcc none of the ops'.
+int32_t call_cuda_host(const char* name) {
+  static void* const library = open_beside("libingot_cuda.so.1");
+  const auto function = reinterpret_cast<int32_t (*)()>(dlsym(library, name));
+  return function ? function() : 0;
+}
+
 const Host& opened() {
   static const Host host = open_host();
   return host;
@@ -73,9 +80,11 @@ const Host& opened() {
 
 const ingot_host_api& host() { return *opened().api; }
 
-void open_cuda_host() {
-  static void* const library = open_beside("libingot_cuda.so.1");
-  (void)library;
+int open_cuda_host() { return call_cuda_host("ingot_cuda_ops_version"); }
+
+bool cuda_host_ran_out() {
+  const bool ops_did = call_cuda_host("ingot_cuda_ops_ran_out") != 0;
+  return call_cuda_host("ingot_cuda_ran_out") != 0 || ops_did;
 }
 
 int isa_level() {

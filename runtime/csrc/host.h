@@ -7,9 +7,11 @@ namespace ingot {
 // Throws Error if it cannot be opened, or if the process already shows another `aoti_torch_*`
 // globally, which would capture the calls of generated code.
 const ingot_host_api& host();
-// Opens the host's CUDA half, which generated code for a GPU needs. Throws Error if it is not
-// there.
-void open_cuda_host();
+// Opens the host's CUDA half, which generated code for a GPU needs; gives the version of CUDA that
+// its ops were compiled with, 1000 * major + 10 * minor, or 0. Throws Error if it is not there.
+int open_cuda_host();
+// Whether generated code or an op has found no memory on this thread since this was asked last.
+bool cuda_host_ran_out();
 
 // The x86-64 level of generated code that this process runs at most: 2, 3 or 4. It is that of
 // libingot_ops' kernels, chosen once a process: what INGOT_ISA names, else the highest that the CPU

@@ -151,7 +151,11 @@ void Package::start_gpu() {
   } catch (const Error& error) {
     throw Error(error.status, archive_.path() + " is for a GPU: " + error.what());
   }
-  open_cuda_host();
+  const int ours = open_cuda_host(), drivers = cuda::driver_version();
+  if (drivers / 1000 < ours / 1000)  // a minor version more is compatible
+    bad_package(archive_.path() + " is for a GPU: this machine's driver knows CUDA " +
+                cuda::version_text(drivers) + ", and Ingot's kernels are of CUDA " +
+                cuda::version_text(ours) + "; install a newer driver from NVIDIA");
   if (host().controls_watch_data())
     bad_input("the controls that are on read tensors of the CPU, and " + archive_.path() +
               " is for a GPU; turn off stats, null-kernels, dump and capture");

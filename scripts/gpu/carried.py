@@ -4,6 +4,7 @@ each, made where torch and triton are those that export for GPUs, run where neit
     scripts/gpu_suite --make [--shape llama-3-8b] [--recipes bf16,int4]    writes build/carried
 
 There `filled` makes packages of them, of random weights: nothing that is timed depends on values.
+Of CHECKED there is one for the CPU, too, which has the same weights (packages.py).
 """
 
 from __future__ import annotations
@@ -23,16 +24,39 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS, MANIFEST = "ingot/weights.bin", "ingot/manifest.json"
 # Of the linears; the head is bfloat16, or 8 bits.
 RECIPES = {"bf16": None, "int8": "int8", "int4": "int4"}
-ARCHITECTURES = "80,90"
+ARCHITECTURES, ISA = "80,90", "x86-64-v3"
+# A name for some layers of an ordinary model, small enough for the CPU: biases, tied weights, seven
+# query heads to a KV head.
+CHECKED = "checked"
+_CHECKED = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
 _PART = 64 << 20  # bytes of random numbers, which repeat: a GPU's caches hold less
 _SCALES = 128  # bytes at least that a quantised weight's blocks begin with: 64 scales
+# A block of 4-bit codes that has multipliers behind the scales, and the largest that is allowed.
+_MULTIPLIED, _MULTIPLIERS, _LARGEST = 4480, 256, 16
 
 
-def path_of(shape: str, recipe: str) -> Path:
-    return ROOT / "build" / "carried" / f"{shape}-{recipe}.pt2"
+def path_of(shape: str, recipe: str, device: str = "cuda") -> Path:
+    on = "" if device == "cuda" else f"-{device}"
+    return ROOT / "build" / "carried" / f"{shape}-{recipe}{on}.pt2"
 
 
-def make(shape: str, recipe: str) -> Path:
+def whole(shape: str, recipe: str, device: str = "cuda") -> Path:
+    """The carried package with weights, which is made where it is not there yet."""
+    carried = path_of(shape, recipe, device)
+    return filled(carried, carried.parents[1] / "bench" / f"{carried.stem}-carried.pt2")
+
+
+def make(shape: str, recipe: str, device: str = "cuda") -> Path:
     """The package without its weights, which are never in memory. Needs what export for GPUs
     needs; raises ExportError."""
     import torch
@@ -63,7 +87,7 @@ def make(shape: str, recipe: str) -> Path:
                     "stride": list(tensor.stride()),
                 }
 
-    config, family = models.read_config(SHAPES[shape], shape)
+    config, family = models.read_config({**SHAPES, CHECKED: _CHECKED}[shape], shape)
     model = models.empty(config, dtype="bfloat16", model=family.model)
     if rules := RECIPES[recipe]:
         quant.swap(model, quant.find(rules, None))
@@ -72,12 +96,11 @@ def make(shape: str, recipe: str) -> Path:
         tensor = getattr(owner, name)
         setattr(owner, name, filled_with(torch.zeros(tensor.shape, dtype=tensor.dtype)))
     model.tie()
-    output = path_of(shape, recipe)
+    output = path_of(shape, recipe, device)
     output.parent.mkdir(parents=True, exist_ok=True)
     with replaced(weights, WeightStore=Places):
-        export.export_model(
-            model, output, name=shape, device="cuda", cuda_arch=ARCHITECTURES, progress=print
-        )
+        where = {"cuda_arch": ARCHITECTURES} if device == "cuda" else {"isa": ISA}
+        export.export_model(model, output, name=shape, device=device, progress=print, **where)
     return output
 
 
@@ -117,6 +140,10 @@ def _values(dtype: str, block: int, ones: bool) -> memoryview:
     if dtype == "uint8":
         blocks = generator.integers(256, size=(_PART // block, block), dtype=np.uint8)
         blocks[:, :_SCALES] = np.full(_SCALES // 2, 0.002, np.float16).view(np.uint8)
+        if block == _MULTIPLIED:
+            multipliers = blocks[:, _SCALES : _SCALES + _MULTIPLIERS]
+            multipliers %= _LARGEST
+            multipliers += 1
         return memoryview(blocks.reshape(-1).data)
     count = _PART // {"bfloat16": 2, "float32": 4}[dtype]
     values = generator.standard_normal(count, np.float32) * np.float32(0.02)

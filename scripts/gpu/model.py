@@ -12,7 +12,7 @@ import torch
 from bench_model import SHAPES, package_of, step_breakdown
 
 import ingot
-from ingot.export import ExportError
+from ingot.export import ExportError, torch_versions
 from ingot.runtime.bench_command import bytes_per_token, measure
 from ingot.runtime.errors import IngotError
 
@@ -24,10 +24,9 @@ _PROMPT, _NEW = 512, 64
 
 def whole(shape: str, recipe: str) -> Path:
     """The shape's package: of what was carried here, or exported here."""
-    package = carried.path_of(shape, recipe)
-    if package.exists():
-        folder = package.parents[1] / "bench"
-        return carried.filled(package, folder / f"{package.stem}-carried.pt2")
+    if carried.path_of(shape, recipe).exists():
+        return carried.whole(shape, recipe)
+    torch_versions.check_gpus()  # before a model is made
     return package_of(shape, "bfloat16", carried.RECIPES[recipe], None, device="cuda")
 
 
@@ -72,10 +71,12 @@ def _decode(tok_s: float, needed: int, bytes_s: float) -> dict[str, Any]:
     }
 
 
-def rows(shape: str, recipes: list[str], bytes_s: float) -> Iterator[dict[str, Any]]:
-    for recipe in recipes:
-        try:
-            yield from package(shape, recipe, bytes_s)
-        except (ExportError, IngotError) as error:  # the other rows are still worth having
-            yield {"name": f"{shape} {recipe} decode", "failed": str(error)}
-    yield compiled(shape, bytes_s)
+def rows(shape: str, recipe: str, bytes_s: float) -> Iterator[dict[str, Any]]:
+    """recipe: as RECIPES of carried.py, or "compiled"."""
+    if recipe == "compiled":
+        yield compiled(shape, bytes_s)
+        return
+    try:
+        yield from package(shape, recipe, bytes_s)
+    except (ExportError, IngotError) as error:
+        yield {"name": f"{shape} {recipe} decode", "failed": str(error)}

@@ -68,12 +68,17 @@ class Row:
         for name, make in self.others.items():
             try:
                 times[name] = seconds(make())
-            except RuntimeError as error:  # no such kernel for these shapes, on this device
-                found.setdefault("not_run", {})[name] = str(error).splitlines()[0]
+            except Exception as error:  # no such kernel for these shapes, on this device
+                found.setdefault("not_run", {})[name] = sentence(error)
         if times:
             best = min(times, key=times.__getitem__)
             found |= {"best_other": best, "other_over_ours": times[best] / ours}
         return found
+
+
+def sentence(error: Exception) -> str:
+    """Its first line, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def linear(name: str, rows: int, bits: int) -> Row:
@@ -115,8 +120,9 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, dtype=dtype, device="cuda")
 
 
-def attention(model: str, sequences: int, past: int, new: int) -> Row:
-    """Of sequences alike, `new` tokens each after `past`; new 1 is decode, past 0 prefill."""
+def attention(model: str, sequences: int, past: int, new: int, flex: bool = False) -> Row:
+    """Of sequences alike, `new` tokens each after `past`; new 1 is decode, past 0 prefill. Beside
+    SDPA, or FlexAttention, which is compiled for each shape: that takes its time."""
     heads, kv_heads = HEADS[model]
     length = past + new
     pages, block = -(-length // BLOCK), bytes_per_block(kv_heads, _DIM, "bfloat16")
@@ -156,23 +162,26 @@ def attention(model: str, sequences: int, past: int, new: int) -> Row:
 
         return [partial(call, k, v) for k, v in caches]
 
-    def flex() -> Calls:
+    def flexible() -> Calls:
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
         q, caches = gathered()
         mask = None
         if past == 0:
             mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, new, new)
-        compiled = torch.compile(flex_attention)
+        torch.compiler.reset()  # else only so many shapes are compiled
+        compiled = torch.compile(flex_attention, dynamic=False)
         gqa = heads != kv_heads
         return [partial(compiled, q, k, v, block_mask=mask, enable_gqa=gqa) for k, v in caches]
 
     pairs = sequences * new * (2 * past + new + 1) // 2
     others = {f"sdpa {b.name.partition('_')[0].lower()}": partial(sdpa, b) for b in _BACKENDS}
+    if flex:
+        others = {"flex": flexible}
     traffic = sequences * length * block // BLOCK + 8 * sequences * new * heads * _DIM
     what = f"decode {sequences} at {length}" if new == 1 else f"prefill {sequences} of {new}"
-    title = f"paged_attention {model} {what}"
-    return Row(title, traffic, 4 * pairs * heads * _DIM, ours, {**others, "flex": flex})
+    title = f"{'flex beside' if flex else 'paged_attention'} {model} {what}"
+    return Row(title, traffic, 4 * pairs * heads * _DIM, ours, others)
 
 
 def _call(op: str, arguments: tuple[Any, ...]) -> None:
@@ -188,4 +197,6 @@ def rows(only: str = "") -> Iterator[Row]:
     made += [attention(model, 16, 4095, 1) for model in HEADS]
     many = [(m, bits) for m in (8, 512, 4096) for bits in (4, 8, 16)]
     made += [linear(name, m, bits) for m, bits in many for name in LINEARS]
+    made += [attention("llama-3-8b", n, 8191, 1, flex=True) for n in (1, 8, 64)]
+    made += [attention(model, 1, 0, 4096, flex=True) for model in HEADS]
     return (row for row in made if only in row.name)

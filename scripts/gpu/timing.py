@@ -30,15 +30,19 @@ class Ceilings:
 
 def seconds(calls: Sequence[Callable[[], Any]], rounds: int = 5) -> float:
     """The median time of a call, over graphs of all of them one after the other."""
-    stream = torch.cuda.Stream()
+    stream, before = torch.cuda.Stream(), torch.cuda.current_stream()
+    stream.wait_stream(before)  # which may still be making what is called with
     with torch.cuda.stream(stream):
         for call in (*calls, *calls):  # libraries choose and allocate what they need
             call()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        for call in calls:
-            call()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            for call in calls:
+                call()
+    finally:
+        torch.cuda.set_stream(before)  # a capture that fails leaves its own
     graph.replay()
     times = []
     for _ in range(rounds):

@@ -1,7 +1,7 @@
 """One part of the suite in a process of its own: rows as lines of JSON, each when it is measured.
 
 python -m gpu.worker bench [--only TEXT]
-python -m gpu.worker model [--shape SHAPE] [--recipes bf16,int8,int4]
+python -m gpu.worker model [--shape SHAPE] [--recipe bf16|int8|int4|compiled]
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if arguments.part == "model":
         from . import model
 
-        yield from model.rows(arguments.shape, arguments.recipes.split(","), ceilings.bytes_s)
+        yield from model.rows(arguments.shape, arguments.recipe, ceilings.bytes_s)
         return
     for row in ops.rows(arguments.only):
         try:
             yield row.measure(ceilings.bytes_s, ceilings.flops_s)
-        except RuntimeError as error:  # ours, too: the other rows are still worth having
-            yield {"name": row.name, "failed": str(error).splitlines()[0]}
+        except Exception as error:  # ours, too: the other rows are still worth having
+            yield {"name": row.name, "failed": ops.sentence(error)}
         torch.cuda.empty_cache()
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("part", choices=["bench", "model"])
     parser.add_argument("--only", default="")
     parser.add_argument("--shape", default="llama-3-8b")
-    parser.add_argument("--recipes", default="bf16,int4")
+    parser.add_argument("--recipe", default="bf16")
     with torch.no_grad():
         for row in rows(parser.parse_args()):
             print(json.dumps(row), flush=True)

@@ -37,8 +37,9 @@ using Compute = int32_t (*)(const char* kernel, const uint32_t* grid, void** arg
 struct Settings {
   int32_t devices = 1;
   int32_t capability = 90;
+  int32_t version = 13000;  // of CUDA, that the driver knows
   size_t memory = 64 << 20;
-  // The n-th of these from now on fails, once; 0: none does.
+  // The n-th of these from now on fails, once; 0: none does; -1: all do.
   int64_t failing_allocation = 0, failing_copy = 0, failing_capture = 0, failing_launch = 0;
 };
 }  // namespace fake_cuda

@@ -4,8 +4,8 @@ interpreter, its ops emulated. Needs TRITON_INTERPRET, LD_LIBRARY_PATH and INGOT
     python -m tests.cuda.run_package PACKAGE KERNELS TOKENS
 
 KERNELS: JSON of {name: {"source": ..., "blocks": ...}}. Writes JSON: `logits` of all tokens, what
-greedy decoding goes on with (`tokens`), the driver's `counts` by then, and what `ingot bench` and
-`ingot profile` `measured`.
+greedy decoding goes on with (`tokens`), the driver's `counts` by then, what `ingot bench` and
+`ingot profile` `measured`, and the logits `again` of the package opened a second time.
 """
 
 from __future__ import annotations
@@ -55,12 +55,15 @@ def _profile(package: str) -> Any:
     return json.loads(said.getvalue())
 
 
-def main(package: str, kernels: str, tokens: str) -> None:
+_interpreted: list[Any] = []  # what the driver calls must not end before it
+
+
+def interpreting(kernels: str) -> ctypes.CDLL:
+    """The tests' driver, which computes these kernels (the file's name) by Triton's interpreter."""
     known = {
         name: Kernel(name, **facts) for name, facts in json.loads(Path(kernels).read_text()).items()
     }
     driver = ctypes.CDLL("libcuda.so.1")
-    driver.fake_cuda_counts.restype = _Counts
 
     @ctypes.CFUNCTYPE(
         ctypes.c_int32,
@@ -78,6 +81,13 @@ def main(package: str, kernels: str, tokens: str) -> None:
         return 0
 
     driver.fake_cuda_compute(compute)
+    _interpreted.append(compute)
+    return driver
+
+
+def main(package: str, kernels: str, tokens: str) -> None:
+    driver = interpreting(kernels)
+    driver.fake_cuda_counts.restype = _Counts
     prompt = [int(token) for token in tokens.split(",")]
     opened = ingot.load(package, kv_tokens=1024)
     with opened.session() as session:
@@ -88,7 +98,13 @@ def main(package: str, kernels: str, tokens: str) -> None:
     found = driver.fake_cuda_counts()
     counts = {name: getattr(found, name) for name in _FIELDS.split()}
     measured = {"bench": bench_command.measure(opened, 2, 3, 1), "profile": _profile(package)}
-    print(json.dumps({"logits": logits, "tokens": made, "counts": counts, "measured": measured}))
+    streams = driver.fake_cuda_counts().streams
+    del session, opened
+    assert driver.fake_cuda_counts().streams == streams - 1  # it is closed
+    with ingot.load(package, kv_tokens=1024).session() as session:
+        again = session.logits(prompt).tolist()
+    result = {"logits": logits, "again": again, "tokens": made, "counts": counts}
+    print(json.dumps({**result, "measured": measured}))
 
 
 if __name__ == "__main__":

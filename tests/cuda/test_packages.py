@@ -63,7 +63,7 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def emulated(folder: Path) -> Path:
     """The native libraries, with the ops emulated."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     built = native.find("libingot.so.1").parent
     for library in (*built.glob("*.so.1"), *built.glob("tests/*.so.1")):
         (folder / library.name).unlink(missing_ok=True)
@@ -71,16 +71,24 @@ def emulated(folder: Path) -> Path:
     return folder
 
 
-def run(package: Path, kernels: dict[str, Any], capability: int, folder: Path) -> dict[str, Any]:
+def run(package: Path, kernels: dict[str, Any], capability: int, folder: Path) -> Any:
+    tokens = ",".join(map(str, PROMPT))
+    return interpreted("run_package", folder, kernels, package, None, tokens, capability=capability)
+
+
+def interpreted(
+    module: str, folder: Path, kernels: dict[str, Any], *arguments: object, capability: int
+) -> Any:
+    """As `child`; None stands for the file with the kernels."""
     folder.mkdir(exist_ok=True)
     noted = folder / "kernels.json"
     noted.write_text(json.dumps(kernels))
     own = {"TRITON_INTERPRET": "1", "INGOT_NATIVE_DIR": str(emulated(folder / "native"))}
-    tokens = ",".join(map(str, PROMPT))
-    return child("run_package", package, noted, tokens, capability=capability, **own)
+    given = (noted if argument is None else argument for argument in arguments)
+    return child(module, *given, capability=capability, **own)
 
 
-def child(module: str, *arguments: object, capability: int, **own: str) -> dict[str, Any]:
+def child(module: str, *arguments: object, capability: int, **own: str) -> Any:
     """What a module of this folder writes in a process that has the tests' driver."""
     driver = native.find("tests/fake_driver/libcuda.so.1").parent
     own |= {"LD_LIBRARY_PATH": str(driver), "FAKE_CUDA_CAPABILITY": str(capability)}
@@ -89,11 +97,10 @@ def child(module: str, *arguments: object, capability: int, **own: str) -> dict[
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, **own},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/scripts", **own},
     )
     assert ended.returncode == 0, ended.stderr
-    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return result
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def logits_of(checkpoint: Path, dtype: str, quant: str | None, tokens: list[int]) -> Any:
@@ -136,6 +143,7 @@ def test_a_package_gives_the_models_logits(
     tolerance = TOLERANCES[dtype] * np.abs(expected).max()
     assert np.abs(np.array(result["logits"]) - expected[: len(PROMPT)]).max() < tolerance
     assert (expected.max(1)[places] - expected[places, made]).max() < tolerance
+    assert result["again"] == result["logits"]
     counts = result["counts"]
     assert counts["captures"] == 1
     assert counts["graph_launches"] == len(made) - 2
@@ -152,22 +160,24 @@ def test_a_package_gives_the_models_logits(
 def test_a_package_that_is_carried(
     tmp_path: Path, noted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its weights, that is, which are made up where it runs (scripts/gpu/carried.py)."""
+    """Without its weights, that is, which are made up where it runs (scripts/gpu/carried.py), and
+    held against the CPU's there (packages.py)."""
     shape = {"architectures": ["LlamaForCausalLM"], "vocab_size": 300, "num_hidden_layers": 2}
-    shape |= {"intermediate_size": 256, "max_position_embeddings": 512, **SHAPE}
+    shape |= {"intermediate_size": 256, "max_position_embeddings": 1024, **SHAPE}
     monkeypatch.setitem(bench_model.SHAPES, "tiny", shape)
     monkeypatch.setattr(carried, "ROOT", tmp_path)
     monkeypatch.setattr(carried, "ARCHITECTURES", "90")
     for recipe in ("bf16", "int4"):
-        light = carried.make("tiny", recipe)
-        whole = carried.filled(light, tmp_path / f"{recipe}.pt2")
+        light, _ = (carried.make("tiny", recipe, device) for device in ("cuda", "cpu"))
+        whole = carried.whole("tiny", recipe)
         weights = [zipfile.ZipFile(p).getinfo("model/ingot/weights.bin") for p in (light, whole)]
         assert weights[0].file_size == 0
         assert weights[1].file_size > 300_000
         assert cli("verify", whole).returncode == 0
-        logits = np.array(run(whole, noted, 90, tmp_path / recipe)["logits"])
-        assert np.isfinite(logits).all()
-        assert logits.std() > 0
+        arguments = (tmp_path, None, "tiny", recipe)
+        rows = interpreted("run_checks", tmp_path / recipe, noted, *arguments, capability=90)
+        assert len(rows) > 8
+        assert [row for row in rows if "passed" not in row] == []
 
 
 def refuses_as_hardware_would(folder: Path, kernels: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
 // Packages for a GPU, over the fake driver: what a decoder answers, and how it gets there.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <thread>
 
@@ -189,6 +192,16 @@ TEST_F(CudaTest, AnotherArchitectureIsRefused) {
       << sentence;
 }
 
+#ifdef INGOT_CUDA  // else there are no ops that would be too new
+TEST_F(CudaTest, ADriverThatIsTooOldIsRefused) {
+  set({.version = 12080});
+  const std::string sentence = refusal(gpu_source().zip());
+  EXPECT_NE(sentence.find("driver knows CUDA 12.8, and Ingot's kernels are of CUDA 1"),
+            std::string::npos)
+      << sentence;
+}
+#endif
+
 TEST_F(CudaTest, CopyWeightsIsRefused) {
   ingot_options options = one_thread();
   options.copy_weights = 1;
@@ -207,6 +220,23 @@ TEST_F(CudaTest, ControlsThatReadTensorsAreRefused) {
   EXPECT_NE(std::string(ingot_last_error()).find("read tensors of the CPU"), std::string::npos)
       << ingot_last_error();
   ingot_controls_report();
+}
+
+TEST_F(CudaTest, AForkedProcessIsToldSo) {
+  char* gpus = nullptr;
+  ASSERT_EQ(ingot_gpus(&gpus), INGOT_OK) << ingot_last_error();
+  ingot_free(gpus);
+  const std::string path = write(gpu_source().zip());
+  const pid_t child = fork();
+  if (child == 0) {
+    ingot_package* package = nullptr;
+    const bool refused = ingot_package_open(path.c_str(), nullptr, &package) == INGOT_BAD_INPUT;
+    const std::string sentence = ingot_last_error();
+    std::_Exit(refused && sentence.find("forked from one that uses it") != std::string::npos);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 1);
 }
 
 TEST_F(CudaTest, WithoutAGpuThereIsASentence) {

@@ -105,6 +105,21 @@ TEST_F(CudaMemoryTest, AStepThatNeverFitsIsOneSentenceAndOthersGoOn) {
   EXPECT_EQ(generate(session, prompt, greedy_sampling(20)).tokens, greedy(prompt, 20));
 }
 
+// As where a kernel cannot be loaded, or an op takes a workspace: the step failed, and why is
+// asked.
+TEST_F(CudaMemoryTest, LaunchesThatFindNoMemoryAreThatSentenceToo) {
+  const Package package = open(gpu_source());
+  const Session session = new_session(package);
+  const std::vector<int64_t> prompt = prompt_of(9);
+  set({.failing_launch = -1});
+  EXPECT_EQ(generate(session, prompt, greedy_sampling(1)).status, INGOT_NO_SPACE);
+  EXPECT_NE(std::string(ingot_last_error()).find("the GPU's memory is full"), std::string::npos)
+      << ingot_last_error();
+  set({});
+  ingot_session_reset(session.get());
+  EXPECT_EQ(generate(session, prompt, greedy_sampling(20)).tokens, greedy(prompt, 20));
+}
+
 TEST_F(CudaMemoryTest, TheCacheTakesNoMoreThanThereIsRoomFor) {
   set({.memory = 64 << 10});  // of which eight of the longest sequences would take 82 KB
   const Package package = open(gpu_source());

@@ -57,9 +57,11 @@ const fake_cuda::Kernel kKernels[] = {
     {"toy_write", write_kernel, {sizeof(StepArrays), sizeof(void*), sizeof(void*)}},
     {"toy_logits", logits_kernel, {sizeof(StepArrays), sizeof(void*), sizeof(void*)}}};
 const fake_cuda::Image kImage = {kKernels, 2};
-void* module = nullptr;  // loaded with the first step, as generated code does it
+// Loaded with the first step, as generated code does it: that of the model, and that of a function
+// which is there once for all models and for good.
+void *of_model = nullptr, *of_function = nullptr;
 
-void launch(const char* name, void* stream, void** arguments) {
+void launch(void*& module, const char* name, void* stream, void** arguments) {
   void* guard = nullptr;
   void* function = nullptr;
   if (!module) require(ingot_cuModuleLoadData(&module, &kImage) == 0, "no module");
@@ -92,18 +94,18 @@ Handle run_step(const StepArrays& inputs, Handle salt_tensor, void* stream) {
   const Ended kept(empty(inputs.tokens.sizes[0], 1000));
   void* memory = kept.data();
   void* writing[] = {&step, &salt, &memory};
-  launch("toy_write", stream, writing);
+  launch(of_model, "toy_write", stream, writing);
   Ended output(empty(inputs.rows.sizes[0], kVocab));
   void* logits = output.data();
   void* reading[] = {&step, &memory, &logits};
-  launch("toy_logits", stream, reading);
+  launch(of_function, "toy_logits", stream, reading);
   aoti_torch_delete_cuda_stream_guard(guard);
   return std::exchange(output.handle, nullptr);
 }
 
 void end_steps() {
-  if (module) ingot_cuModuleUnload(module);
-  module = nullptr;
+  if (of_model) ingot_cuModuleUnload(of_model);
+  of_model = nullptr;
 }
 
 }  // namespace ingot::test

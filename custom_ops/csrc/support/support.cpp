@@ -3,12 +3,14 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 namespace ingot {
 namespace {
 
 constexpr size_t kErrorBytes = 512;
 thread_local char t_error[kErrorBytes];
+thread_local bool t_ran_out = false;
 
 // A sentence's part, appended to a fixed buffer: an error must not need memory.
 class Text {
@@ -73,6 +75,12 @@ void fail(const char* format, ...) {
 const char* last_error() { return t_error; }
 
 void set_error(const char* sentence) { snprintf(t_error, kErrorBytes, "%s", sentence); }
+
+void set_out_of_memory() {
+  set_error("out of memory");
+  t_ran_out = true;
+}
+bool ran_out() { return std::exchange(t_ran_out, false); }
 
 void set_failed_op(const char* name) {
   char sentence[kErrorBytes];

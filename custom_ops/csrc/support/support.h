@@ -52,6 +52,8 @@ enum class Level { v2, v3, v4, v4_bf16, v4_amx };
 Level current_level();  // throws if INGOT_ISA is wrong
 void set_failed_op(const char* name);
 void set_error(const char* sentence);
+void set_out_of_memory();
+bool ran_out();            // whether that was an error of this thread since this was asked last
 const char* last_error();  // of this thread
 
 // Runs the op `name`; 0, or 1 with the error set.
@@ -63,7 +65,7 @@ int32_t guarded(const char* name, const Op& op) try {
   set_failed_op(name);
   return 1;
 } catch (const std::bad_alloc&) {
-  set_error("out of memory");
+  set_out_of_memory();
   set_failed_op(name);
   return 1;
 }

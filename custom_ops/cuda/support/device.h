@@ -40,6 +40,7 @@ inline int blocks_at_once(int64_t) { return 8; }
 #else
 // Throws with CUDA's sentence.
 inline void check(cudaError_t error) {
+  if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
   if (error != cudaSuccess) fail("%s", cudaGetErrorString(error));
 }
 

@@ -127,7 +127,7 @@ bool DecodeGraphs::capture(Bucket& bucket, int64_t rows) {
       bucket.logits = logits_of(made, rows);
     });
   } catch (const Error&) {
-    runner_.gpu().pool().ran_out();  // memory of a capture must be there before
+    runner_.ran_out();  // memory of a capture must be there before
     bucket.is_refused = true;
   }
   return bucket.replay.has_value();

@@ -6,10 +6,8 @@
 
 namespace ingot::cuda {
 std::string describe_gpus() {
-  const int version = driver_version();
-  nlohmann::json found = {
-      {"driver", std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10)},
-      {"devices", nlohmann::json::array()}};
+  nlohmann::json found = {{"driver", version_text(driver_version())},
+                          {"devices", nlohmann::json::array()}};
   for (const DeviceFacts& device : devices())
     found["devices"].push_back({{"name", device.name},
                                 {"architecture", "sm_" + std::to_string(device.capability)},

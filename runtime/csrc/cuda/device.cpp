@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <map>
+#include <mutex>
 #include <utility>
 
 namespace ingot::cuda {
@@ -20,6 +22,17 @@ DeviceFacts facts_of(DeviceId id) {
   return {name, 10 * attribute(kCapabilityMajor, id) + attribute(kCapabilityMinor, id),
           attribute(kMultiprocessors, id), memory};
 }
+
+// The device's primary context, which this process keeps: generated code and the ops load kernels
+// into it once, and are not told where it ends and another begins.
+ContextHandle context_of(DeviceId id) {
+  static std::mutex mutex;
+  static std::map<DeviceId, ContextHandle> kept;
+  const std::lock_guard lock(mutex);
+  ContextHandle& context = kept[id];
+  if (!context) check(driver().primary_retain(&context, id), "making a context");
+  return context;
+}
 }  // namespace
 
 std::vector<DeviceFacts> devices() {
@@ -36,28 +49,23 @@ int driver_version() {
   return version;
 }
 
-Device::Device(DeviceId id) : id_(id), facts_(facts_of(id)) {
-  check(driver().primary_retain(&context_, id_), "making a context");
-  try {
-    const Current current(*this);
-    check(driver().stream_create(&stream_, kStreamNonBlocking), "making a stream");
-    // By default each wait for the stream would give the ops' memory back to the system.
-    uint64_t all = UINT64_MAX;
-    if (driver().default_pool(&async_pool_, id_) != kSuccess ||
-        driver().pool_attribute(async_pool_, kPoolReleaseThreshold, &all) != kSuccess)
-      async_pool_ = nullptr;
-  } catch (...) {
-    driver().primary_release(id_);
-    throw;
-  }
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+Device::Device(DeviceId id) : id_(id), facts_(facts_of(id)), context_(context_of(id)) {
+  const Current current(*this);
+  check(driver().stream_create(&stream_, kStreamNonBlocking), "making a stream");
+  // By default each wait for the stream would give the ops' memory back to the system.
+  uint64_t all = UINT64_MAX;
+  if (driver().default_pool(&async_pool_, id_) != kSuccess ||
+      driver().pool_attribute(async_pool_, kPoolReleaseThreshold, &all) != kSuccess)
+    async_pool_ = nullptr;
 }
 
 Device::~Device() {
-  {
-    const Current current(*this);
-    driver().stream_destroy(stream_);
-  }
-  driver().primary_release(id_);
+  const Current current(*this);
+  driver().stream_destroy(stream_);
 }
 
 Device::Memory Device::memory() const {

@@ -20,6 +20,8 @@ struct DeviceFacts {
 std::vector<DeviceFacts> devices();
 // 1000 * major + 10 * minor of the CUDA that the driver knows at most.
 int driver_version();
+// As people write it: "13.0".
+std::string version_text(int version);
 
 class Device {
  public:
@@ -51,7 +53,7 @@ class Device {
  private:
   DeviceId id_;
   DeviceFacts facts_;
-  ContextHandle context_ = nullptr;
+  ContextHandle context_;
   StreamHandle stream_ = nullptr;
   PoolHandle async_pool_ = nullptr;  // null: the device has none
 };

@@ -21,6 +21,7 @@ Driver open_driver() {
         "this machine has no CUDA driver (libcuda.so.1); install NVIDIA's, or export the "
         "package with --device cpu");
   Driver found{};
+  found.process = getpid();
   const auto find = [&](const char* name, auto& function) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
     if (!function)
@@ -35,7 +36,6 @@ Driver open_driver() {
   find("cuDeviceGetAttribute", found.device_attribute);
   find("cuDeviceTotalMem_v2", found.device_memory);
   find("cuDevicePrimaryCtxRetain", found.primary_retain);
-  find("cuDevicePrimaryCtxRelease_v2", found.primary_release);
   find("cuCtxPushCurrent_v2", found.push_context);
   find("cuCtxPopCurrent_v2", found.pop_context);
   find("cuMemGetInfo_v2", found.memory_info);
@@ -96,10 +96,14 @@ const Driver& driver() {
 
 void check(Status status, const char* what) {
   if (status == kSuccess) return;
+  if (getpid() != driver().process)
+    bad_input(
+        "CUDA does not work in a process that was forked from one that uses it; open the package "
+        "in a process of its own (of Python's multiprocessing: \"spawn\")");
   if (status == kOutOfMemory)
     throw Error(INGOT_NO_SPACE, std::string("out of memory: ") + what +
-                                    " failed; open the package with a smaller kv_tokens, or end "
-                                    "what else uses the GPU");
+                                    " failed; end what else uses the GPU, or ask for a smaller KV "
+                                    "cache (kv_tokens) or a package with smaller weights");
   throw Error(INGOT_FAILED,
               std::string(what) + " failed on the GPU: " + described(driver(), status));
 }

@@ -3,6 +3,8 @@
 // Driver API (https://docs.nvidia.com/cuda/cuda-driver-api), whose ABI of these functions has been
 // fixed since CUDA 11.4; only what the runtime calls is here.
 #pragma once
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -29,6 +31,7 @@ inline constexpr int32_t kCaptureThreadLocal = 1;
 // Functions are in groups: what both halves of the runtime call, then what generated code calls
 // through libingot_cuda (host/cuda_calls.cpp).
 struct Driver {
+  pid_t process;  // that opened it: it does not work in those that this one forks
   Status (*init)(uint32_t flags);
   Status (*driver_version)(int32_t* version);  // 1000 * major + 10 * minor
   Status (*error_string)(Status, const char** text);
@@ -38,7 +41,6 @@ struct Driver {
   Status (*device_memory)(size_t* bytes, DeviceId);
   // The context that CUDA's runtime library uses too: ops and generated code find it current.
   Status (*primary_retain)(ContextHandle*, DeviceId);
-  Status (*primary_release)(DeviceId);
   Status (*push_context)(ContextHandle);
   Status (*pop_context)(ContextHandle*);
   Status (*memory_info)(size_t* free, size_t* total);

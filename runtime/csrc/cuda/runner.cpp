@@ -68,6 +68,11 @@ Results Runner::fetch(const Tensors& made) {
   return Results(std::move(arrays), std::move(copies));
 }
 
+bool Runner::ran_out() {
+  const bool code_did = cuda_host_ran_out();
+  return gpu_.pool().ran_out() || code_did;
+}
+
 Results Runner::with_memory(const std::function<Results()>& step,
                             const std::function<void()>& forget) {
   try {
@@ -77,7 +82,7 @@ Results Runner::with_memory(const std::function<Results()>& step,
     if (driver().stream_synchronize(gpu_.device().stream()) != kSuccess) throw;
     // That an op of its own lacked memory says no more than its sentence: all is tried again.
     if (error.status == INGOT_BAD_INPUT) throw;
-    gpu_.pool().ran_out();
+    ran_out();
   }
   forget();
   gpu_.pool().trim();
@@ -91,7 +96,7 @@ Results Runner::with_memory(const std::function<Results()>& step,
     const size_t held = gpu_.pool().bytes();
     gpu_.pool().trim();
     gpu_.device().trim();
-    if (!gpu_.pool().ran_out() && error.status != INGOT_NO_SPACE) throw;
+    if (!ran_out() && error.status != INGOT_NO_SPACE) throw;
     throw Error(INGOT_NO_SPACE,
                 "the GPU's memory is full: a step needs more than the " +
                     std::to_string(held >> 20) +

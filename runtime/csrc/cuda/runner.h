@@ -47,6 +47,8 @@ class Runner {
   // the pool can give back; `forget` first ends what holds addresses of the pool. Throws
   // Error(INGOT_NO_SPACE) if there still is too little.
   Results with_memory(const std::function<Results()>& step, const std::function<void()>& forget);
+  // Whether a step has found no memory since this was asked last.
+  bool ran_out();
 
  private:
   Results fetch(const Tensors& made);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <utility>
 
 #include "../cuda/driver.h"
 
@@ -16,12 +17,15 @@ using namespace ingot::cuda;
 constexpr Status kNotInitialised = 3;
 
 thread_local Status last_error = kSuccess;
+thread_local bool ran_out = false;
 
 // What `call` returns, given the driver. Nothing may be thrown across this border.
 template <class Call>
 Status with_driver(Call call) {
   try {
-    return call(driver());
+    const Status status = call(driver());
+    ran_out |= status == kOutOfMemory;
+    return status;
   } catch (const std::exception&) {
     return kNotInitialised;
   }
@@ -49,6 +53,9 @@ Status in_context(Call call) {
 
 Address address_of(const void* memory) { return reinterpret_cast<Address>(memory); }
 }  // namespace
+
+// Of the runtime's: generated code says no more than that a step failed.
+ABI int32_t ingot_cuda_ran_out() { return std::exchange(ran_out, false); }
 
 ABI Status ingot_cuGetErrorString(Status error, const char** text) {
   return with_driver([&](const Driver& cuda) { return cuda.error_string(error, text); });

@@ -31,7 +31,8 @@ API void fake_cuda_compute(Compute compute) {
   gpu().compute = compute;
 }
 API void fake_cuda_enqueue(void* stream, const std::function<void()>& work) {
-  call(Needs::context, [&] {
+  call(Needs::context, [&]() -> Status {
+    if (!is_stream(static_cast<Stream*>(stream))) return kInvalidHandle;
     enqueue(*static_cast<Stream*>(stream), [work] { return work(), kSuccess; });
     return kSuccess;
   });
@@ -39,15 +40,16 @@ API void fake_cuda_enqueue(void* stream, const std::function<void()>& work) {
 
 API Status cuInit(uint32_t) {
   return call(Needs::nothing, [] {
-    if (!gpu().initialised) read_environment(gpu().settings);
+    if (gpu().process == getpid()) return kSuccess;
+    if (gpu().process) return kNotInitialised;
+    read_environment(gpu().settings);
     if (gpu().settings.devices == 0) return kNoDevice;
-    gpu().initialised = true;
+    gpu().process = getpid();
     return kSuccess;
   });
 }
 API Status cuDriverGetVersion(int32_t* version) {
-  *version = 13000;
-  return kSuccess;
+  return *version = gpu().settings.version, kSuccess;
 }
 API Status cuGetErrorString(Status status, const char** text) {
   *text = status == kIllegalAddress   ? "an illegal memory access was encountered"
@@ -66,8 +68,10 @@ API Status cuDeviceGetCount(int32_t* count) {
   return call(Needs::initialised, [&] { return *count = gpu().settings.devices, kSuccess; });
 }
 API Status cuDeviceGetName(char* name, int32_t length, int32_t) {
-  std::snprintf(name, static_cast<size_t>(length), "Fake GPU");
-  return kSuccess;
+  return call(Needs::initialised, [&] {
+    std::snprintf(name, static_cast<size_t>(length), "Fake GPU");
+    return kSuccess;
+  });
 }
 API Status cuDeviceGetAttribute(int32_t* value, int32_t attribute, int32_t) {
   return call(Needs::initialised, [&] {
@@ -91,7 +95,14 @@ API Status cuDevicePrimaryCtxRetain(void** context, int32_t device) {
   });
 }
 API Status cuDevicePrimaryCtxRelease_v2(int32_t) {
-  return call(Needs::initialised, [] { return gpu().counts.contexts--, kSuccess; });
+  return call(Needs::initialised, []() -> Status {
+    if (gpu().counts.contexts == 0) return kInvalidContext;
+    if (--gpu().counts.contexts > 0) return kSuccess;
+    gpu().modules.clear();  // all of it goes; what was not given back before still counts as left
+    gpu().streams.clear();
+    gpu().allocations.clear();
+    return kSuccess;
+  });
 }
 API Status cuCtxPushCurrent_v2(void* context) {
   current.push_back(static_cast<Context*>(context));

@@ -5,9 +5,11 @@ using namespace fake_cuda;
 
 API Status cuStreamBeginCapture_v2(Stream* stream, int32_t) {
   return call(Needs::context, [&]() -> Status {
+    if (!is_stream(stream)) return kInvalidHandle;
     if (stream->captured) return kInvalidValue;
     stream->captured = new std::vector<Work>;
     stream->invalidated = fails(gpu().settings.failing_capture);
+    stream->capturer = std::this_thread::get_id();
     capturing = stream;
     gpu().counts.captures++;
     return kSuccess;
@@ -15,7 +17,9 @@ API Status cuStreamBeginCapture_v2(Stream* stream, int32_t) {
 }
 API Status cuStreamEndCapture(Stream* stream, Graph** graph) {
   return call(Needs::context, [&]() -> Status {
+    if (!is_stream(stream)) return kInvalidHandle;
     if (!stream->captured) return kInvalidValue;
+    if (stream->capturer != std::this_thread::get_id()) return kCaptureWrongThread;
     const std::unique_ptr<std::vector<Work>> work(stream->captured);
     stream->captured = nullptr;
     capturing = nullptr;
@@ -34,7 +38,8 @@ API Status cuGraphInstantiateWithFlags(Graph** exec, Graph* graph, uint64_t) {
   });
 }
 API Status cuGraphLaunch(Graph* exec, Stream* stream) {
-  return call(Needs::context, [&] {
+  return call(Needs::context, [&]() -> Status {
+    if (!is_stream(stream)) return kInvalidHandle;
     for (const Work& work : exec->work) enqueue(*stream, work);
     gpu().counts.graph_launches++;
     return kSuccess;

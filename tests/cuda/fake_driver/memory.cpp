@@ -12,12 +12,20 @@ bool is_device(Address address) {
   const auto base = reinterpret_cast<Address>(gpu().arena);
   return base && address >= base && address < base + kArena;
 }
-bool is_pinned(const void* memory, size_t bytes) {
-  auto* at = static_cast<char*>(const_cast<void*>(memory));
-  auto found = gpu().pinned_bytes.upper_bound(at);
-  if (found == gpu().pinned_bytes.begin()) return false;
+// The pinned memory that all of it lies in, or null.
+std::shared_ptr<char[]> pinned(const void* memory, size_t bytes) {
+  const auto* at = static_cast<const char*>(memory);
+  auto found = gpu().pinned.upper_bound(at);
+  if (found == gpu().pinned.begin()) return nullptr;
   --found;
-  return at + bytes <= found->first + found->second;
+  return at + bytes <= found->first + found->second.bytes ? found->second.memory : nullptr;
+}
+
+// Nobody may rely on zeros in memory that is new, nor on anything in what was given back.
+void fill(Address at, size_t bytes) {
+  protect(PROT_READ | PROT_WRITE);
+  std::memset(reinterpret_cast<void*>(at), 0xcb, bytes);
+  protect(PROT_NONE);
 }
 
 Status copy(Address to, Address from, size_t bytes, Stream& stream) {
@@ -29,14 +37,17 @@ Status copy(Address to, Address from, size_t bytes, Stream& stream) {
   if (from_gpu && !to_gpu) gpu().counts.copies_to_host++;
   auto* target = reinterpret_cast<char*>(to);
   const auto* source = reinterpret_cast<const char*>(from);
-  if (!from_gpu && !is_pinned(source, bytes)) {  // read before the call returns
+  const auto held = pinned(to_gpu ? source : target, bytes);
+  const bool is_pageable = !(to_gpu && from_gpu) && !held;
+  // A replay would read or write there, whatever is there by then.
+  if (is_pageable && stream.captured) return stream.invalidated = true, kCaptureUnsupported;
+  if (is_pageable && to_gpu) {  // read before the call returns
     auto staged = std::make_shared<std::vector<char>>(source, source + bytes);
     enqueue(stream, [=] { return std::memcpy(target, staged->data(), bytes), kSuccess; });
     return kSuccess;
   }
-  enqueue(stream, [=] { return std::memcpy(target, source, bytes), kSuccess; });
-  // Written before the call returns.
-  return !to_gpu && !is_pinned(target, bytes) && !stream.captured ? run(stream) : kSuccess;
+  enqueue(stream, [=] { return (void)held, std::memcpy(target, source, bytes), kSuccess; });
+  return is_pageable ? run(stream) : kSuccess;  // written before the call returns
 }
 }  // namespace
 
@@ -62,9 +73,7 @@ API Status cuMemAlloc_v2(Address* address, size_t bytes) {
     gpu().allocations[at] = bytes;
     gpu().counts.allocations++;
     gpu().counts.bytes += bytes;
-    protect(PROT_READ | PROT_WRITE);
-    std::memset(reinterpret_cast<void*>(at), 0xcb, bytes);  // nobody may rely on zeros
-    protect(PROT_NONE);
+    fill(at, bytes);
     *address = at;
     return kSuccess;
   });
@@ -75,6 +84,7 @@ API Status cuMemFree_v2(Address address) {
     const auto found = gpu().allocations.find(address);
     if (found == gpu().allocations.end()) return kInvalidValue;
     run_all();
+    fill(address, found->second);
     gpu().counts.bytes -= found->second;
     gpu().counts.allocations--;
     gpu().allocations.erase(found);
@@ -88,35 +98,33 @@ API Status cuDeviceGraphMemTrim(int32_t) { return kSuccess; }
 API Status cuMemAllocHost_v2(void** memory, size_t bytes) {
   return call(Needs::context, [&]() -> Status {
     if (spoils_capture()) return kCaptureUnsupported;
-    auto made = std::make_unique<char[]>(bytes);
-    char* at = made.get();
-    gpu().pinned[at] = std::move(made);
-    gpu().pinned_bytes[at] = bytes;
+    const std::shared_ptr<char[]> made(new char[bytes]);
+    gpu().pinned[made.get()] = {bytes, made};
     gpu().counts.pinned++;
-    *memory = at;
+    *memory = made.get();
     return kSuccess;
   });
 }
 API Status cuMemFreeHost(void* memory) {
   return call(Needs::context, [&]() -> Status {
     if (spoils_capture()) return kCaptureUnsupported;
-    run_all();
-    if (gpu().pinned.erase(static_cast<char*>(memory)) == 0) return kInvalidValue;
-    gpu().pinned_bytes.erase(static_cast<char*>(memory));
+    const auto found = gpu().pinned.find(static_cast<char*>(memory));
+    if (found == gpu().pinned.end()) return kInvalidValue;
+    if (found->second.memory.use_count() > 1) return kInvalidValue;  // a copy is still to come
+    gpu().pinned.erase(found);
     gpu().counts.pinned--;
     return kSuccess;
   });
 }
-API Status cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Stream* stream) {
+API Status cuMemcpyAsync(Address to, Address from, size_t bytes, Stream* stream) {
   return call(Needs::context,
-              [&] { return copy(to, reinterpret_cast<Address>(from), bytes, *stream); });
+              [&] { return is_stream(stream) ? copy(to, from, bytes, *stream) : kInvalidHandle; });
+}
+API Status cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Stream* stream) {
+  return cuMemcpyAsync(to, reinterpret_cast<Address>(from), bytes, stream);
 }
 API Status cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, Stream* stream) {
-  return call(Needs::context,
-              [&] { return copy(reinterpret_cast<Address>(to), from, bytes, *stream); });
-}
-API Status cuMemcpyAsync(Address to, Address from, size_t bytes, Stream* stream) {
-  return call(Needs::context, [&] { return copy(to, from, bytes, *stream); });
+  return cuMemcpyAsync(reinterpret_cast<Address>(to), from, bytes, stream);
 }
 API Status cuMemcpy(Address to, Address from, size_t bytes) {
   return call(Needs::context, [&]() -> Status {
@@ -129,6 +137,7 @@ API Status cuMemcpy(Address to, Address from, size_t bytes) {
 }
 API Status cuMemsetD8Async(Address to, uint8_t value, size_t bytes, Stream* stream) {
   return call(Needs::context, [&]() -> Status {
+    if (!is_stream(stream)) return kInvalidHandle;
     if (!is_allocated(to, bytes)) return kInvalidValue;
     enqueue(*stream,
             [=] { return std::memset(reinterpret_cast<void*>(to), value, bytes), kSuccess; });

@@ -116,14 +116,18 @@ API Status cuLaunchKernel(Function* function, uint32_t grid_x, uint32_t grid_y, 
     const Status status = check_launch(*function, grid, {block_x, block_y, block_z}, shared_bytes);
     if (status != kSuccess || extra) return status != kSuccess ? status : kInvalidValue;
     // Arguments are read before the call returns.
+    const std::vector<Parameter> parameters = parameters_of(*function);
     std::vector<std::vector<char>> values;
-    for (const Parameter& parameter : parameters_of(*function)) {
+    for (const Parameter& parameter : parameters) {
       const auto* at = static_cast<const char*>(arguments[values.size()]);
       if (!at) return kInvalidValue;
       values.emplace_back(at, at + parameter.bytes);
       if (parameter.is_pointer && !is_global(values.back())) return kIllegalAddress;
     }
-    enqueue(*stream, [function, grid, values]() mutable -> Status {
+    enqueue(*stream, [function, grid, values, parameters]() mutable -> Status {
+      if (!is_function(function)) return kIllegalAddress;  // gone since a graph was captured
+      for (size_t i = 0; i < values.size(); i++)
+        if (parameters[i].is_pointer && !is_global(values[i])) return kIllegalAddress;
       std::vector<void*> pointers;
       for (std::vector<char>& value : values) pointers.push_back(value.data());
       return compute(*function, grid, pointers) == 0 ? kSuccess : kLaunchFailed;

@@ -8,7 +8,7 @@ Gpu& gpu() {
 thread_local std::vector<Context*> current;
 thread_local Stream* capturing = nullptr;
 
-bool fails(int64_t& countdown) { return countdown > 0 && --countdown == 0; }
+bool fails(int64_t& countdown) { return countdown < 0 || (countdown > 0 && --countdown == 0); }
 
 bool is_allocated(Address address, size_t bytes) {
   auto found = gpu().allocations.upper_bound(address);
@@ -18,6 +18,10 @@ bool is_allocated(Address address, size_t bytes) {
 }
 
 void protect(int how) { mprotect(gpu().arena, kArena, how); }
+
+bool is_stream(const Stream* stream) {
+  return gpu().streams.count(const_cast<Stream*>(stream)) != 0;
+}
 
 Status run(Stream& stream) {
   while (!stream.queue.empty()) {

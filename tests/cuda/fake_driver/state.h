@@ -3,6 +3,7 @@
 // (https://docs.nvidia.com/cuda/cuda-driver-api); here is what Ingot calls, and what it must not.
 #pragma once
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <deque>
@@ -11,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "cubin.h"
@@ -38,23 +40,33 @@ enum : Status {
   kNotReady = 600,
   kIllegalAddress = 700,
   kOutOfResources = 701,
+  kContextDestroyed = 709,
   kLaunchFailed = 719,
   kCaptureUnsupported = 900,
-  kCaptureInvalidated = 901
+  kCaptureInvalidated = 901,
+  kCapturedEvent = 907,
+  kCaptureWrongThread = 908
 };
 
 struct Stream {
   std::deque<Work> queue;
   std::vector<Work>* captured = nullptr;
+  std::thread::id capturer;
   bool invalidated = false;
 };
 struct Event {
   Stream* stream = nullptr;
   bool done = true;
+  bool captured = false;  // recorded last in a capture: it is not to be asked
   std::chrono::steady_clock::time_point time;
 };
 struct Graph {
   std::vector<Work> work;
+};
+// Host memory that copies read and write by themselves: each that is still to run holds it.
+struct Pinned {
+  size_t bytes = 0;
+  std::shared_ptr<char[]> memory;
 };
 struct Context {};
 
@@ -72,12 +84,11 @@ struct Gpu {
   std::recursive_mutex mutex;
   Settings settings;
   Counts counts{};
-  bool initialised = false;
+  pid_t process = 0;         // that initialised it; a child of its has no driver
   Status sticky = kSuccess;  // of a kernel that failed: the context is lost
   char* arena = nullptr;
   std::map<Address, size_t> allocations;
-  std::map<char*, std::unique_ptr<char[]>> pinned;
-  std::map<char*, size_t> pinned_bytes;
+  std::map<const char*, Pinned> pinned;
   std::set<Stream*> streams;
   std::map<Module*, std::unique_ptr<Module>> modules;
   Compute compute = nullptr;
@@ -94,6 +105,8 @@ bool is_allocated(Address address, size_t bytes);
 // Of the GPU's memory.
 void protect(int how);
 
+// Whether there is such a stream; a null one would be CUDA's own, which waits for all others.
+bool is_stream(const Stream* stream);
 Status run(Stream& stream);
 Status run_all();
 void enqueue(Stream& stream, Work work);
@@ -105,8 +118,9 @@ enum class Needs { nothing, initialised, context };
 template <class Body>
 Status call(Needs needs, Body body) {
   std::lock_guard lock(gpu().mutex);
-  if (needs != Needs::nothing && !gpu().initialised) return kNotInitialised;
+  if (needs != Needs::nothing && gpu().process != getpid()) return kNotInitialised;
   if (needs == Needs::context && (current.empty() || !current.back())) return kInvalidContext;
+  if (needs == Needs::context && gpu().counts.contexts == 0) return kContextDestroyed;
   if (needs == Needs::context && gpu().sticky != kSuccess) return gpu().sticky;
   return body();
 }

@@ -12,8 +12,9 @@ API Status cuStreamCreate(Stream** stream, uint32_t) {
 }
 API Status cuStreamDestroy_v2(Stream* stream) {
   return call(Needs::context, [&]() -> Status {
-    if (gpu().streams.erase(stream) == 0) return kInvalidHandle;
+    if (!is_stream(stream)) return kInvalidHandle;
     run(*stream);
+    gpu().streams.erase(stream);
     delete stream;
     gpu().counts.streams--;
     return kSuccess;
@@ -21,6 +22,7 @@ API Status cuStreamDestroy_v2(Stream* stream) {
 }
 API Status cuStreamSynchronize(Stream* stream) {
   return call(Needs::context, [&]() -> Status {
+    if (!is_stream(stream)) return kInvalidHandle;
     if (spoils_capture() || stream->captured) return kCaptureUnsupported;
     return run(*stream);
   });
@@ -42,9 +44,11 @@ API Status cuEventDestroy_v2(Event* event) {
   });
 }
 API Status cuEventRecord(Event* event, Stream* stream) {
-  return call(Needs::context, [&] {
+  return call(Needs::context, [&]() -> Status {
+    if (!is_stream(stream)) return kInvalidHandle;
     event->stream = stream;
     event->done = false;
+    event->captured = stream->captured != nullptr;
     enqueue(*stream, [=] {
       event->done = true;
       event->time = std::chrono::steady_clock::now();
@@ -56,17 +60,20 @@ API Status cuEventRecord(Event* event, Stream* stream) {
 API Status cuEventSynchronize(Event* event) {
   return call(Needs::context, [&]() -> Status {
     if (spoils_capture()) return kCaptureUnsupported;
+    if (event->captured) return kCapturedEvent;
     return event->done ? gpu().sticky : run(*event->stream);
   });
 }
 API Status cuEventQuery(Event* event) {
   return call(Needs::context, [&]() -> Status {
     if (spoils_capture()) return kCaptureUnsupported;
+    if (event->captured) return kCapturedEvent;
     return event->done ? kSuccess : run(*event->stream);
   });
 }
 API Status cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
   return call(Needs::context, [&]() -> Status {
+    if (from->captured || to->captured) return kCapturedEvent;
     if (!from->done || !to->done) return kNotReady;
     *milliseconds = std::chrono::duration<float, std::milli>(to->time - from->time).count();
     return kSuccess;
