@@ -125,9 +125,9 @@ class Ceilings:
         """The least time that the row's bytes and operations take; the larger of the two."""
         threads = torch.get_num_threads()
         address = self._buffer.data_ptr()
-        # READ last: for up to 10 ms behind tiles at their peak, memory is read more slowly.
         flops = self._library.ingot_measure_peak(row.factor.encode(), threads)
-        read = self._library.ingot_measure_memory(address, _ROTATED_BYTES, threads)
+        for _ in range(2):  # for up to 10 ms behind tiles memory is read more slowly
+            read = self._library.ingot_measure_memory(address, _ROTATED_BYTES, threads)
         return max(row.bytes / read, row.flops / flops) / 1e9
 
     def reading(self, size: int) -> Side:
