@@ -136,20 +136,41 @@ bool backward() {
   return order != nullptr && strcmp(order, "backward") == 0;
 }
 
-// Every fiber to its end, each until it waits.
-void run_block() {
+// A warp's fibers, each until it waits, again and again until all wait for other warps. Returns how
+// many have not ended.
+int run_warp(int first, int count) {
   Block& block = t_block;
-  const int count = static_cast<int>(block.fibers.size());
-  for (int left = count; left > 0;) {
+  int left = 0;
+  do {
     block.progress = false;
     left = 0;
     for (int i = 0; i < count; i++) {
-      block.running = block.backward ? count - 1 - i : i;
+      block.running = first + (block.backward ? count - 1 - i : i);
       if (running().done) continue;
       ingot_switch_stack(&block.scheduler, running().left_at);
       left += !running().done;
     }
-    if (block.progress || left == 0) continue;
+  } while (block.progress);
+  return left;
+}
+
+// Every fiber to its end. Warps come as far apart as barriers let them: what one does before others
+// have read what they need is a race that then shows.
+void run_block() {
+  Block& block = t_block;
+  const int count = static_cast<int>(block.fibers.size());
+  const int warps = static_cast<int>(block.warps.size());
+  for (int left = count, before = count + 1; left > 0;) {
+    const uint64_t barriers = block.barrier.generation;
+    left = 0;
+    for (int i = 0; i < warps; i++) {
+      const int first = (block.backward ? warps - 1 - i : i) * kWarp;
+      left += run_warp(first, min(kWarp, count - first));
+    }
+    if (left == 0) break;
+    const bool progress = left < before || block.barrier.generation != barriers;
+    before = left;
+    if (progress) continue;
     fprintf(stderr, "emulation: %d threads of a block wait for others that never come\n", left);
     abort();
   }

@@ -3,9 +3,10 @@
 // Each thread of a block is a fiber; the fibers of a block take turns on one thread of the CPU, and
 // change only where CUDA's threads wait for each other (barriers, shuffles, mma, ldmatrix). What
 // waits forever is reported, shared memory begins as NaN, and asynchronous copies arrive as late as
-// they may: when the thread waits for them. INGOT_EMULATION_ORDER=backward runs the fibers the
-// other way round, and copies arrive as soon as they may: a kernel with a race gives other results
-// then. It says nothing about speed, nor about memory ordering finer than that.
+// they may: when the thread waits for them. A warp runs on until it waits for others of its block.
+// INGOT_EMULATION_ORDER=backward runs the fibers the other way round, and copies arrive as soon as
+// they may: a kernel with a race gives other results then. It says nothing about speed, nor about
+// memory ordering finer than that.
 //
 // What a GPU leaves undefined or ends the process for ends the program: a collective of a warp that
 // not all 32 lanes take part in, or in which they do different things; addresses of copies and of

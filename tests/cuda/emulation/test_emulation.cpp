@@ -37,6 +37,24 @@ TEST(Emulation, SharedMemoryBeginsAsNan) {
   run(1, 1, 4, [] { EXPECT_TRUE(std::isnan(*static_cast<float*>(dynamic_shared()))); });
 }
 
+// The warp that comes first goes on to its next barrier before another does anything.
+TEST(Emulation, WarpsComeAsFarApartAsBarriersLetThem) {
+  std::vector<int> left;
+  run(1, 64, sizeof(int), [&] {
+    auto* shared = static_cast<int*>(dynamic_shared());
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (threadIdx.x == 0) *shared = 0;
+    __syncthreads();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) left.push_back(*shared);  // a race: warps write without a barrier
+    __syncwarp();
+    *shared = warp + 1;
+    __syncthreads();
+  });
+  EXPECT_EQ(left.size(), 2U);
+  EXPECT_EQ(std::count(left.begin(), left.end(), 0), 1);
+}
+
 TEST(Emulation, ThreadsThatWaitForeverAreReported) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // forked, the child has no OpenMP team
   EXPECT_DEATH(run(1, 64, 0,
