@@ -29,6 +29,7 @@ struct Bfloats {
 void embedding(const DLTensor* tokens, const DLTensor* weight, int64_t embedding_dim,
                DLTensor* out0, cudaStream_t stream) {
   const PackedWeight packed = packed_weight(weight, embedding_dim);
+  expect_aligned(packed.words, sizeof(uint32_t));
   const auto rows_as = [&](auto rows) {
     embed(tokens, rows, packed.panels, embedding_dim, out0, stream);
   };

@@ -34,6 +34,7 @@ struct Codes {
 void quantised_embedding(const DLTensor* tokens, const DLTensor* weight, int64_t embedding_dim,
                          int64_t bits, DLTensor* out0, cudaStream_t stream) {
   const QuantisedWeight packed = quantised_weight(weight, bits, embedding_dim);
+  expect_aligned(packed.blocks, sizeof(uint32_t));
   const auto rows_as = [&](auto rows) {
     embed(tokens, rows, packed.panels, embedding_dim, out0, stream);
   };

@@ -13,6 +13,9 @@ from ingot import native, ops_library
 from ingot.custom_ops.schema import Schema
 from ingot.ops_library import CUDA, DTYPES, DLTensor
 
+# Of the threads, see emulation/cuda_emulation.h: for INGOT_EMULATION_ORDER.
+ORDERS = ("forward", "backward")
+
 _GPU = (CUDA, 0)
 _DTYPES = {getattr(torch, name): code_bits for name, code_bits in DTYPES.items()}
 

@@ -1,4 +1,4 @@
-"""Every op's every case by the CUDA kernels, emulated."""
+"""Every op's every case by the CUDA kernels, emulated, in both orders of the threads."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ def run(name: str, index: int) -> tuple[torch.Tensor, list[Any]]:
     return emulated.call(OPS[name].schema, *arguments), mutated_of(name, arguments)
 
 
+@pytest.mark.parametrize("order", emulated.ORDERS)
 @pytest.mark.parametrize(("name", "index"), CALLS)
-def test_agrees_with_float64(name: str, index: int) -> None:
+def test_agrees_with_float64(
+    name: str, index: int, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGOT_EMULATION_ORDER", order)
     out, left = run(name, index)
     exact, formula, mutated = expected(name, index, "cuda")
     rounding = OPS[name].rounding("cuda", *make(name, index))

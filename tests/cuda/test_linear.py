@@ -1,4 +1,4 @@
-"""CUDA's linear ops beyond their cases, emulated: what a GPU's vector loads cannot read."""
+"""CUDA's linears and embeddings beyond their cases, emulated: what a GPU's loads cannot read."""
 
 from __future__ import annotations
 
@@ -27,3 +27,19 @@ def test_weights_that_are_not_aligned_are_refused(name: str) -> None:
                 emulated.call(OPS[name].schema, *arguments)
         else:
             emulated.call(OPS[name].schema, *arguments)
+
+
+def test_an_embedding_of_codes_is_read_by_words() -> None:
+    name = "quantised_embedding"
+    arguments = list(make(name, 0))
+    expected = emulated.call(OPS[name].schema, *arguments)
+    weight = arguments[1]
+    storage = torch.zeros(weight.nbytes + 16, dtype=torch.uint8)
+    for offset in (4, 2):
+        arguments[1] = storage[offset : offset + weight.nbytes].view(weight.shape)
+        arguments[1].copy_(weight)
+        if offset % 4 == 0:
+            assert torch.equal(emulated.call(OPS[name].schema, *arguments), expected)
+        else:
+            with pytest.raises(RuntimeError, match="begin at a multiple of 4 bytes; copy it"):
+                emulated.call(OPS[name].schema, *arguments)

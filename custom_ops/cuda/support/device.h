@@ -74,6 +74,12 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared
 }
 #endif
 
+// A GPU ends all that the process has on it where what a load reads is not aligned.
+inline void expect_aligned(const void* weight, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(weight) % bytes == 0) return;
+  fail("the weight does not begin at a multiple of %zu bytes; copy it to memory of its own", bytes);
+}
+
 // Memory of the device for what a kernel leaves to the next one of the same op. It is given back in
 // the stream's order, so a captured graph may hold it. Throws if there is none.
 class Workspace {

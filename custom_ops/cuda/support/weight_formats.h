@@ -16,12 +16,6 @@ namespace ingot::cuda {
 constexpr int kStepColumns = 32;
 constexpr int kHalfPanel = 32;
 
-// A GPU ends all that the process has on it where a vector is not aligned.
-inline void expect_aligned(const void* weight) {
-  if (reinterpret_cast<uintptr_t>(weight) % sizeof(uint4) == 0) return;
-  fail("the weight does not begin at a multiple of 16 bytes; copy it to memory of its own");
-}
-
 __device__ __forceinline__ uint32_t word_of(const uint4& words, int i) { return (&words.x)[i]; }
 
 // bfloat16 [panels][ceil(K/2)][64][2].
@@ -38,7 +32,7 @@ struct Bfloats {
   int pairs;  // of columns: rows of words
 
   static Bfloats of(const PackedWeight& weight) {
-    expect_aligned(weight.words);
+    expect_aligned(weight.words, sizeof(uint4));
     return {weight.words, weight.panel_words(),
             static_cast<int>(divide_up(weight.depth, kStepColumns)),
             static_cast<int>(divide_up(weight.depth, 2))};
@@ -95,7 +89,7 @@ struct Codes {
   bool float_scales, zero_points, multipliers;
 
   static Codes of(const QuantisedWeight& weight) {
-    expect_aligned(weight.blocks);
+    expect_aligned(weight.blocks, sizeof(uint4));
     const int shift = weight.group_size == 32 ? 0 : weight.group_size == 64 ? 1 : 2;
     return {weight.blocks,
             weight.groups * weight.block_bytes,

@@ -37,6 +37,8 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr size_t kStackBytes = 1 << 18;
+constexpr unsigned char kUnwritten = 0xff;  // NaN as float, bfloat16 and float16
+constexpr size_t kGuardBytes = 4096;        // behind shared memory: what is written there is found
 
 struct Copy {
   void* to;
@@ -70,12 +72,19 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barrier;
   std::vector<unsigned char> shared;
+  size_t shared_bytes = 0;  // of these; the guard is the rest
+  bool backward = false;
   void* scheduler;  // where its stack was left
   int running = -1;
   bool progress = false;
   const std::function<void()>* body = nullptr;
 };
 thread_local Block t_block;
+
+[[noreturn]] void end(const char* why) {
+  fprintf(stderr, "emulation: %s\n", why);
+  abort();
+}
 
 Fiber& running() { return t_block.fibers[t_block.running]; }
 Warp& warp() { return t_block.warps[t_block.running / kWarp]; }
@@ -104,7 +113,8 @@ void leave(Barrier& barrier) {
 void enter() {
   (*t_block.body)();
   leave(t_block.barrier);
-  leave(warp().barrier);
+  if (warp().barrier.arrived > 0) end("a lane has ended that its warp waits for");
+  warp().barrier.size--;
   running().done = true;
   t_block.progress = true;
   yield();
@@ -122,27 +132,45 @@ void start(Fiber& fiber) {
 }
 
 bool backward() {
-  static const bool value = [] {
-    const char* order = getenv("INGOT_EMULATION_ORDER");
-    return order != nullptr && strcmp(order, "backward") == 0;
-  }();
-  return value;
+  const char* order = getenv("INGOT_EMULATION_ORDER");
+  return order != nullptr && strcmp(order, "backward") == 0;
 }
 
-// Every fiber to its end, each until it waits.
-void run_block() {
+// A warp's fibers, each until it waits, again and again until all wait for other warps. Returns how
+// many have not ended.
+int run_warp(int first, int count) {
   Block& block = t_block;
-  const int count = static_cast<int>(block.fibers.size());
-  for (int left = count; left > 0;) {
+  int left = 0;
+  do {
     block.progress = false;
     left = 0;
     for (int i = 0; i < count; i++) {
-      block.running = backward() ? count - 1 - i : i;
+      block.running = first + (block.backward ? count - 1 - i : i);
       if (running().done) continue;
       ingot_switch_stack(&block.scheduler, running().left_at);
       left += !running().done;
     }
-    if (block.progress || left == 0) continue;
+  } while (block.progress);
+  return left;
+}
+
+// Every fiber to its end. Warps come as far apart as barriers let them: what one does before others
+// have read what they need is a race that then shows.
+void run_block() {
+  Block& block = t_block;
+  const int count = static_cast<int>(block.fibers.size());
+  const int warps = static_cast<int>(block.warps.size());
+  for (int left = count, before = count + 1; left > 0;) {
+    const uint64_t barriers = block.barrier.generation;
+    left = 0;
+    for (int i = 0; i < warps; i++) {
+      const int first = (block.backward ? warps - 1 - i : i) * kWarp;
+      left += run_warp(first, min(kWarp, count - first));
+    }
+    if (left == 0) break;
+    const bool progress = left < before || block.barrier.generation != barriers;
+    before = left;
+    if (progress) continue;
     fprintf(stderr, "emulation: %d threads of a block wait for others that never come\n", left);
     abort();
   }
@@ -163,11 +191,14 @@ void check_launch(dim3 grid, dim3 block, size_t shared_bytes) {
   abort();
 }
 
-void perform(const std::vector<Copy>& copies) {
-  for (const Copy& copy : copies) {
-    memcpy(copy.to, copy.from, copy.bytes);
-    memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy.bytes_of_zero);
-  }
+void perform(const Copy& copy) {
+  memcpy(copy.to, copy.from, copy.bytes);
+  memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy.bytes_of_zero);
+}
+
+void wait_for_warp() {
+  if (warp().barrier.size < kWarp) end("a warp waits for a lane that is not there");
+  wait(warp().barrier);
 }
 
 }  // namespace
@@ -178,16 +209,30 @@ const Given* exchange(const Given& given) {
   Warp& mine = warp();
   Given* all = mine.given[mine.barrier.generation % 2];
   all[t_block.running % kWarp] = given;
-  wait(mine.barrier);
+  wait_for_warp();
+  for (int lane = 0; lane < kWarp; lane++) {
+    if (all[lane].what != given.what) end("lanes of a warp do different things together");
+  }
   return all;
 }
 
 void sync_block() { wait(t_block.barrier); }
-void sync_warp() { wait(warp().barrier); }
+void sync_warp() { wait_for_warp(); }
 unsigned char* dynamic_shared() { return t_block.shared.data(); }
 
+void expect_shared(const void* address) {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  const auto begin = reinterpret_cast<uintptr_t>(t_block.shared.data());
+  if (at % 16 != 0) end("an address in shared memory is not a multiple of 16");
+  if (at < begin || at + 16 > begin + t_block.shared_bytes) end("it is not in shared memory");
+}
+
 void copy_later(void* to, const void* from, int bytes, int bytes_of_zero) {
-  running().open.push_back({to, from, bytes, bytes_of_zero});
+  expect_shared(to);
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) end("a copy is not from a multiple of 16");
+  const Copy copy{to, from, bytes, bytes_of_zero};
+  if (t_block.backward) return perform(copy);
+  running().open.push_back(copy);
 }
 void commit_copies() {
   running().committed.push_back(std::move(running().open));
@@ -196,7 +241,7 @@ void commit_copies() {
 void wait_copies(int groups_left) {
   auto& groups = running().committed;
   while (static_cast<int>(groups.size()) > groups_left) {
-    perform(groups.front());
+    for (const Copy& copy : groups.front()) perform(copy);
     groups.erase(groups.begin());
   }
 }
@@ -213,6 +258,7 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
   check_launch(grid, block, shared_bytes);
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   const int threads = static_cast<int>(block.x * block.y * block.z);
+  const bool order = backward();
 #pragma omp parallel for schedule(dynamic)
   for (int64_t b = 0; b < blocks; b++) {
     Block& mine = t_block;
@@ -220,7 +266,9 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
     mine.fibers.resize(threads);
     mine.warps.assign((threads + kWarp - 1) / kWarp, {});
     mine.barrier = {threads};
-    mine.shared.assign(shared_bytes, 0xff);  // NaN as float, bfloat16 and float16
+    mine.shared.assign(shared_bytes + kGuardBytes, kUnwritten);
+    mine.shared_bytes = shared_bytes;
+    mine.backward = order;
     for (int t = 0; t < threads; t++) {
       Fiber& fiber = mine.fibers[t];
       const auto index = static_cast<unsigned>(t);
@@ -234,6 +282,11 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
       start(fiber);
     }
     run_block();
+    const auto written = [](unsigned char byte) { return byte != kUnwritten; };
+    if (std::any_of(mine.shared.begin() + static_cast<ptrdiff_t>(shared_bytes), mine.shared.end(),
+                    written)) {
+      end("a block wrote beyond its shared memory");
+    }
   }
 }
 

@@ -3,9 +3,15 @@
 // Each thread of a block is a fiber; the fibers of a block take turns on one thread of the CPU, and
 // change only where CUDA's threads wait for each other (barriers, shuffles, mma, ldmatrix). What
 // waits forever is reported, shared memory begins as NaN, and asynchronous copies arrive as late as
-// they may: when the thread waits for them. INGOT_EMULATION_ORDER=backward runs the fibers the
-// other way round: a kernel with a race gives other results then. It says nothing about speed, nor
-// about memory ordering finer than that.
+// they may: when the thread waits for them. A warp runs on until it waits for others of its block.
+// INGOT_EMULATION_ORDER=backward runs the fibers the other way round, and copies arrive as soon as
+// they may: a kernel with a race gives other results then. It says nothing about speed, nor about
+// memory ordering finer than that.
+//
+// What a GPU leaves undefined or ends the process for ends the program: a collective of a warp that
+// not all 32 lanes take part in, or in which they do different things; addresses of copies and of
+// ldmatrix that are not aligned or not in shared memory; writes beyond it. Other accesses are held
+// to their alignment by the compiler's sanitizer, with which the kernels are compiled.
 //
 // The semantics follow NVIDIA's "CUDA C++ Programming Guide" (built-in variables, warp shuffles)
 // and "PTX ISA" (mma.m16n8k16, ldmatrix, cp.async).
@@ -56,13 +62,19 @@ struct Thread {
 };
 Thread& current();
 
+enum class Collective { shuffle, vote, multiply, load_matrices };
+
 // What a lane gives to a collective of its warp, and can read of the others once all have arrived.
 struct Given {
+  Collective what;
   uint32_t words[8];
   const void* address;
 };
 // Waits until every lane of the warp has given; the result is indexed by lane.
 const Given* exchange(const Given& given);
+
+// Ends the program unless 16 bytes at `address` are aligned and in dynamic shared memory.
+void expect_shared(const void* address);
 
 void sync_block();
 void sync_warp();
@@ -93,7 +105,7 @@ inline void __threadfence() {}
 template <typename T>
 T __shfl_sync(unsigned, T value, int lane) {
   static_assert(sizeof(T) == 4);
-  ingot::emulation::Given given{};
+  ingot::emulation::Given given{ingot::emulation::Collective::shuffle, {}, nullptr};
   memcpy(given.words, &value, 4);
   memcpy(&value, ingot::emulation::exchange(given)[lane & 31].words, 4);
   return value;
@@ -104,7 +116,7 @@ T __shfl_xor_sync(unsigned mask, T value, int bits) {
 }
 
 inline int __any_sync(unsigned, int predicate) {
-  ingot::emulation::Given given{};
+  ingot::emulation::Given given{ingot::emulation::Collective::vote, {}, nullptr};
   given.words[0] = predicate != 0;
   const ingot::emulation::Given* all = ingot::emulation::exchange(given);
   int any = 0;

@@ -95,7 +95,8 @@ inline uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
 
 template <typename Pairs>
 void mma(Pairs pairs, float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const emulation::Given given{{a[0], a[1], a[2], a[3], b0, b1}, nullptr};
+  const emulation::Given given{
+      emulation::Collective::multiply, {a[0], a[1], a[2], a[3], b0, b1}, nullptr};
   const emulation::Given* all = emulation::exchange(given);
   const int lane = static_cast<int>(threadIdx.x & 31);
   for (int i = 0; i < 4; i++) {
@@ -110,15 +111,19 @@ void mma(Pairs pairs, float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32
   }
 }
 
+inline const emulation::Given* exchange_rows(const void* row) {
+  emulation::expect_shared(row);
+  return emulation::exchange({emulation::Collective::load_matrices, {}, row});
+}
 inline void load_matrices(uint32_t (&to)[4], const void* row) {
-  const emulation::Given* all = emulation::exchange({{}, row});
+  const emulation::Given* all = exchange_rows(row);
   const int lane = static_cast<int>(threadIdx.x & 31);
   for (int i = 0; i < 4; i++) {
     memcpy(&to[i], static_cast<const uint32_t*>(all[8 * i + lane / 4].address) + lane % 4, 4);
   }
 }
 inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
-  const emulation::Given* all = emulation::exchange({{}, row});
+  const emulation::Given* all = exchange_rows(row);
   const int lane = static_cast<int>(threadIdx.x & 31);
   const auto value = [&](int matrix, int line, int column) {
     uint16_t bits;

@@ -37,6 +37,24 @@ TEST(Emulation, SharedMemoryBeginsAsNan) {
   run(1, 1, 4, [] { EXPECT_TRUE(std::isnan(*static_cast<float*>(dynamic_shared()))); });
 }
 
+// The warp that comes first goes on to its next barrier before another does anything.
+TEST(Emulation, WarpsComeAsFarApartAsBarriersLetThem) {
+  std::vector<int> left;
+  run(1, 64, sizeof(int), [&] {
+    auto* shared = static_cast<int*>(dynamic_shared());
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (threadIdx.x == 0) *shared = 0;
+    __syncthreads();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) left.push_back(*shared);  // a race: warps write without a barrier
+    __syncwarp();
+    *shared = warp + 1;
+    __syncthreads();
+  });
+  EXPECT_EQ(left.size(), 2U);
+  EXPECT_EQ(std::count(left.begin(), left.end(), 0), 1);
+}
+
 TEST(Emulation, ThreadsThatWaitForeverAreReported) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // forked, the child has no OpenMP team
   EXPECT_DEATH(run(1, 64, 0,
@@ -46,6 +64,46 @@ TEST(Emulation, ThreadsThatWaitForeverAreReported) {
                      if (threadIdx.x % 2 == 0) __shfl_sync(~0u, 1, 0);
                    }),
                "threads of a block wait for others that never come");
+}
+
+TEST(Emulation, WarpsWhoseLanesAreNotTogetherAreReported) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(run(1, 32, 0,
+                   [] {
+                     if (threadIdx.x < 31) __shfl_sync(~0u, 1, 0);
+                   }),
+               "a lane has ended that its warp waits for");
+  EXPECT_DEATH(run(1, 32, 0,
+                   [] {
+                     if (threadIdx.x > 0) __shfl_sync(~0u, 1, 0);
+                   }),
+               "a warp waits for a lane that is not there");
+  EXPECT_DEATH(run(1, 32, 0,
+                   [] {
+                     if (threadIdx.x == 0) __shfl_sync(~0u, 1, 0);
+                     if (threadIdx.x > 0) __any_sync(~0u, 1);
+                   }),
+               "lanes of a warp do different things together");
+}
+
+TEST(Emulation, AddressesThatAGpuRefusesAreReported) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  alignas(16) static char from[32];
+  const auto copy = [&](int to, int at) {
+    run(1, 1, 32, [&] { copy_async(static_cast<char*>(dynamic_shared()) + to, from + at); });
+  };
+  copy(16, 16);
+  EXPECT_DEATH(copy(8, 0), "not a multiple of 16");
+  EXPECT_DEATH(copy(0, 8), "not from a multiple of 16");
+  EXPECT_DEATH(copy(32, 0), "not in shared memory");
+  EXPECT_DEATH(run(1, 32, 64,
+                   [] {
+                     uint32_t to[4];
+                     load_matrices(to, static_cast<char*>(dynamic_shared()) + 2);
+                   }),
+               "not a multiple of 16");
+  EXPECT_DEATH(run(1, 1, 32, [] { static_cast<char*>(dynamic_shared())[32] = 1; }),
+               "a block wrote beyond its shared memory");
 }
 
 TEST(Emulation, ShufflesReadTheOtherLane) {
@@ -72,6 +130,21 @@ TEST(Emulation, CopiesArriveWhenTheyAreWaitedFor) {
     EXPECT_EQ(to[5], 2);
     EXPECT_EQ(to[7], 0);
   });
+}
+
+TEST(Emulation, CopiesArriveAtOnceWhereThreadsRunBackward) {
+  setenv("INGOT_EMULATION_ORDER", "backward", 1);
+  alignas(16) float from[4] = {1, 2, 3, 4};
+  std::vector<unsigned> order;
+  run(1, 2, 32, [&] {
+    order.push_back(threadIdx.x);
+    auto* to = static_cast<float*>(dynamic_shared()) + 4 * threadIdx.x;
+    copy_async(to, from, 8);
+    EXPECT_EQ(to[1], 2);
+    EXPECT_EQ(to[2], 0);
+  });
+  unsetenv("INGOT_EMULATION_ORDER");
+  EXPECT_EQ(order, (std::vector<unsigned>{1, 0}));
 }
 
 // Fragments as PTX lays them out (intrinsics.h), written out apart from the emulation.
