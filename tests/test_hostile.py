@@ -101,7 +101,9 @@ def test_texts_that_are_empty(demo_package: Path, tmp_path: Path) -> None:
     file.touch()
     command = [sys.executable, "-m", "ingot"]
     assert "empty.txt is empty" in refused([*command, "eval", demo_package, "--text", file])
-    assert "cannot be read" in refused([*command, "eval", demo_package, "--text", tmp_path])
+    unreadable = f"{tmp_path} cannot be read (Is a directory); give a file of UTF-8 text"
+    assert unreadable in refused([*command, "eval", demo_package, "--text", tmp_path])
+    assert unreadable in refused([*command, "embed", demo_package, "--file", tmp_path])
     assert "give --text TEXT" in refused([*command, "embed", demo_package, "--file", file])
 
 
