@@ -107,6 +107,16 @@ def test_texts_that_are_empty(demo_package: Path, tmp_path: Path) -> None:
     assert "give --text TEXT" in refused([*command, "embed", demo_package, "--file", file])
 
 
+def test_output_to_a_full_disk(demo_package: Path) -> None:
+    for arguments in (["inspect", demo_package], ["run", demo_package, "--prompt", "a"]):
+        with open("/dev/full", "wb") as full:
+            found = subprocess.run(
+                [sys.executable, "-m", "ingot", *arguments], stdout=full, stderr=subprocess.PIPE
+            )
+        sentence = b"ingot: cannot write the output: No space left on device\n"
+        assert (found.returncode, found.stderr) == (2, sentence)
+
+
 def test_usage(demo_package: Path) -> None:
     command = [sys.executable, "-m", "ingot"]
     assert "No such command 'exprot'" in refused([*command, "exprot"])
