@@ -107,14 +107,22 @@ def test_texts_that_are_empty(demo_package: Path, tmp_path: Path) -> None:
     assert "give --text TEXT" in refused([*command, "embed", demo_package, "--file", file])
 
 
-def test_output_to_a_full_disk(demo_package: Path) -> None:
-    for arguments in (["inspect", demo_package], ["run", demo_package, "--prompt", "a"]):
-        with open("/dev/full", "wb") as full:
-            found = subprocess.run(
-                [sys.executable, "-m", "ingot", *arguments], stdout=full, stderr=subprocess.PIPE
-            )
-        sentence = b"ingot: cannot write the output: No space left on device\n"
-        assert (found.returncode, found.stderr) == (2, sentence)
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "ingot", "inspect"],
+        [sys.executable, "-m", "ingot", "run", "--prompt", "a"],
+        [native.find("ingot-run"), "--tokens", "1"],
+        [native.find("ingot-run"), "--tokens", "1", "--json"],
+    ],
+    ids=["inspect", "run", "ingot-run", "ingot-run --json"],
+)
+def test_output_to_a_full_disk(command: Command, demo_package: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        found = subprocess.run([*command, demo_package], stdout=full, stderr=subprocess.PIPE)
+    assert found.returncode == 2
+    assert found.stderr.startswith(b"ingot: cannot write the output")
+    assert found.stderr.count(b"\n") == 1
 
 
 def test_usage(demo_package: Path) -> None:
