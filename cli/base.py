@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.util
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import click
 
@@ -69,6 +70,9 @@ class Group(click.Group):
             click.echo(f"ingot: {error.format_message()} See {where} --help", err=True)
             ctx.exit(2)
         except Exception as error:
+            if _is_full_output(error):
+                click.echo(f"ingot: cannot write the output: {error.strerror}", err=True)
+                ctx.exit(2)
             if not _is_for_the_user(error):
                 raise
             click.echo(f"ingot: {_printable(error)}", err=True)
@@ -84,6 +88,12 @@ def _printable(error: Exception) -> str:
     from ..profiling.terminal import printable
 
     return printable(" ".join(str(error).split()))
+
+
+def _is_full_output(error: Exception) -> TypeGuard[OSError]:
+    """Whether stdout's disk is full: other files that are written have their own sentences."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full and error.filename is None  # type: ignore[attr-defined]
 
 
 def _is_for_the_user(error: Exception) -> bool:

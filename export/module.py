@@ -234,10 +234,10 @@ def _fact(name: str, value: Any, letters: dict[Any, str]) -> dict[str, Any]:
     if not isinstance(value, Tensor):
         raise ExportError(f"'{name}' is {value!r}, not a tensor; only tensors go in and out")
     dtype = str(value.dtype).removeprefix("torch.")
-    return {"name": name, "dtype": dtype, "shape": [_size(s, name, letters) for s in value.shape]}
+    return {"name": name, "dtype": dtype, "shape": [_size(s, letters) for s in value.shape]}
 
 
-def _size(size: Any, name: str, letters: dict[Any, str]) -> str | int:
+def _size(size: Any, letters: dict[Any, str]) -> str | int:
     """An int, or "multiple*letter+offset", which is what the runtime checks."""
     if isinstance(size, int):
         return size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ def export_source(
     for name, default in _DEFAULTS.items():
         if options.pop(name) != default:
             raise ExportError(f"--{name.replace('_', '-')} is for a checkpoint, not a module")
-    made = _load(Path(file), function)()
+    make = _load(Path(file), function)
+    try:
+        made = make()
+    except Exception as error:
+        raise _failed(Path(file), error) from error
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise ExportError(
             f"{source} must return the module, a tuple of example inputs and, if sizes vary,"
@@ -65,8 +70,25 @@ def _load(file: Path, function: str) -> Callable[[], Any]:
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = loaded
-    spec.loader.exec_module(loaded)
+    try:
+        spec.loader.exec_module(loaded)
+    except Exception as error:
+        raise _failed(file, error) from error
     found = getattr(loaded, function, None)
     if not callable(found):
         raise ExportError(f"{file} has no function {function}")
     return found  # type: ignore[no-any-return]
+
+
+def _failed(file: Path, error: Exception) -> ExportError:
+    """Names the last line of the user's own file, however deep below it the error was raised."""
+    own = str(file.absolute())
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == own]
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename == own:
+        lines, text = [error.lineno], error.msg
+    where = f"{file} line {lines[-1]}" if lines else str(file)
+    return ExportError(
+        f"{where}: {type(error).__name__}: {text}; mend it, or run it by itself first"
+    )

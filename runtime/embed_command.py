@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from . import load
-from .errors import BadInput
+from .errors import BadInput, reason
 
 
 def run(
@@ -33,4 +33,6 @@ def _lines(file: Path | None) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} cannot be read ({error})") from error
+        raise BadInput(
+            f"{file} cannot be read ({reason(error)}); give a file of UTF-8 text"
+        ) from error

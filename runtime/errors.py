@@ -17,3 +17,8 @@ class BadPackage(IngotError):
 
 class NoSpace(IngotError):
     """No KV blocks or no memory left."""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the number and the file's name that an OSError's own text adds."""
+    return getattr(error, "strerror", None) or str(error)

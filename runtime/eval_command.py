@@ -13,7 +13,7 @@ import numpy as np
 from .. import json_text, process
 from . import load, perplexity
 from .base import BasePackage
-from .errors import BadInput
+from .errors import BadInput, reason
 
 _LARGEST_DEFAULT_WINDOW = 2048
 _BATCH = 16  # texts embedded at once
@@ -63,7 +63,9 @@ def read_texts(file: Path) -> dict[str, str]:
     try:
         content = file.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} cannot be read ({error}); give a file of UTF-8 text") from error
+        raise BadInput(
+            f"{file} cannot be read ({reason(error)}); give a file of UTF-8 text"
+        ) from error
     if not content.strip():
         raise BadInput(f"{file} is empty; give a file of UTF-8 text")
     if file.suffix != ".jsonl":

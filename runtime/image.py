@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import BadInput, IngotError
+from .errors import BadInput, IngotError, reason
 
 if TYPE_CHECKING:
     from .base import BasePackage
@@ -46,7 +46,9 @@ def open_image(image: Any) -> Any:
     except FileNotFoundError as error:
         raise BadInput(f"no image {os.fspath(image)}; give a file") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{os.fspath(image)} is no image that can be read ({error})") from error
+        raise BadInput(
+            f"{os.fspath(image)} is no image that can be read ({reason(error)})"
+        ) from error
 
 
 def preprocess(image: Any, how: dict[str, Any], size: int, channels: int) -> Any:

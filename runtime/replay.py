@@ -13,7 +13,7 @@ import numpy as np
 from .. import json_text
 from ..ops_library import DTYPES, DLTensor, last_error, scalar, unallocated
 from . import ops
-from .errors import BadInput
+from .errors import BadInput, reason
 
 FORMAT_VERSION = 1
 _WARM_UP = 3
@@ -177,7 +177,9 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             call = json_text.parse(bytes(file["call.json"]))
             arrays = {name: file[name] for name in file.files if name != "call.json"}
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error})") from error
+        raise BadInput(
+            f"{path} cannot be read ({reason(error)}); give the file of a captured call"
+        ) from error
     # MemoryError: of an array that says it is larger than the file.
     except (ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         raise BadInput(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ def demo_package(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
     output = tmp_path_factory.mktemp("demo") / "demo.pt2"
     export_checkpoint(demo_checkpoint, output)
     return output
+
+
+def manifest_of(package: Path) -> dict[str, Any]:
+    """As it is written, without loading the package."""
+    with zipfile.ZipFile(package) as archive:
+        return json.loads(archive.read("model/ingot/manifest.json"))  # type: ignore[no-any-return]
 
 
 def tokens(pieces: Iterable[Any]) -> list[int]:

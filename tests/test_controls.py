@@ -162,7 +162,7 @@ def test_replay_refuses(captured: Path, tmp_path: Path) -> None:
     text.write_text("not a capture")
     np.savez(tmp_path / "plain.npz", x=np.zeros(3))
     cases = {
-        "cannot be read": tmp_path / "none.npz",
+        "none.npz cannot be read (No such file or directory);": tmp_path / "none.npz",
         "is not a captured call": text,
         "is damaged": cut,
         "has no call.json": tmp_path / "plain.npz",

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
 import pytest
 
 import ingot
+from ingot import native
 from ingot.cli import main
 from ingot.profiling.record import Facts
 from tests.conftest import ROOT
@@ -69,3 +72,25 @@ def test_every_fact_of_a_record_is_described() -> None:
 def test_the_examples_of_a_command(name: str) -> None:
     for line in commands(main.commands[name].help or ""):
         check(line)
+
+
+def test_the_program_in_c(demo_package: Path, tmp_path: Path) -> None:
+    """It compiles, runs beside no more than the libraries that the page names, and writes what
+    Python does."""
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    source, program = tmp_path / "generate.c", tmp_path / "generate"
+    source.write_text(page.partition("```c\n")[2].partition("```")[0])
+    for name in ("libingot.so.1", "libingot_host.so.1", "libingot_ops.so.1"):
+        assert name in page
+        shutil.copy(native.find(name), tmp_path)
+    include, libraries = f"-I{ROOT / 'runtime' / 'include'}", f"-L{tmp_path}"
+    link = (libraries, "-l:libingot.so.1", "-Wl,-rpath,$ORIGIN")
+    strict = ("-std=c99", "-Wall", "-Wextra", "-Werror")
+    subprocess.run(["gcc", *strict, include, source, "-o", program, *link], check=True)
+    written = subprocess.check_output([program, demo_package]).decode()
+    pieces = ingot.load(demo_package).generate([1, 2, 3], max_new_tokens=16, temperature=0)
+    assert written == "".join(str(piece) for piece in pieces) != ""
+    none = tmp_path / "none.pt2"
+    refused = subprocess.run([program, none], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert f"cannot open {none}" in refused.stderr

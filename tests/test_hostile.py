@@ -101,8 +101,28 @@ def test_texts_that_are_empty(demo_package: Path, tmp_path: Path) -> None:
     file.touch()
     command = [sys.executable, "-m", "ingot"]
     assert "empty.txt is empty" in refused([*command, "eval", demo_package, "--text", file])
-    assert "cannot be read" in refused([*command, "eval", demo_package, "--text", tmp_path])
+    unreadable = f"{tmp_path} cannot be read (Is a directory); give a file of UTF-8 text"
+    assert unreadable in refused([*command, "eval", demo_package, "--text", tmp_path])
+    assert unreadable in refused([*command, "embed", demo_package, "--file", tmp_path])
     assert "give --text TEXT" in refused([*command, "embed", demo_package, "--file", file])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "ingot", "inspect"],
+        [sys.executable, "-m", "ingot", "run", "--prompt", "a"],
+        [native.find("ingot-run"), "--tokens", "1"],
+        [native.find("ingot-run"), "--tokens", "1", "--json"],
+    ],
+    ids=["inspect", "run", "ingot-run", "ingot-run --json"],
+)
+def test_output_to_a_full_disk(command: Command, demo_package: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        found = subprocess.run([*command, demo_package], stdout=full, stderr=subprocess.PIPE)
+    assert found.returncode == 2
+    assert found.stderr.startswith(b"ingot: cannot write the output")
+    assert found.stderr.count(b"\n") == 1
 
 
 def test_usage(demo_package: Path) -> None:

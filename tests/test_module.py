@@ -245,10 +245,21 @@ def test_mistakes_with_sources_and_libraries(tmp_path: Path) -> None:
     text = tmp_path / "text.so"
     text.write_text("no library")
     output = tmp_path / "a.pt2"
+    broken, raising, importing = (
+        tmp_path / f"{name}.py" for name in ("broken", "raising", "imports")
+    )
+    broken.write_text("\ndef make(\n")
+    raising.write_text("def make():\n    load()\ndef load():\n    raise ValueError('no weights')\n")
+    importing.write_text("import absent\n")
     mistakes: dict[str, tuple[object, ...]] = {
         "C shim aoti_torch_cpu_squared_relu": (f"{own_op}:make",),
         "has no function nothing": (f"{own_op}:nothing",),
         "no file": (f"{tmp_path}/none.py:make",),
+        f"{broken} line 2: SyntaxError: '(' was never closed": (f"{broken}:make",),
+        f"{raising} line 4: ValueError: no weights;": (f"{raising}:make",),
+        f"{importing} line 1: ModuleNotFoundError: No module named 'absent'": (
+            f"{importing}:make",
+        ),
         "is for a checkpoint": (f"{own_op}:make", "--dtype", "bfloat16"),
         "is for a module": (tmp_path, "--op-library", text),
         "no op library": (f"{own_op}:make", "--op-library", tmp_path / "none.so"),

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..attribution import UNMATCHED
+from ..reports.table import number
 
 _SLOWED = 1.25  # times as long, from which on a reader is told
 
@@ -57,20 +58,20 @@ def engine_facts(engines: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     untraced = [e["untraced"]["total_ms"] or {} for e in engines]
     first = untraced[0].get("median")
     rows = {
-        "untraced run, ms": [_number(u.get("median"), 1) for u in untraced],
+        "untraced run, ms": [number(u.get("median"), 1) for u in untraced],
         "quartiles, ms": [f"{u['q1']:,.1f} to {u['q3']:,.1f}" if u else "" for u in untraced],
         f"ratio to {engines[0]['name']}": [
-            _number(u["median"] / first, 3) if u and first else "" for u in untraced
+            number(u["median"] / first, 3) if u and first else "" for u in untraced
         ],
         "prefill, ms": [_median(e, "prefill_ms") for e in engines],
         "decode, ms": [_median(e, "decode_ms") for e in engines],
-        "traced run, ms": [_number(e["total_ms"], 1) for e in engines],
-        "traced / untraced": [_number(e["tracing_overhead"], 2) for e in engines],
+        "traced run, ms": [number(e["total_ms"], 1) for e in engines],
+        "traced / untraced": [number(e["tracing_overhead"], 2) for e in engines],
         "matched to a module": [f"{e['matched_share']:.1%}" for e in engines],
         "aligned with all": [f"{e['aligned_share']:.1%}" for e in engines],
-        "loading, ms": [_number(e["start_up"].get("load_ms"), 0) for e in engines],
-        "first token after, ms": [_number(e["start_up"].get("first_token_ms"), 0) for e in engines],
-        "peak memory, MiB": [_number(e["memory"].get("peak_rss_mb"), 0) for e in engines],
+        "loading, ms": [number(e["start_up"].get("load_ms"), 0) for e in engines],
+        "first token after, ms": [number(e["start_up"].get("first_token_ms"), 0) for e in engines],
+        "peak memory, MiB": [number(e["memory"].get("peak_rss_mb"), 0) for e in engines],
         "tokens equal": [_tokens(e["agreement"]) for e in engines],
         "largest error": [_error(e["agreement"]) for e in engines],
         "tolerance": [_tolerance(e["agreement"]) for e in engines],
@@ -78,12 +79,8 @@ def engine_facts(engines: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     return [(label, values) for label, values in rows.items() if any(values)]
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
-
-
 def _median(engine: dict[str, Any], key: str) -> str:
-    return _number((engine["untraced"][key] or {}).get("median") or None, 1)
+    return number((engine["untraced"][key] or {}).get("median") or None, 1)
 
 
 def _tokens(found: dict[str, Any] | None) -> str:
@@ -108,12 +105,12 @@ def _times(
     table = Table(title=title, show_footer=True)
     table.add_column("module", footer="total", overflow="fold")
     for name, engine in zip(names, engines, strict=True):
-        table.add_column(Text(name), justify="right", footer=_number(engine["total_ms"], 2))
+        table.add_column(Text(name), justify="right", footer=number(engine["total_ms"], 2))
     for name in names[1:]:
         table.add_column(Text(f"{name} / {names[0]}"), justify="right")
     for row in rows:
-        times = [_number(row[f"{name}_ms"], 2) for name in names]
-        ratios = [_number(row[f"{name}_ratio"], 2) for name in names[1:]]
+        times = [number(row[f"{name}_ms"], 2) for name in names]
+        ratios = [number(row[f"{name}_ratio"], 2) for name in names[1:]]
         style = "dim" if row["module"].startswith(UNMATCHED) else ""
         table.add_row(Text(label(row["module"], rows)), *times, *ratios, style=style)
     return table

@@ -276,6 +276,9 @@ void run(const Options& o) {
     print(out, true);
     std::printf("\n");
   }
+  // The stream remembers a failure of any write before.
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw Failure{INGOT_BAD_INPUT, "cannot write the output; is there room where it goes?"};
 }
 }  // namespace
 

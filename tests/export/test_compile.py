@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import zipfile
@@ -13,13 +12,9 @@ import pytest
 
 from ingot.export import cache, export_checkpoint
 from tests.checkpoints import make_llama
+from tests.conftest import manifest_of
 
 WIDE = {"x86-64-v3": "Sleef_expf8", "x86-64-v4": "Sleef_expf16"}
-
-
-def manifest_of(package: Path) -> dict:
-    with zipfile.ZipFile(package) as archive:
-        return json.loads(archive.read("model/ingot/manifest.json"))
 
 
 def code_of(package: Path, folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import zipfile
@@ -23,6 +22,7 @@ from ingot.export.cuda.architecture import ARCHITECTURES, find_architectures
 from ingot.export.cuda.program import on_gpu
 from ingot.export.targets import find_targets
 from tests.checkpoints import make_llama
+from tests.conftest import manifest_of
 from tests.test_cli import ingot
 
 if not torch_versions.can_target():
@@ -143,11 +143,6 @@ def test_the_library_has_the_names_that_code_is_linked_against() -> None:
     lacking = link.provided() - set(found.stdout.split())
     compiled = (library.parent / "libingot_ops_cuda.so.1").exists()
     assert lacking == (set() if compiled else set(shim_names("cuda")))
-
-
-def manifest_of(package: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(package) as archive:
-        return json.loads(archive.read("model/ingot/manifest.json"))  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from ingot.profiling.record import UNATTRIBUTED
 from ingot.runtime import inspect_command
 from ingot.runtime.errors import BadPackage
 from ingot.runtime.torch_backend import choose_variant
+from tests.conftest import manifest_of
 from tests.disassembly import instructions
 from tests.test_cli import ingot
 
@@ -67,11 +68,6 @@ def export(path: Path, isa: str) -> Exported:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export(tmp_path_factory.mktemp("variants") / "vectors.pt2", ",".join(NAMES))
-
-
-def manifest_of(package: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(package) as archive:
-        return json.loads(archive.read("model/ingot/manifest.json"))
 
 
 def test_the_weights_are_stored_once(exported: Exported) -> None:
