@@ -201,7 +201,8 @@ def test_bytes_and_operations() -> None:
 def test_shapes_of_packed_weights() -> None:
     generator = torch.Generator().manual_seed(0)
     for bits in (4, 8):
-        weight = random_weight(128, 256, Layout(bits, 128, torch.float16, False), generator)
+        layout = Layout(bits, 128, torch.float16, False, multipliers=bits == 4)
+        weight = random_weight(128, 256, layout, generator)
         assert ops.packed_shape(128, 256, bits) == (weight.shape, weight.dtype)
     weight = pack_linear(torch.zeros(128, 256).bfloat16())
     assert ops.packed_shape(128, 256, 16) == (weight.shape, weight.dtype)

@@ -16,7 +16,7 @@ from ingot.custom_ops.declare import OPS
 from ingot.custom_ops.eager import bind
 from ingot.custom_ops.kv_layout import BLOCK, bytes_per_block
 from ingot.custom_ops.linear import PANEL
-from ingot.custom_ops.quantised_layout import Layout
+from ingot.custom_ops.quantised_layout import MULTIPLIED_GROUP, Layout
 
 from .timing import rotated, seconds
 
@@ -82,7 +82,7 @@ def sentence(error: Exception) -> str:
 
 
 def linear(name: str, rows: int, bits: int) -> Row:
-    """bits: 16 is bfloat16; 4 and 8 in groups of 128. Beside cuBLAS's bfloat16."""
+    """bits: 16 is bfloat16; 4 and 8 as `int4` and `int8` make them. Beside cuBLAS's bfloat16."""
     outputs, inputs = LINEARS[name]
     op, rest = f"linear_w{bits}", (None, None, None, outputs, 8)
     if bits == 16:
@@ -109,8 +109,8 @@ def packed_shape(outputs: int, inputs: int, bits: int) -> tuple[tuple[int, ...],
     """Of a weight; bits: as for `linear`."""
     if bits == 16:
         return (outputs // PANEL, inputs // 2, PANEL, 2), torch.bfloat16
-    block = Layout(bits, 128, torch.float16, zero_points=False).block_bytes
-    return (outputs // PANEL, inputs // 128, block), torch.uint8
+    layout = Layout(bits, MULTIPLIED_GROUP, torch.float16, False, multipliers=bits == 4)
+    return (outputs // PANEL, inputs // MULTIPLIED_GROUP, layout.block_bytes), torch.uint8
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
