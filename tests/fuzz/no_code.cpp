@@ -36,7 +36,8 @@ void end_own_team() {}
 void Team::assemble() {}
 void Team::end() {}
 
-void open_cuda_host() { throw no_gpu(); }
+int open_cuda_host() { throw no_gpu(); }
+bool cuda_host_ran_out() { throw no_gpu(); }
 Made describe(void*) { throw no_gpu(); }
 size_t Made::span_bytes() const { throw no_gpu(); }
 std::vector<char> contiguous(const Array&, const std::vector<int64_t>&) { throw no_gpu(); }
