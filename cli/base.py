@@ -92,8 +92,9 @@ def _printable(error: Exception) -> str:
 
 def _is_full_output(error: Exception) -> TypeGuard[OSError]:
     """Whether stdout's disk is full: other files that are written have their own sentences."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full and error.filename is None  # type: ignore[attr-defined]
+    if not isinstance(error, OSError) or error.filename is not None:
+        return False
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_for_the_user(error: Exception) -> bool:

@@ -8,11 +8,12 @@ that do nothing but read as many bytes over ours, and torch's time over ours for
 (above 1: ours is faster). Of paged attention "against in order" it is our own time where blocks lie
 as in a cache without pages (below 1: pages take longer).
 
-A sample is a run of calls of one side, one behind the other as in a model's step: calls for 2 ms
+A sample is a run of calls of one side, one behind the other as in a model's step: calls for 10 ms
 that are not timed, then for 3 ms that are, at least one of each. The calls behind something else
-take longer, for about a millisecond: threads sleep, AMX does, clocks differ. Runs of all sides
-take turns, with the ceilings measured before and after ours, so load on a shared machine touches
-all alike; shares and quotients are the medians of those of each turn.
+take longer: threads sleep, AMX does, clocks differ, and for 6 to 10 ms behind tiles at their peak
+memory is read more slowly. Runs of all sides take turns, with the ceilings measured before and
+after ours, so load on a shared machine touches all alike; shares and quotients are the medians of
+those of each turn.
 
 Weights and caches lie in huge pages, as those of packages do, caches at the beginning of a page, as
 the runtime's, and no call finds its own in a cache: each reads another copy, and what was read
@@ -126,7 +127,7 @@ class Ceilings:
         threads = torch.get_num_threads()
         address = self._buffer.data_ptr()
         flops = self._library.ingot_measure_peak(row.factor.encode(), threads)
-        for _ in range(2):  # for up to 10 ms behind tiles memory is read more slowly
+        for _ in range(2):  # the first leads in
             read = self._library.ingot_measure_memory(address, _ROTATED_BYTES, threads)
         return max(row.bytes / read, row.flops / flops) / 1e9
 
@@ -147,10 +148,14 @@ def rotating(op: str, calls: Sequence[tuple[Any, ...]]) -> Side:
     return Side(lambda r: bound[r % len(bound)]())
 
 
-def copies(tensor: torch.Tensor, share: int = 1) -> list[torch.Tensor]:
+def copies(
+    tensor: torch.Tensor,
+    share: int = 1,
+    copy: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+) -> list[torch.Tensor]:
     """As many as fill the rotated bytes, of which there are `share` users at once."""
     size = tensor.numel() * tensor.element_size() * share
-    return [tensor.clone() for _ in range(max(2, min(256, _ROTATED_BYTES // max(size, 1) + 1)))]
+    return [copy(tensor) for _ in range(max(2, min(256, _ROTATED_BYTES // max(size, 1) + 1)))]
 
 
 def linear(op: str, rows: int, outputs: int, inputs: int, dtype: torch.dtype) -> Row:
@@ -251,7 +256,7 @@ def attending(batch: Batch, theirs: Side) -> Row:
 
 def own_attention(batch: Batch) -> Side:
     arguments = batch.make(torch.Generator().manual_seed(0))
-    caches = map(on_a_page, copies(arguments[3]))
+    caches = copies(arguments[3], copy=on_a_page)
     return rotating(
         "paged_attention", [(*arguments[:3], cache, *arguments[4:]) for cache in caches]
     )

@@ -211,6 +211,13 @@ def test_shapes_of_packed_weights() -> None:
     assert row.bytes == math.prod(shape) * dtype.itemsize + 4 * (4096 + 14336)
 
 
+def test_made_up_weights_know_blocks_with_multipliers() -> None:
+    """By numbers of their own: where they are made up there is no torch."""
+    layout = Layout(4, 128, torch.float16, False, multipliers=True)
+    known = (carried._MULTIPLIED, carried._SCALES + carried._MULTIPLIERS, carried._LARGEST)
+    assert known == (layout.block_bytes, layout.codes_offset, LARGEST_MULTIPLIER)
+
+
 def test_what_matters_most_comes_first() -> None:
     names = [row.name for row in ops.rows()]
     assert len(set(names)) == len(names)
