@@ -60,6 +60,8 @@ def library() -> ctypes.CDLL:
     for name in ("ingot_ops_last_error", "ingot_ops_level", "ingot_ops_name", "ingot_ops_schema"):
         getattr(lib, name).restype = ctypes.c_char_p
     lib.ingot_ops_set_level.argtypes = [ctypes.c_char_p]
+    lib.ingot_ops_measure_calls.argtypes = [ctypes.c_int32, ctypes.c_void_p, *[ctypes.c_int64] * 3]
+    lib.ingot_ops_measure_calls.restype = ctypes.c_double
     return lib
 
 

@@ -67,7 +67,7 @@ def ops_entries_cpp(ops: list[schemas.Schema]) -> str:
     levels = [
         f'#define INGOT_LEVEL {level}\n#include "ops.h"\n#undef INGOT_LEVEL' for level in LEVELS
     ]
-    rows = [f'    {{"{op.name}", "{op.text}"}},' for op in ops]
+    rows = [f'    {{"{op.name}", "{op.text}", {_call_by_addresses(op)}}},' for op in ops]
     return f"""{HEADER}
 #include "ops_abi.h"
 #include "support.h"
@@ -171,6 +171,16 @@ def _entry(op: schemas.Schema) -> str:
     return f"""extern "C" {_entry_signature(op)} {{
   return ingot::dispatch("{op.name}", {", ".join(kernels + names)});
 }}"""
+
+
+def _call_by_addresses(op: schemas.Schema) -> str:
+    """Of the entry, where `a` holds each argument's address; what is a pointer is that itself."""
+    kinds = [parameter.rpartition(" ")[0] for parameter in schemas.op_parameters(op)]
+    arguments = [
+        f"static_cast<{kind}>(a[{i}])" if kind.endswith("*") else f"*static_cast<{kind}*>(a[{i}])"
+        for i, kind in enumerate(kinds)
+    ]
+    return f"[](void* const* a) {{ return ingot_op_{op.name}({', '.join(arguments)}); }}"
 
 
 def _shim(op: schemas.Schema, device: str) -> str:

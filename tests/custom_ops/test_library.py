@@ -14,10 +14,11 @@ import torch
 from ingot import native
 from ingot.custom_ops import shims
 from ingot.custom_ops.declare import OPS
+from ingot.custom_ops.eager import timed
 from ingot.ops_library import last_error, library
 from tests.disassembly import AMX, BF16, instructions
 
-from .conftest import LEVELS
+from .conftest import LEVELS, copies
 
 LIBRARY = native.find("libingot_ops.so.1")
 
@@ -34,6 +35,34 @@ def test_schema_table_equals_the_declarations() -> None:
     assert {name.decode(): text.decode() for name, text in rows.items()} == shims.schemas()
     assert lib.ingot_ops_name(-1) is None
     assert lib.ingot_ops_schema(lib.ingot_ops_count()) is None
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_calls_timed_from_c_are_the_op(name: str, generator: torch.Generator) -> None:
+    op = OPS[name]
+    for case in op.cases:
+        arguments = case.make(generator)
+        ours, first, second = (copies(arguments) for _ in range(3))
+        expected = op.overload(*ours)
+        results = [torch.full_like(expected, -1.0)]
+        measure = timed(op.schema, [first, second], results)
+        assert measure(3, 1) > 0  # of the second
+        torch.testing.assert_close(results[0], expected, rtol=0, atol=0, equal_nan=True)
+        caches = [i for i, argument in enumerate(op.schema.arguments) if argument.mutated]
+        assert all(ours[i].equal(second[i]) and first[i].equal(arguments[i]) for i in caches)
+
+
+def test_calls_that_cannot_be_timed() -> None:
+    weight = torch.zeros(1, 3, 64)  # packed
+    x = torch.zeros(4, 3)
+    measure = timed(OPS["linear"].schema, [(x, weight, None, 2)])
+    for first, count in ((-1, 1), (0, 0)):
+        with pytest.raises(RuntimeError, match="takes an op of the table, copies of its call"):
+            measure(first, count)
+    with pytest.raises(RuntimeError, match="copies of its call"):
+        timed(OPS["linear"].schema, [])(0, 1)
+    with pytest.raises(RuntimeError, match="linear: the output must be float32"):
+        timed(OPS["linear"].schema, [(x, weight, None, 2)], [torch.zeros(1, 2)])(0, 1)
 
 
 def test_torch_parses_the_same_schemas() -> None:

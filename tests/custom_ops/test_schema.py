@@ -90,7 +90,8 @@ def test_generator_reads_the_declarations_alone(generate: ModuleType, tmp_path: 
         "void two(const DLTensor* x, const int64_t* n, DLTensor* out0, DLTensor* out1);"
         in (written["ops.h"])
     )
-    assert '{"zero", "zero(Tensor(a!) x) -> ()"}' in written["ops_entries.cpp"]
+    row = '{"zero", "zero(Tensor(a!) x) -> ()", [](void* const* a) { return ingot_op_zero('
+    assert row + "static_cast<DLTensor*>(a[0])); }}" in written["ops_entries.cpp"]
     assert "*ret1 = out1.release();" in written["ops_shims.cpp"]
     assert "(void)ret0;" in written["ops_shims.cpp"]
 

@@ -26,6 +26,14 @@ INGOT_OPS_API int32_t ingot_ops_set_level(const char* name);
 // millisecond. 0, with the error set, for another name or a wrong INGOT_ISA.
 INGOT_OPS_API double ingot_ops_measure_peak(const char* factor, int32_t threads);
 
+// Seconds that a call of the op with that index in the table takes: of `count`, one behind the
+// other as in a model's step. They go through `calls`, of which there are `copies`, from the
+// `first` on, over and over. A call is its arguments' addresses, then its outputs': of a DLTensor,
+// an int64_t, double or int32_t (bool), of a string's characters; null: None. Less than 0, with the
+// error set, if a call fails or one of the numbers is out of range.
+INGOT_OPS_API double ingot_ops_measure_calls(int32_t index, void* const* const* calls,
+                                             int64_t copies, int64_t first, int64_t count);
+
 // The sentence of this thread's last failed call.
 INGOT_OPS_API const char* ingot_ops_last_error();
 

@@ -81,6 +81,7 @@ int32_t dispatch(const char* name, Kernel v2, Kernel v3, Kernel v4, Kernel v4_bf
 struct OpRow {
   const char* name;
   const char* schema;
+  int32_t (*call)(void* const* arguments);  // as ingot_ops_measure_calls has them
 };
 extern const OpRow kOps[];
 extern const int32_t kOpCount;
