@@ -132,6 +132,10 @@ _BATCHES = [
     _SHARED,
     replace(_SHARED, name="shared-softcap-dim256", softcap=5.0, dim=256, q_heads=2, kv_heads=1),
     Batch("shared-beside-prompt", [(400, 1), (0, 20)]),
+    # One sequence, whose threads write what they read themselves: over a segment's end, and padded.
+    Batch("alone", [(505, 12)], q_heads=8, padding=2),
+    Batch("alone-window", [(1500, 1)], q_heads=16, window=700, n_sink=20, strided=True),
+    Batch("alone-softcap-dim128", [(1090, 2)], q_heads=8, kv_heads=1, dim=128, softcap=20.0),
     Batch("one-of-many-dim80", [(290, 6), *[(0, 0)] * 5], q_heads=8, dim=80, rotary=40),
     Batch("nothing", [(4, 0)]),
     Batch("padding-only", [(0, 0)], padding=3),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "attention_amx.h"
@@ -150,12 +151,17 @@ void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_
   finish(tile, call.dim);
 }
 
-// A sequence of few rows, whose segments the threads share: for each KV head and segment the rows'
-// max, total and sums; and how many of a head's segments are done.
+// How many segments of a KV head are done, and how many its first partial sum is of.
+struct Progress {
+  int64_t done, added;
+};
+
+// A sequence of few rows, whose segments the threads share: for each KV head and segment a partial
+// sum, the rows' max, total and sums.
 struct Shared {
   int64_t rows, first, segments;  // those that are seen
   float* partials;
-  int* done;
+  Progress* heads;
 };
 
 // What a thread sums at once.
@@ -163,34 +169,87 @@ struct Unit {
   int64_t sequence, kv_head, segment;
 };
 
-// Keeps what the reader summed; who is the last of a KV head adds it all up. A lone segment is all.
+// Where a KV head's partial sum of its i'th segment is kept.
+float* partial_of(const AttentionCall& call, const Shared& shared, int64_t kv_head, int64_t i) {
+  return shared.partials + (kv_head * shared.segments + i) * shared.rows * (2 + call.dim);
+}
+
+template <int kCapacity>
+void keep(const Partial<kCapacity>& from, int64_t rows, int64_t dim, float* to) {
+  for (int64_t r = 0; r < rows; r++, to += 2 + dim) {
+    to[0] = from.max[r];
+    to[1] = from.total[r];
+    memcpy(to + 2, from.sums[r], dim * sizeof(float));
+  }
+}
+
+template <int kCapacity>
+void take(const float* from, int64_t rows, int64_t dim, Partial<kCapacity>& to) {
+  for (int64_t r = 0; r < rows; r++, from += 2 + dim) {
+    to.max[r] = from[0];
+    to.total[r] = from[1];
+    memcpy(to.sums[r], from + 2, dim * sizeof(float));
+  }
+}
+
+// `count` more segments of the reader's KV head are kept; who keeps the last adds all up.
 template <typename T>
-void hand_in(const AttentionCall& call, const Shared& shared, Reader<T>& reader, int64_t segment) {
+void count_done(const AttentionCall& call, const Shared& shared, Reader<T>& reader, int64_t count) {
+  Progress& head = shared.heads[reader.kv_head];
+  if (__atomic_add_fetch(&head.done, count, __ATOMIC_ACQ_REL) < shared.segments) return;
   Tile& tile = reader.tile;
-  if (shared.segments == 1) {
-    add_segment(tile, call.dim);
-    return finish(tile, call.dim);
-  }
-  const int64_t row_floats = 2 + call.dim;
-  float* head = shared.partials + reader.kv_head * shared.segments * shared.rows * row_floats;
-  float* to = head + (segment - shared.first) * shared.rows * row_floats;
-  for (int r = 0; r < tile.rows; r++, to += row_floats) {
-    to[0] = tile.segment.max[r];
-    to[1] = tile.segment.total[r];
-    memcpy(to + 2, tile.segment.sums[r], call.dim * sizeof(float));
-  }
-  int* done = shared.done + reader.kv_head;
-  if (__atomic_add_fetch(done, 1, __ATOMIC_ACQ_REL) < shared.segments) return;
-  for (int64_t s = 0; s < shared.segments; s++) {
-    for (int r = 0; r < tile.rows; r++, head += row_floats) {
-      tile.segment.max[r] = head[0];
-      tile.segment.total[r] = head[1];
-      memcpy(tile.segment.sums[r], head + 2, call.dim * sizeof(float));
-    }
+  take(partial_of(call, shared, reader.kv_head, 0), tile.rows, call.dim, tile.all);
+  for (int64_t i = head.added; i < shared.segments; i++) {
+    take(partial_of(call, shared, reader.kv_head, i), tile.rows, call.dim, tile.segment);
     add_segment(tile, call.dim);
   }
   finish(tile, call.dim);
 }
+
+// Adds up a KV head's segments: those from the first on at once, for as long as one thread has them
+// in order, others when all are there.
+template <typename T>
+class Adding {
+ public:
+  Adding(const AttentionCall& call, const Shared* shared) : call_(call), shared_(shared) {}
+
+  // The reader begins with a KV head.
+  void begin() { added_ = 0; }
+
+  // What the reader summed.
+  void add(Reader<T>& reader, int64_t segment) {
+    const Shared& shared = shared_[reader.sequence];
+    const int64_t i = segment - shared.first;
+    if (i == added_) {
+      add_segment(reader.tile, call_.dim);
+      if (++added_ == shared.segments) finish(reader.tile, call_.dim);
+      return;
+    }
+    hand_in(reader);
+    keep(reader.tile.segment, reader.tile.rows, call_.dim,
+         partial_of(call_, shared, reader.kv_head, i));
+    count_done(call_, shared, reader, 1);
+  }
+
+  // Keeps what has been added: the reader goes on elsewhere.
+  void hand_in(Reader<T>& reader) {
+    if (added_ <= 0) return;
+    const Shared& shared = shared_[reader.sequence];
+    const int64_t count = std::exchange(added_, kNoMore);
+    if (count == shared.segments) return;
+    keep(reader.tile.all, reader.tile.rows, call_.dim,
+         partial_of(call_, shared, reader.kv_head, 0));
+    shared.heads[reader.kv_head].added = count;
+    count_done(call_, shared, reader, count);
+  }
+
+ private:
+  static constexpr int64_t kNoMore = -1;
+
+  const AttentionCall& call_;
+  const Shared* shared_;
+  int64_t added_ = 0;  // of the reader's KV head, from the first on; kNoMore: those are handed in
+};
 
 // Tokens beyond the last sequence are padding, and so are those of a sequence of length 0.
 void clear_padding(const AttentionCall& call) {
@@ -231,26 +290,46 @@ class Plan {
         for (int64_t s = first; s < first + count; s++) units.push_back({b, h, s});
       }
     }
-    const int64_t heads = call.sequences * call.kv_heads;
-    int* done = grown(done_, heads);
-    for (int64_t h = 0; h < heads; h++) done[h] = 0;
+    Progress* heads = grown(heads_, call.sequences * call.kv_heads);
+    std::fill_n(heads, call.sequences * call.kv_heads, Progress{});
     float* partials = grown(partials_, floats);
     for (Shared& of : shared) {
       of.partials = partials;
-      of.done = done;
+      of.heads = heads;
       partials += call.kv_heads * of.segments * of.rows * (2 + call.dim);
-      done += call.kv_heads;
+      heads += call.kv_heads;
     }
+    writes_its_own = call.sequences == 1 && !units.empty() && lies_in_order(call);
   }
 
   int64_t count() const { return static_cast<int64_t>(units.size()); }
 
   std::vector<Shared> shared;  // of each sequence; of those of many rows nothing
   std::vector<Unit> units;
+  // Each unit's tokens are written by who sums it, where no other unit reads them: nobody waits.
+  bool writes_its_own = false;
 
  private:
+  // Whether each new token of the only sequence goes where its block table has it, and nowhere
+  // else.
+  static bool lies_in_order(const AttentionCall& call) {
+    const int64_t past = call.seq_lens[0] - call.new_tokens(0);
+    const int64_t* end = call.block_table + ceil_div(call.seq_lens[0], kBlock);
+    for (const int64_t* block = call.block_table + past / kBlock; block < end; block++) {
+      if (std::count(call.block_table, end, *block) > 1) return false;
+    }
+    for (int64_t t = 0; t < call.tokens; t++) {
+      const int64_t slot = call.slot_mapping[t], position = past + t - call.query_start[0];
+      const bool is_new = t >= call.query_start[0] && t < call.query_start[1];
+      if (!is_new && slot >= 0) return false;
+      if (is_new && slot != call.block_table[position / kBlock] * kBlock + position % kBlock)
+        return false;
+    }
+    return true;
+  }
+
   Kept<float> partials_;
-  Kept<int> done_;
+  Kept<Progress> heads_;
 };
 
 Stretch stretch_of(const AttentionCall& call, const Unit& unit) {
@@ -268,18 +347,33 @@ void load_first(const AttentionCall& call, const Plan& plan) {
   }
 }
 
+// Writes the new tokens of a unit of the only sequence.
+template <typename T>
+void write_unit(const AttentionCall& call, const Unit& unit) {
+  const int64_t past = call.seq_lens[0] - call.new_tokens(0);
+  for (int64_t i = 0; i < call.new_tokens(0); i++) {
+    if ((past + i) / kSegmentTokens != unit.segment) continue;
+    write_slot<T>(call, call.query_start[0] + i, unit.kv_head);
+  }
+}
+
 // A thread goes on with the unit behind its last: the first blocks have been fetched.
 template <typename T>
 void attend_units(const AttentionCall& call, const Plan& plan, int64_t* taken) {
   Reader<T> reader(call);
+  Adding<T> adding(call, plan.shared.data());
   take_stretches(taken, omp_get_num_threads(), plan.count(), [&](int64_t at, int64_t end) {
     const Unit& unit = plan.units[at];
+    if (plan.writes_its_own) write_unit<T>(call, unit);
     if (reader.sequence != unit.sequence || reader.kv_head != unit.kv_head) {
+      adding.hand_in(reader);
+      adding.begin();
       reader.begin(unit.sequence, unit.kv_head, 0);
     }
     reader.sum(unit.segment, at + 1 < end ? stretch_of(call, plan.units[at + 1]) : Stretch{});
-    hand_in(call, plan.shared[unit.sequence], reader, unit.segment);
+    adding.add(reader, unit.segment);
   });
+  adding.hand_in(reader);
 }
 
 template <typename T>
@@ -292,11 +386,13 @@ void run(const AttentionCall& call) {
 #pragma omp parallel
   {
     wake<T>();
-    load_first<T>(call, plan);                // while others are not there yet
+    load_first<T>(call, plan);  // while others are not there yet
+    if (!plan.writes_its_own) {
 #pragma omp for collapse(2) schedule(static)  // ends in a barrier: all K and V are written
-    for (int64_t t = 0; t < call.tokens; t++) {
-      for (int64_t h = 0; h < call.kv_heads; h++) {
-        write_slot<T>(call, t, h);
+      for (int64_t t = 0; t < call.tokens; t++) {
+        for (int64_t h = 0; h < call.kv_heads; h++) {
+          write_slot<T>(call, t, h);
+        }
       }
     }
     attend_units<T>(call, plan, taken);

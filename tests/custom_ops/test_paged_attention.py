@@ -113,6 +113,31 @@ def test_a_page_that_is_not_seen_may_have_any_number(
 
 
 @pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+@pytest.mark.parametrize("where", ["seen", "unseen", "twice"])
+def test_the_only_sequences_tokens_may_go_anywhere(
+    where: str, kv_dtype: str, level: str, generator: torch.Generator
+) -> None:
+    """All are written before one is read, as beside another sequence, though that takes longer."""
+    arguments = made(Batch("alone", [(1030, 3)], kv_dtype=kv_dtype), generator)
+    slots, table = arguments[4], arguments[7]
+    if where == "seen":
+        slots[1] = table[0, 0] * 16 + 5
+    elif where == "unseen":
+        slots[1] = int(next(b for b in range(len(arguments[CACHE])) if b not in table)) * 16
+    else:
+        table[0, 3] = table[0, -1]
+    beside = copies(tuple(arguments))
+    beside[5], beside[6] = torch.tensor([0, 3, 3]), torch.tensor([1033, 0])
+    beside[7] = table.repeat(2, 1)
+    exact = copies(tuple(arguments), torch.float64)
+    out = attend(*arguments)
+    assert torch.equal(out, attend(*beside))
+    assert torch.equal(arguments[CACHE], beside[CACHE])
+    torch.testing.assert_close(out.double(), reference(*exact), rtol=1e-4, atol=1e-4)
+    assert torch.equal(arguments[CACHE], exact[CACHE])
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_token_by_token_equals_prefill(
     kv_dtype: str, level: str, generator: torch.Generator
 ) -> None:

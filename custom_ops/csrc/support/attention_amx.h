@@ -225,9 +225,9 @@ Halves lay_out_keys(const StepBlocks<T>& blocks, int from, int to, int64_t dim, 
       uint32_t (*rows)[kAmxWords] = step.keys[c * kStepBlocks + b][0].rows;
       const int64_t left = dim - c * kDepth;
       stay_awake();
+      ahead.fetch();
       const int whole = static_cast<int>(left < kDepth ? left / 2 : kAmxRows);
       for (int i = 0; i < whole; i++) {
-        if (i % (kAmxRows / 2) == 0) ahead.fetch();
         layer.keep(rows[i], load_rows(k + 2 * i * kBlock), lanes);
       }
       for (int i = whole; i < kAmxRows; i++) {
@@ -249,7 +249,7 @@ Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim
     const uint64_t tokens = seen >> c * kDepth;
     Words(*columns)[1] = step.values + c * columns_of(dim);
     for (int i = 0; i < kBlock; i++) {
-      if (i % 2 == 0) ahead.fetch();
+      if (i % 4 == 0) ahead.fetch();
       if (i % (kBlock / 2) == 0) stay_awake();
       const uint32_t low_bits = tokens >> i & 1 ? 0xffffu : 0;
       const uint32_t high_bits = tokens >> (i + kBlock) & 1 ? 0xffff0000u : 0;
@@ -415,17 +415,61 @@ template <int kDepths, int kParts, int kCapacity, typename Keep>
   }
 }
 
-// The same of the rows from `row`.
+// Of a row that sees the whole step: its maximum may have to rise yet.
+template <int kParts, int kCapacity, typename Keep>
+[[gnu::noinline, gnu::cold]] void soften_far_row(TileOf<kCapacity>& tile, int r, Keep keep) {
+  raise_maximum(tile, r);
+  soften_seen<kStepTokens / kDepth, kParts>(tile, r, keep);
+}
+
+// The same, in less instructions where all scores lie so near to the maximum that it stays and
+// exp2() need not limit them: nearly always.
+template <int kParts, int kCapacity, typename Keep>
+[[gnu::always_inline]] inline void soften_whole_row(TileOf<kCapacity>& tile, int r, Keep keep) {
+  const float* scores = tile.weights[r];
+  const Vec shift = broadcast(tile.shift[r]);
+  Vec x[kStepVectors], rounded[kStepVectors];
+  VecWord range = {};
+#pragma GCC unroll 4
+  for (int v = 0; v < kStepVectors; v++) {
+    x[v] = load<Vec>(scores + v * kLanes) - shift;
+    rounded[v] = round_power(x[v]);
+    range |= power_range(rounded[v]);
+  }
+  if (any_set(range, kFarPower)) [[unlikely]]
+    return soften_far_row<kParts>(tile, r, keep);
+  Vec total = load<Vec>(tile.totals[r]);
+#pragma GCC unroll 4
+  for (int v = 0; v < kStepVectors; v += 2) {
+    const Vec even = exp2_of_rounded(x[v], rounded[v]);
+    const Vec odd = exp2_of_rounded(x[v + 1], rounded[v + 1]);
+    total = total + even + odd;
+    split<kParts>(even, odd, [&](int p, VecWord words) { keep(v / 2, p, words); });
+  }
+  store(tile.totals[r], total);
+}
+
+// The softmax of the rows from `row`. whole: they see all of the step, whose scores are as they
+// come from the products.
 template <int kDepths, int kParts>
-void soften_group(Tile& tile, int row, int rows, const Scores& how, RowTiles<kParts>& own) {
+void soften_group(Tile& tile, int row, int rows, const Scores& how, bool whole,
+                  RowTiles<kParts>& own) {
+  const bool raise = whole && have_maxima(tile, row, rows);
   tile.ahead.fetch();
-  raise_maxima(tile, row, how);
+  if (raise) {
+    store(tile.rescale + row, broadcast(1.0f));
+  } else {
+    raise_maxima(tile, row, how);
+  }
   for (int i = 0; i < rows; i++) {
+    const auto keep = [&](int w, int p, VecWord words) { store(own.weights[w][p].rows[i], words); };
     tile.ahead.fetch();
     if (i % 4 == 0) stay_awake();
-    soften_row<kDepths, kParts>(tile, row + i, [&](int w, int p, VecWord words) {
-      store(own.weights[w][p].rows[i], words);
-    });
+    if (raise) {
+      soften_whole_row<kParts>(tile, row + i, keep);
+    } else {
+      soften_row<kDepths, kParts>(tile, row + i, keep);
+    }
   }
 }
 
@@ -478,7 +522,7 @@ void score_group(Tile& tile, int row, int from, int to, int64_t dim, const RowTi
 // Adds the blocks [from, to) of a step, laid out, to the rows that see them. The first rows' scores
 // are there; the next rows' begin before these rows' softmax: the tiles multiply beside it.
 template <int kParts, int kOtherParts>
-void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>& own,
+void add_tiles(Tile& tile, int from, int to, const Scores& how, bool whole, RowTiles<kParts>& own,
                const StepTiles<kOtherParts>& step) {
   const auto fetch = [&] { tile.ahead.fetch(); };
   for (int row = 0; row < tile.rows; row += kAmxRows) {
@@ -486,9 +530,9 @@ void add_tiles(Tile& tile, int from, int to, const Scores& how, RowTiles<kParts>
     const int next = row + kAmxRows;
     if (next < tile.rows) score_group(tile, next, from, to, how.dim, own, step);
     if (to * kBlock > kDepth) {
-      soften_group<kStepTokens / kDepth>(tile, row, rows, how, own);
+      soften_group<kStepTokens / kDepth>(tile, row, rows, how, whole, own);
     } else {
-      soften_group<1>(tile, row, rows, how, own);
+      soften_group<1>(tile, row, rows, how, whole, own);
     }
     tile.ahead.fetch();
     rescale_group(tile, row, rows, how.dim);
@@ -521,12 +565,11 @@ bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Sc
   return all_finite(largest);
 }
 
-// How often fetch() is called in a step: while keys are laid out and multiplied, values laid out,
-// weights computed and multiplied; once between these, twice while the next step begins.
+// How often fetch() is called in a step at least: while keys are laid out and multiplied, values
+// laid out, weights computed and multiplied; once between these, twice while the next step begins.
 inline int64_t shares(int rows, int64_t dim) {
-  const int64_t keys = (2 + 1) * kStepBlocks * depths(dim), values = kBlock;
-  const int group = rows < kAmxRows ? rows : kAmxRows;
-  const int64_t weights = 1 + fetches_of_maxima(group) + 2 * group;
+  const int64_t keys = (1 + 1) * kStepBlocks * depths(dim), values = kBlock / 2;
+  const int64_t weights = 1 + (rows < kAmxRows ? rows : kAmxRows);
   return keys + values + weights + 1 + 2 * columns_of(dim) + 2;
 }
 
@@ -544,12 +587,13 @@ void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View vie
   tile.ahead = Ahead(shares(tile.rows, how.dim));
   const auto [from, to] = take_blocks(tile, position, begin, end, view, blocks);
   const uint64_t seen = bits_between(begin, end);
+  const bool whole = all_see(tile, position) && how.softcap == 0.0f;
   if (lay_out<T>(tile, blocks, from, to, how, seen, own, step)) [[likely]]
-    return add_tiles(tile, from, to, how, own, step);
+    return add_tiles(tile, from, to, how, whole && !tile.scaled, own, step);
   const uint64_t bad = not_finite(blocks, from, to, how.dim);
   lay_out<T>(tile, blocks, from, to, how, seen & ~bad, own, step);
   hide(tile, bad, true);
-  add_tiles(tile, from, to, how, own, step);
+  add_tiles(tile, from, to, how, false, own, step);
   see(tile, position);
   hide(tile, bad, false);
   take_scales(tile, blocks, from, to);

@@ -343,6 +343,14 @@ template <int kCapacity>
   tile.rescale[r] = exp2(broadcast(before - max))[0];
 }
 
+// Whether each of the `rows` rows from `row`, a multiple of kLanes, has seen a score in this
+// segment.
+template <int kCapacity>
+bool have_maxima(const TileOf<kCapacity>& tile, int row, int rows) {
+  const VecInt none = load<Vec>(tile.segment.max + row) == -kInfinity;
+  return !any_set(bit_cast<VecWord>(none & (lane_numbers() < rows)), 1);
+}
+
 // Turns the first kVectors vectors of the row's scores into weights relative to the segment's
 // maximum, each of which has its value's scale in it, and calls keep(v, the v'th of them).
 template <int kVectors, typename Keep, int kCapacity>
@@ -385,9 +393,20 @@ std::pair<int, int> seen_tokens(const TileOf<kCapacity>& tile, int64_t position)
           within_step(tile.last[tile.rows - 1] + 1, position)};
 }
 
+// Whether every row sees all of the step at `position`.
+template <int kCapacity>
+bool all_see(const TileOf<kCapacity>& tile, int64_t position) {
+  return tile.first[tile.rows - 1] <= position && tile.last[0] >= position + kStepTokens - 1;
+}
+
 // Sets which tokens of the step at `position` each row sees, and returns the range of all of them.
 template <int kCapacity>
 std::pair<int, int> see(TileOf<kCapacity>& tile, int64_t position) {
+  if (all_see(tile, position)) {
+    for (int r = 0; r < tile.rows; r++) tile.begin[r] = 0;
+    for (int r = 0; r < tile.rows; r++) tile.end[r] = kStepTokens;
+    return {0, kStepTokens};
+  }
   for (int r = 0; r < tile.rows; r++) {
     tile.begin[r] = within_step(tile.first[r], position);
     tile.end[r] = within_step(tile.last[r] + 1, position);

@@ -89,38 +89,9 @@ template <int kDepths>
   soften_row<kDepths, kExactParts>(tile, r, to_lines(weights));
 }
 
-// Of a row that sees the whole step: its maximum may have to rise yet.
-[[gnu::noinline, gnu::cold]] inline void soften_far_row(TileOf<kAmxRows>& tile, int r,
-                                                        Line* weights) {
-  raise_maximum(tile, r);
-  soften_seen<kStepTokens / kDepth, kExactParts>(tile, r, to_lines(weights));
-}
-
-// The same, in less instructions where all scores lie so near to the maximum that it stays and
-// exp2() need not limit them: nearly always.
-[[gnu::noinline]] inline void soften_whole_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
-  const float* scores = tile.weights[r];
-  const Vec shift = broadcast(tile.shift[r]);
-  Vec x[kStepVectors], rounded[kStepVectors];
-  VecWord range = {};
-#pragma GCC unroll 4
-  for (int v = 0; v < kStepVectors; v++) {
-    x[v] = load<Vec>(scores + v * kLanes) - shift;
-    rounded[v] = round_power(x[v]);
-    range |= power_range(rounded[v]);
-  }
-  if (any_set(range, kFarPower)) [[unlikely]]
-    return soften_far_row(tile, r, weights);
-  const auto keep = to_lines(weights);
-  Vec total = load<Vec>(tile.totals[r]);
-#pragma GCC unroll 4
-  for (int v = 0; v < kStepVectors; v += 2) {
-    const Vec even = exp2_of_rounded(x[v], rounded[v]);
-    const Vec odd = exp2_of_rounded(x[v + 1], rounded[v + 1]);
-    total = total + even + odd;
-    split<kExactParts>(even, odd, [&](int p, VecWord words) { keep(v / 2, p, words); });
-  }
-  store(tile.totals[r], total);
+[[gnu::noinline]] inline void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r,
+                                                      Line* weights) {
+  soften_whole_row<kExactParts>(tile, r, to_lines(weights));
 }
 
 // The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
@@ -129,7 +100,7 @@ class SoftmaxBeside {
   // `raise`: the rows see the whole step, and their maxima may have to rise yet.
   SoftmaxBeside(const RowsStep& of, bool raise, StepRows& rows, int64_t calls)
       : tile_(of.rows->tile),
-        soften_(raise                     ? soften_whole_row
+        soften_(raise                     ? soften_whole_prompt_row
                 : of.to * kBlock > kDepth ? soften_prompt_row<kStepTokens / kDepth>
                                           : soften_prompt_row<1>),
         lines_(rows.lines),
@@ -260,7 +231,7 @@ class Prompt {
     const int from = static_cast<int>(first > position ? first - position : 0);
     const int to = static_cast<int>(end - position < kStepTokens ? end - position : kStepTokens);
     StepBlocks<Item> blocks;
-    Ahead ahead(2 * kStepBlocks * depths(dim) + kBlock);
+    Ahead ahead(kStepBlocks * depths(dim) + kBlock / 2);
     const int from_block = from / kBlock, to_block = static_cast<int>(ceil_div(to, kBlock));
     for (int b = from_block; b < to_block; b++) {
       blocks[b] = view(position / kBlock + b, b);
@@ -305,7 +276,7 @@ class Prompt {
       fetch(i, count);
       if (i + 1 < count) seen_[i + 1].rows->make_ready(call_, how_);
       tile.weights = space_[i % 3].scores();
-      const bool raise = of.whole && have_maxima(tile);
+      const bool raise = of.whole && have_maxima(tile, 0, tile.rows);
       if (raise) {
         tile.scaled = false;
         store(tile.rescale, broadcast(1.0f));
@@ -346,15 +317,7 @@ class Prompt {
 
   // Whether every row sees the whole step, whose scores are as they come from the products.
   bool sees_all(const TileOf<kAmxRows>& tile, const LaidStep& step) const {
-    return tile.first[tile.rows - 1] <= step.position &&
-           tile.last[0] >= step.position + kStepTokens - 1 && step.bad == 0 && !step.scaled &&
-           how_.softcap == 0.0f;
-  }
-
-  // Whether each of the 16 rows has seen a score in this segment.
-  static bool have_maxima(const TileOf<kAmxRows>& tile) {
-    const VecInt none = load<Vec>(tile.segment.max) == -kInfinity;
-    return !any_set(bit_cast<VecWord>(none), 1);
+    return all_see(tile, step.position) && step.bad == 0 && !step.scaled && how_.softcap == 0.0f;
   }
 
   // Finishes the scores of a step, and raises the maxima to them.
