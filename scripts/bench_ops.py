@@ -12,11 +12,10 @@ Ours are called from C, as a model's step calls them: the interpreter takes 2 to
 torch, which it calls, it calls ours too.
 
 A sample is a run of calls of one side, one behind the other as in a model's step: calls for 10 ms
-that are not timed, then for 3 ms that are, at least one of each. The calls behind something else
-take longer: threads sleep, AMX does, clocks differ, and for 6 to 10 ms behind tiles at their peak
-memory is read more slowly. Runs of all sides take turns, with the ceilings measured before and
-after ours, so load on a shared machine touches all alike; shares and quotients are the medians of
-those of each turn.
+that are not timed, then for 3 ms that are, at least one of each. The first calls behind something
+else take longer: threads sleep, AMX does, clocks differ. Runs of all sides take turns, with the
+ceilings measured before and after ours, so load on a shared machine touches all alike; shares and
+quotients are the medians of those of each turn.
 
 Weights and caches lie in huge pages, as those of packages do, caches at the beginning of a page, as
 the runtime's, and no call finds its own in a cache: each reads another copy, and what was read

@@ -118,8 +118,7 @@ class Ceilings:
         threads = torch.get_num_threads()
         address = self._buffer.data_ptr()
         flops = self._library.ingot_measure_peak(row.factor.encode(), threads)
-        for _ in range(2):  # the first leads in
-            read = self._library.ingot_measure_memory(address, ROTATED_BYTES, threads)
+        read = self._library.ingot_measure_memory(address, ROTATED_BYTES, threads)
         return max(row.bytes / read, row.flops / flops) / 1e9
 
     def reading(self, size: int) -> Side:
