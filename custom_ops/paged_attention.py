@@ -20,7 +20,8 @@ Tokens of a sequence with seq_lens 0, and those beyond query_start[B], give zero
 tokens: for each KV head K as [D][16] then V as [16][D], in `kv_dtype`, which is float32, bfloat16,
 float16 or int8. An int8 cache holds codes and for each token and KV head a float32 scale of K and
 one of V, max |x| / 127: x is `code * scale`, code rounded to nearest, ties to even. NaN or infinity
-in a vector makes its scale NaN.
+in a vector makes its scale NaN. Where AMX multiplies with a bfloat16 or int8 cache, queries and
+softmax weights are rounded to 16 bits of significand; on GPUs' tensor cores to those of one factor.
 
 Paging after vLLM (Kwon et al., arXiv:2309.06180), grouped queries after Ainslie et al.
 (arXiv:2305.13245). Raises RuntimeError if a shape, dtype, stride, slot or block is out of range,
@@ -106,19 +107,45 @@ def rounded(level: str, *arguments: Any) -> tuple[Any, ...]:
 
 
 def rounding(level: str, *arguments: Any) -> float:
-    """On CUDA's tensor cores each softmax weight w is rounded by at most u w, u half the dtype's
-    epsilon: an output, the sum of w v over the sum of w, moves by at most u times the largest v."""
-    dtype = _tensor_core_dtype(level, *arguments)
-    if dtype is None:
+    """What rounding to u adds to an output, the sum of w v over the sum of w: u times the largest v
+    for the weights w. With AMX q is rounded, too, which moves a score by at most u times `_reach`,
+    the quotient of two weights by the power of two such, and an output by no more than twice the
+    largest v."""
+    unit = _rounding_unit(level, *arguments)
+    if unit == 0:
         return 0.0
     _, k, v, cache, *_, kv_dtype = arguments
-    slots = torch.arange(BLOCK * len(cache))
-    largest = max(
-        x.abs().nan_to_num(0, 0, 0).max().item()
-        for x in (v, read_tokens(cache, slots, k, kv_dtype)[1])
-        if x.numel()
-    )
-    return torch.finfo(dtype).eps / 2 * largest
+    keys, values = read_tokens(cache, torch.arange(BLOCK * len(cache)), k, kv_dtype)
+    moved = 0.0
+    if level != "cuda":  # there q comes rounded
+        moved = min(math.expm1(min(2 * unit * _reach(keys, *arguments), 2.0)), 2.0)
+    return (unit + moved) * _largest(v, values)
+
+
+def _rounding_unit(level: str, *arguments: Any) -> float:
+    """By how much of itself a softmax weight is rounded: half an epsilon of what tensor cores
+    multiply; half of 2^-15 of two bfloat16 parts, what AMX multiplies with a cache of one."""
+    dtype = _tensor_core_dtype(level, *arguments)
+    if dtype is not None:
+        return torch.finfo(dtype).eps / 2
+    by_tiles = level == "x86-64-v4-amx" and arguments[-1] in ("bfloat16", "int8")
+    return 2.0**-16 if by_tiles else 0.0
+
+
+def _reach(keys: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *others: Any) -> float:
+    """The largest sum of |q k| of a score, of those too that no token sees."""
+    *_, cos, sin, scale, _window, _softcap, _n_sink, _kv_dtype = others
+    if cos is not None:
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    sizes = torch.cat((k, keys)).abs().nan_to_num(0, 0, 0)
+    group = q.shape[1] // k.shape[1]
+    queries = q.abs().nan_to_num(0, 0, 0).reshape(len(q), k.shape[1], group, q.shape[2])
+    sums = torch.einsum("thgd,shd->htgs", queries, sizes)
+    return float(scale) * sums.amax().item() if sums.numel() else 0.0
+
+
+def _largest(*values: torch.Tensor) -> float:
+    return max(x.abs().nan_to_num(0, 0, 0).max().item() for x in values if x.numel())
 
 
 def _tensor_core_dtype(level: str, q: torch.Tensor, *others: Any) -> torch.dtype | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ingot.custom_ops.attention_cases import Batch
+from ingot.custom_ops.declare import OPS
 from ingot.custom_ops.kv_layout import (
     ITEM_BYTES,
     bytes_per_block,
@@ -227,7 +228,9 @@ def test_inf_and_nan_as_in_the_formula(
     arguments["qkv".index(place)][5] = value
     clones = copies(tuple(arguments))
     expected = reference(*clones)
-    torch.testing.assert_close(attend(*arguments), expected, equal_nan=True)
+    rounding = OPS["paged_attention"].rounding(level, *clones)
+    out = attend(*arguments)
+    torch.testing.assert_close(out, expected, rtol=1.3e-6, atol=1e-5 + rounding, equal_nan=True)
     if kv_dtype != "bfloat16" or value == value:  # torch rounds NaN to one of other bits
         assert torch.equal(arguments[CACHE].view(torch.int32), clones[CACHE].view(torch.int32))
 

@@ -1,6 +1,8 @@
-// A step of attention by tiles (amx.h), as exact as in float32. A float32 is the sum of three
-// bfloat16, 8 bits of its significand each (Henry, Tang and Heinecke, arXiv:1904.06376): queries
-// and weights are split so. The elements of a bfloat16 cache and int8 codes are one bfloat16.
+// A step of attention by tiles (amx.h). A float32 is the sum of three bfloat16, 8 bits of its
+// significand each (Henry, Tang and Heinecke, arXiv:1904.06376): queries and weights are split so,
+// and attention over float32 keys and values is as exact as in float32. The elements of a bfloat16
+// cache and int8 codes are one bfloat16, rounded from 24 bits to 8 when they were written: the
+// queries and weights that meet them are two parts, rounded to 16 bits.
 //
 // The keys and values of a step are laid out once for all rows: words of two values that meet the
 // words of a row. A word of K holds the dimensions 2 i and 2 i + 1, which lie side by side in a
@@ -16,6 +18,7 @@ namespace ingot::INGOT_LEVEL {
 namespace {
 
 inline constexpr int kDepth = 2 * kAmxWords;  // terms of one product of tiles
+inline constexpr int kCacheParts = 2;         // of what meets a cache
 
 // float16 and float32 would take two and three parts: decode, which reads them once, is slower so.
 template <typename T>
@@ -30,7 +33,8 @@ struct Words {
 inline int64_t depths(int64_t terms) { return (terms + kDepth - 1) / kDepth; }
 inline int64_t columns_of(int64_t dim) { return (dim + kAmxWords - 1) / kAmxWords; }
 
-// The rows' side of a step's products, in kParts parts: 3, or 1 of what is rounded to bfloat16.
+// The rows' side of a step's products, in kParts parts: kExactParts, kCacheParts, or 1 of what is
+// rounded to bfloat16.
 template <int kParts>
 struct RowTiles {
   Words queries[kTileRows / kAmxRows][kMaxHeadDim / kDepth][kParts];
@@ -88,14 +92,26 @@ inline VecWord round_words(Vec low, Vec high) {
   return bit_cast<VecWord>(__builtin_shuffle(bit_cast<Bits>(to_pairs(low, high)), order));
 }
 
+// The last of kParts parts, of what the others have left: the third holds all of it, a second one
+// is rounded.
+template <int kParts>
+inline VecWord last_words(Vec low, Vec high) {
+  if constexpr (kParts < kExactParts) {
+    return shuffle_high_halves(rounded_bits(low), rounded_bits(high));
+  } else {
+    return take_words(low, high);
+  }
+}
+
 // Calls keep(p, the p'th parts of low and high, as words), the largest first.
 template <int kParts, typename Keep>
 [[gnu::always_inline]] inline void split(Vec low, Vec high, Keep keep) {
   if constexpr (kParts == 1) {
     keep(0, round_words(low, high));
   } else {
-#pragma GCC unroll 3
-    for (int p = 0; p < kParts; p++) keep(p, take_words(low, high));
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts - 1; p++) keep(p, take_words(low, high));
+    keep(kParts - 1, last_words<kParts>(low, high));
   }
 }
 
@@ -112,12 +128,13 @@ template <int kParts, typename Keep>
     keep(0, to_pairs(first, last));
   } else {
     auto [low, high] = even_and_odd(first, last);
-#pragma GCC unroll 3
-    for (int p = 0; p < kParts; p++) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts - 1; p++) {
       keep(p, take_words(low, high));
       low = low == low ? low : Vec{};  // infinity leaves nothing
       high = high == high ? high : Vec{};
     }
+    keep(kParts - 1, last_words<kParts>(low, high));
   }
 }
 
@@ -321,14 +338,14 @@ template <int kCount, typename Body>
 struct Line {
   alignas(64) uint32_t words[kAmxWords];
 };
-inline constexpr int kWeightLines = kStepTokens / kDepth * kExactParts;  // of a row
+inline constexpr int kWeightLines = kStepTokens / kDepth * kCacheParts;  // of a row
 
 // The rows' side of a product, of each 32 terms kParts parts: as tiles, or as lines of weights.
 template <int kParts>
 inline std::integral_constant<int, kParts> parts_of(const Words (*)[kParts]) {
   return {};
 }
-inline std::integral_constant<int, kExactParts> parts_of(const Line*) { return {}; }
+inline std::integral_constant<int, kCacheParts> parts_of(const Line*) { return {}; }
 
 template <int kTile, int kParts>
 [[gnu::always_inline]] inline void load_part(const Words (*a)[kParts], int64_t c, int part) {
@@ -336,7 +353,7 @@ template <int kTile, int kParts>
 }
 template <int kTile>
 [[gnu::always_inline]] inline void load_part(const Line* a, int64_t c, int part) {
-  tile_load<kTile>(a + c * kExactParts + part, kWeightLines * sizeof(Line));
+  tile_load<kTile>(a + c * kCacheParts + part, kWeightLines * sizeof(Line));
 }
 
 // Of the terms from 32 c on.
@@ -344,7 +361,7 @@ template <int kParts>
 auto from_depth(const Words (*a)[kParts], int64_t c) {
   return a + c;
 }
-inline auto from_depth(const Line* a, int64_t c) { return a + c * kExactParts; }
+inline auto from_depth(const Line* a, int64_t c) { return a + c * kCacheParts; }
 
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
 // smallest parts first; products of parts that are too small to count are left out. b's tiles of
@@ -553,7 +570,7 @@ void hide(TileOf<kCapacity>& tile, uint64_t tokens, bool that_see) {
 // if there is infinity or NaN among them.
 template <typename T>
 bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Scores& how,
-             uint64_t seen, const RowTiles<kExactParts>& own, const StepTiles<1>& step) {
+             uint64_t seen, const RowTiles<kCacheParts>& own, const StepTiles<1>& step) {
   const bool whole = seen == ~uint64_t{0};
   const auto keys = whole ? lay_out_keys<false, T> : lay_out_keys<true, T>;
   const auto values = whole ? lay_out_values<false, T> : lay_out_values<true, T>;
@@ -578,7 +595,7 @@ inline int64_t shares(int rows, int64_t dim) {
 // see one take the step in float32 arithmetic.
 template <typename T, typename View>
 void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View view,
-                       RowTiles<kExactParts>& own, const StepTiles<1>& step) {
+                       RowTiles<kCacheParts>& own, const StepTiles<1>& step) {
   tile.ahead.fetch();
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
@@ -612,7 +629,7 @@ void walk_with_tiles(const Tile& tile, int64_t begin, int64_t end, Add add) {
 // walk() by tiles; `own` holds the tile's queries.
 template <typename T, typename View>
 void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
-                   RowTiles<kExactParts>& own, CachedTiles& cached) {
+                   RowTiles<kCacheParts>& own, CachedTiles& cached) {
   walk_with_tiles(tile, begin, end, [&](int64_t p) {
     add_step_by_tiles<T>(tile, p, how, view, own, cached.view(tile.rows));
   });

@@ -25,7 +25,7 @@ struct LaidStep : StepScales {
 
 struct PromptRows : Rows<kAmxRows> {
   bool ready;                                           // the queries are there
-  Words (*queries)[kMaxHeadDim / kDepth][kExactParts];  // as many as dim has
+  Words (*queries)[kMaxHeadDim / kDepth][kCacheParts];  // as many as dim has
 
   void make_ready(const AttentionCall& call, const Scores& how) {
     if (ready) return;
@@ -63,35 +63,29 @@ struct RowsStep {
   bool whole;  // every row sees all of it, whose scores are as they come from the products
 };
 
-// A step's scores of 16 rows, which become weights in place: those of a row take no more than the
-// place of its scores and of those before, which are not needed any more: the L1 cache has room for
-// little more than three of these and the tiles that they meet.
+// A step's scores of 16 rows, which become weights in place.
 struct StepRows {
   Line lines[kAmxRows][kWeightLines];
 
-  float (*scores()) [kStepTokens] {
-    Line* first = lines[0] + kAmxRows * (kWeightLines - kScoreLines);
-    return reinterpret_cast<float (*)[kStepTokens]>(first);
-  }
-
-  static constexpr int kScoreLines = kStepTokens / kAmxWords;  // of a row
+  float (*scores()) [kStepTokens] { return reinterpret_cast<float (*)[kStepTokens]>(lines); }
 };
+static_assert(sizeof(StepRows) == kAmxRows * kStepTokens * sizeof(float));
 
 // What becomes of a row's scores: noinline, they are called at many places.
 using SoftenRow = void(TileOf<kAmxRows>& tile, int r, Line* weights);
 
 inline auto to_lines(Line* weights) {
-  return [=](int w, int p, VecWord words) { store(weights[w * kExactParts + p].words, words); };
+  return [=](int w, int p, VecWord words) { store(weights[w * kCacheParts + p].words, words); };
 }
 
 template <int kDepths>
 [[gnu::noinline]] void soften_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
-  soften_row<kDepths, kExactParts>(tile, r, to_lines(weights));
+  soften_row<kDepths, kCacheParts>(tile, r, to_lines(weights));
 }
 
 [[gnu::noinline]] inline void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r,
                                                       Line* weights) {
-  soften_whole_row<kExactParts>(tile, r, to_lines(weights));
+  soften_whole_row<kCacheParts>(tile, r, to_lines(weights));
 }
 
 // The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
@@ -133,7 +127,7 @@ class Prompt {
   explicit Prompt(const AttentionCall& call) : call_(call) {
     constexpr int kGroups = kPromptRows / kAmxRows;
     const int64_t keys = key_tiles(call.dim), values = value_tiles(call.dim);
-    const int64_t queries = depths(call.dim) * kExactParts;
+    const int64_t queries = depths(call.dim) * kCacheParts;
     Words* tiles = kept<Words>(kSegmentSteps * (keys + values) + kGroups * queries);
     const auto as_parts = [](Words* words) { return reinterpret_cast<Words(*)[1]>(words); };
     for (LaidStep& step : steps_) {
@@ -148,7 +142,7 @@ class Prompt {
     for (int g = 0; g < kGroups; g++, tiles += queries) {
       float* first = space[g / beside * kSpaceRows].floats + g % beside * width;
       rows_[g].tile.take_space(reinterpret_cast<float (*)[kRowFloats]>(first));
-      rows_[g].queries = reinterpret_cast<Words(*)[kMaxHeadDim / kDepth][kExactParts]>(tiles);
+      rows_[g].queries = reinterpret_cast<Words(*)[kMaxHeadDim / kDepth][kCacheParts]>(tiles);
     }
   }
 
