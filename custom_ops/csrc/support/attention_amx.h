@@ -432,16 +432,18 @@ template <int kDepths, int kParts, int kCapacity, typename Keep>
   }
 }
 
-// Of a row that sees the whole step: its maximum may have to rise yet.
+// Of a row that sees the whole step: its scores are as they come from the products, and its maximum
+// may have to rise yet.
 template <int kParts, int kCapacity, typename Keep>
 [[gnu::noinline, gnu::cold]] void soften_far_row(TileOf<kCapacity>& tile, int r, Keep keep) {
+  if (tile.scaled) finish_scores<false>(tile, r, Scores{});
   raise_maximum(tile, r);
   soften_seen<kStepTokens / kDepth, kParts>(tile, r, keep);
 }
 
 // The same, in less instructions where all scores lie so near to the maximum that it stays and
 // exp2() need not limit them: nearly always.
-template <int kParts, int kCapacity, typename Keep>
+template <int kParts, bool kScaled, int kCapacity, typename Keep>
 [[gnu::always_inline]] inline void soften_whole_row(TileOf<kCapacity>& tile, int r, Keep keep) {
   const float* scores = tile.weights[r];
   const Vec shift = broadcast(tile.shift[r]);
@@ -449,25 +451,29 @@ template <int kParts, int kCapacity, typename Keep>
   VecWord range = {};
 #pragma GCC unroll 4
   for (int v = 0; v < kStepVectors; v++) {
-    x[v] = load<Vec>(scores + v * kLanes) - shift;
+    Vec score = load<Vec>(scores + v * kLanes);
+    if (kScaled) score = rounded_product(score, load<Vec>(tile.k_scales + v * kLanes));
+    x[v] = score - shift;
     rounded[v] = round_power(x[v]);
     range |= power_range(rounded[v]);
   }
   if (any_set(range, kFarPower)) [[unlikely]]
     return soften_far_row<kParts>(tile, r, keep);
   Vec total = load<Vec>(tile.totals[r]);
+  const auto weight = [&](int v) {
+    const Vec power = exp2_of_rounded(x[v], rounded[v]);
+    total += power;
+    return kScaled ? rounded_product(power, load<Vec>(tile.v_scales + v * kLanes)) : power;
+  };
 #pragma GCC unroll 4
   for (int v = 0; v < kStepVectors; v += 2) {
-    const Vec even = exp2_of_rounded(x[v], rounded[v]);
-    const Vec odd = exp2_of_rounded(x[v + 1], rounded[v + 1]);
-    total = total + even + odd;
+    const Vec even = weight(v), odd = weight(v + 1);
     split<kParts>(even, odd, [&](int p, VecWord words) { keep(v / 2, p, words); });
   }
   store(tile.totals[r], total);
 }
 
-// The softmax of the rows from `row`. whole: they see all of the step, whose scores are as they
-// come from the products.
+// The softmax of the rows from `row`. whole: they see all of the step, and no score is capped.
 template <int kDepths, int kParts>
 void soften_group(Tile& tile, int row, int rows, const Scores& how, bool whole,
                   RowTiles<kParts>& own) {
@@ -482,8 +488,10 @@ void soften_group(Tile& tile, int row, int rows, const Scores& how, bool whole,
     const auto keep = [&](int w, int p, VecWord words) { store(own.weights[w][p].rows[i], words); };
     tile.ahead.fetch();
     if (i % 4 == 0) stay_awake();
-    if (raise) {
-      soften_whole_row<kParts>(tile, row + i, keep);
+    if (raise && tile.scaled) {
+      soften_whole_row<kParts, true>(tile, row + i, keep);
+    } else if (raise) {
+      soften_whole_row<kParts, false>(tile, row + i, keep);
     } else {
       soften_row<kDepths, kParts>(tile, row + i, keep);
     }
@@ -606,7 +614,7 @@ void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View vie
   const uint64_t seen = bits_between(begin, end);
   const bool whole = all_see(tile, position) && how.softcap == 0.0f;
   if (lay_out<T>(tile, blocks, from, to, how, seen, own, step)) [[likely]]
-    return add_tiles(tile, from, to, how, whole && !tile.scaled, own, step);
+    return add_tiles(tile, from, to, how, whole, own, step);
   const uint64_t bad = not_finite(blocks, from, to, how.dim);
   lay_out<T>(tile, blocks, from, to, how, seen & ~bad, own, step);
   hide(tile, bad, true);

@@ -351,6 +351,13 @@ bool have_maxima(const TileOf<kCapacity>& tile, int row, int rows) {
   return !any_set(bit_cast<VecWord>(none & (lane_numbers() < rows)), 1);
 }
 
+// a * b rounded, whatever is added to it: at other places it is stored first.
+inline Vec rounded_product(Vec a, Vec b) {
+  Vec product = a * b;
+  __asm__("" : "+v"(product));
+  return product;
+}
+
 // Turns the first kVectors vectors of the row's scores into weights relative to the segment's
 // maximum, each of which has its value's scale in it, and calls keep(v, the v'th of them).
 template <int kVectors, typename Keep, int kCapacity>
@@ -361,7 +368,7 @@ template <int kVectors, typename Keep, int kCapacity>
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; v++) {
     const Vec weight = exp2(load<Vec>(scores + v * kLanes) - shift);
-    keep(v, tile.scaled ? weight * load<Vec>(tile.v_scales + v * kLanes) : weight);
+    keep(v, tile.scaled ? rounded_product(weight, load<Vec>(tile.v_scales + v * kLanes)) : weight);
     total += weight;
   }
   store(tile.totals[r], total);

@@ -60,7 +60,7 @@ struct RowsStep {
   PromptRows* rows;
   const LaidStep* step;
   int from, to;
-  bool whole;  // every row sees all of it, whose scores are as they come from the products
+  bool whole;  // every row sees all of it, and no score is capped
 };
 
 // A step's scores of 16 rows, which become weights in place.
@@ -83,9 +83,9 @@ template <int kDepths>
   soften_row<kDepths, kCacheParts>(tile, r, to_lines(weights));
 }
 
-[[gnu::noinline]] inline void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r,
-                                                      Line* weights) {
-  soften_whole_row<kCacheParts>(tile, r, to_lines(weights));
+template <bool kScaled>
+[[gnu::noinline]] void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
+  soften_whole_row<kCacheParts, kScaled>(tile, r, to_lines(weights));
 }
 
 // The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
@@ -94,7 +94,8 @@ class SoftmaxBeside {
   // `raise`: the rows see the whole step, and their maxima may have to rise yet.
   SoftmaxBeside(const RowsStep& of, bool raise, StepRows& rows, int64_t calls)
       : tile_(of.rows->tile),
-        soften_(raise                     ? soften_whole_prompt_row
+        soften_(raise && tile_.scaled     ? soften_whole_prompt_row<true>
+                : raise                   ? soften_whole_prompt_row<false>
                 : of.to * kBlock > kDepth ? soften_prompt_row<kStepTokens / kDepth>
                                           : soften_prompt_row<1>),
         lines_(rows.lines),
@@ -271,8 +272,8 @@ class Prompt {
       if (i + 1 < count) seen_[i + 1].rows->make_ready(call_, how_);
       tile.weights = space_[i % 3].scores();
       const bool raise = of.whole && have_maxima(tile, 0, tile.rows);
+      copy_scales(tile, *of.step);
       if (raise) {
-        tile.scaled = false;
         store(tile.rescale, broadcast(1.0f));
       } else {
         raise_maxima(of);
@@ -309,9 +310,17 @@ class Prompt {
     ahead_.fetch(ceil_div(lines, count), bytes, [&](int64_t page) { return block(page); });
   }
 
-  // Whether every row sees the whole step, whose scores are as they come from the products.
+  // Whether every row sees the whole step, of which no score is capped.
   bool sees_all(const TileOf<kAmxRows>& tile, const LaidStep& step) const {
-    return all_see(tile, step.position) && step.bad == 0 && !step.scaled && how_.softcap == 0.0f;
+    return all_see(tile, step.position) && step.bad == 0 && how_.softcap == 0.0f;
+  }
+
+  static void copy_scales(StepScales& to, const LaidStep& step) {
+    if (step.scaled) {
+      to = step;
+    } else {
+      to.scaled = false;
+    }
   }
 
   // Finishes the scores of a step, and raises the maxima to them.
@@ -319,11 +328,6 @@ class Prompt {
     TileOf<kAmxRows>& tile = of.rows->tile;
     see(tile, of.step->position);
     if (of.step->bad != 0) hide(tile, of.step->bad, true);
-    if (of.step->scaled) {
-      static_cast<StepScales&>(tile) = *of.step;
-    } else {
-      tile.scaled = false;
-    }
     INGOT_LEVEL::raise_maxima(tile, 0, how_);
   }
 
