@@ -20,7 +20,7 @@ Tokens of a sequence with seq_lens 0, and those beyond query_start[B], give zero
 tokens: for each KV head K as [D][16] then V as [16][D], in `kv_dtype`, which is float32, bfloat16,
 float16 or int8. An int8 cache holds codes and for each token and KV head a float32 scale of K and
 one of V, max |x| / 127: x is `code * scale`, code rounded to nearest, ties to even. NaN or infinity
-in a vector makes its scale NaN. Where AMX multiplies with a bfloat16 or int8 cache, queries and
+in a vector makes its scale NaN. Where AMX multiplies with a cache that is not float32, queries and
 softmax weights are rounded to 16 bits of significand; on GPUs' tensor cores to those of one factor.
 
 Paging after vLLM (Kwon et al., arXiv:2309.06180), grouped queries after Ainslie et al.
@@ -124,11 +124,11 @@ def rounding(level: str, *arguments: Any) -> float:
 
 def _rounding_unit(level: str, *arguments: Any) -> float:
     """By how much of itself a softmax weight is rounded: half an epsilon of what tensor cores
-    multiply; half of 2^-15 of two bfloat16 parts, what AMX multiplies with a cache of one."""
+    multiply; half of 2^-15 of two bfloat16 parts, what AMX multiplies with a smaller cache."""
     dtype = _tensor_core_dtype(level, *arguments)
     if dtype is not None:
         return torch.finfo(dtype).eps / 2
-    by_tiles = level == "x86-64-v4-amx" and arguments[-1] in ("bfloat16", "int8")
+    by_tiles = level == "x86-64-v4-amx" and arguments[-1] != "float32"
     return 2.0**-16 if by_tiles else 0.0
 
 

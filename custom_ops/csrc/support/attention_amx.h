@@ -1,13 +1,15 @@
 // A step of attention by tiles (amx.h). A float32 is the sum of three bfloat16, 8 bits of its
 // significand each (Henry, Tang and Heinecke, arXiv:1904.06376): queries and weights are split so,
 // and attention over float32 keys and values is as exact as in float32. The elements of a bfloat16
-// cache and int8 codes are one bfloat16, rounded from 24 bits to 8 when they were written: the
-// queries and weights that meet them are two parts, rounded to 16 bits.
+// cache and int8 codes are one bfloat16, those of a float16 cache two, rounded from 24 bits to 8 or
+// 11 when they were written: the queries and weights that meet them are two, rounded to 16 bits.
 //
 // The keys and values of a step are laid out once for all rows: words of two values that meet the
 // words of a row. A word of K holds the dimensions 2 i and 2 i + 1, which lie side by side in a
 // block, a word of V the tokens i and i + 16 of 32: those of a row are lane i of two vectors.
 #pragma once
+
+#include <array>
 
 #include "amx.h"
 #include "attention_tile.h"
@@ -18,12 +20,13 @@ namespace ingot::INGOT_LEVEL {
 namespace {
 
 inline constexpr int kDepth = 2 * kAmxWords;  // terms of one product of tiles
-inline constexpr int kCacheParts = 2;         // of what meets a cache
+inline constexpr int kRowParts = 2;           // of queries and weights that meet a cache
 
-// float16 and float32 would take two and three parts: decode, which reads them once, is slower so.
+// float32 would take three parts, and as many of what meets them.
 template <typename T>
-inline constexpr bool kByTiles =
-    kHasAmx && (std::is_same_v<T, Bfloat> || std::is_same_v<T, int8_t>);
+inline constexpr bool kByTiles = kHasAmx && !std::is_same_v<T, float>;
+template <typename T>
+inline constexpr int kCacheParts = std::is_same_v<T, Half> ? 2 : 1;
 
 // What fills a tile register.
 struct Words {
@@ -33,7 +36,7 @@ struct Words {
 inline int64_t depths(int64_t terms) { return (terms + kDepth - 1) / kDepth; }
 inline int64_t columns_of(int64_t dim) { return (dim + kAmxWords - 1) / kAmxWords; }
 
-// The rows' side of a step's products, in kParts parts: kExactParts, kCacheParts, or 1 of what is
+// The rows' side of a step's products, in kParts parts: kExactParts, kRowParts, or 1 of what is
 // rounded to bfloat16.
 template <int kParts>
 struct RowTiles {
@@ -52,14 +55,15 @@ struct StepTiles {
 inline int64_t key_tiles(int64_t dim) { return depths(dim) * kStepBlocks; }
 inline int64_t value_tiles(int64_t dim) { return kStepTokens / kDepth * columns_of(dim); }
 
-// Those of a cache, whose elements are one bfloat16.
+// Those of a cache.
+template <int kParts>
 struct CachedTiles {
-  Words keys[kMaxHeadDim / kDepth * kStepBlocks][1];
-  Words values[kStepTokens / kDepth * kMaxHeadDim / kAmxWords][1];
+  Words keys[kMaxHeadDim / kDepth * kStepBlocks][kParts];
+  Words values[kStepTokens / kDepth * kMaxHeadDim / kAmxWords][kParts];
 
   // Up to 16 rows meet the keys once, before the values are laid out: both fit one place, which
   // leaves the L1 cache to what comes from memory.
-  StepTiles<1> view(int rows) { return {keys, rows <= kAmxRows ? keys : values}; }
+  StepTiles<kParts> view(int rows) { return {keys, rows <= kAmxRows ? keys : values}; }
 };
 
 // high_halves() of `low` and `high`, in one instruction that does not need the port of those that
@@ -138,42 +142,55 @@ template <int kParts, typename Keep>
   }
 }
 
-template <typename T>
-inline VecWord load_words(const T* low, const T* high) {
+// What is in kParts parts, each two of them in a word.
+template <int kParts>
+using Parts = std::array<VecWord, kParts>;
+
+template <int kParts, typename T>
+inline Parts<kParts> load_words(const T* low, const T* high) {
   Vec low_values = load_floats(low), high_values = load_floats(high);
-  return take_words(low_values, high_values);
+  Parts<kParts> parts;
+  for (VecWord& part : parts) part = take_words(low_values, high_values);
+  return parts;
 }
-inline VecWord load_words(const Bfloat* low, const Bfloat* high) {
-  return load_bits(low) | load_bits(high) << 16;
+template <int kParts>
+inline Parts<kParts> load_words(const Bfloat* low, const Bfloat* high) {
+  static_assert(kParts == 1);
+  return {load_bits(low) | load_bits(high) << 16};
 }
 
 using Halves = uint16_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 
 // Words of a row of kBlock values and of the one behind it.
-template <typename T>
-inline VecWord load_rows(const T* rows) {
-  return load_words(rows, rows + kBlock);
+template <int kParts, typename T>
+inline Parts<kParts> load_rows(const T* rows) {
+  return load_words<kParts>(rows, rows + kBlock);
 }
-inline VecWord load_rows(const Bfloat* rows) {
+template <int kParts>
+inline Parts<kParts> load_rows(const Bfloat* rows) {
+  static_assert(kParts == 1);
   Halves order;
   for (int i = 0; i < 2 * kLanes; i++) order[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
-  return bit_cast<VecWord>(__builtin_shuffle(load<Halves>(rows), order));
+  return {bit_cast<VecWord>(__builtin_shuffle(load<Halves>(rows), order))};
 }
 
 // Words of 2 kLanes values of two rows: of the first half of them, and of the last.
-template <typename T>
-inline std::pair<VecWord, VecWord> load_word_pair(const T* low, const T* high) {
-  return {load_words(low, high), load_words(low + kLanes, high + kLanes)};
+template <int kParts, typename T>
+inline std::pair<Parts<kParts>, Parts<kParts>> load_word_pair(const T* low, const T* high) {
+  return {load_words<kParts>(low, high), load_words<kParts>(low + kLanes, high + kLanes)};
 }
 #if defined(__AVX512F__)
 // Instructions interleave within 128 bits, so what is to be there comes there first.
-inline std::pair<VecWord, VecWord> load_word_pair(const Bfloat* low, const Bfloat* high) {
+template <int kParts>
+inline std::pair<Parts<kParts>, Parts<kParts>> load_word_pair(const Bfloat* low,
+                                                              const Bfloat* high) {
+  static_assert(kParts == 1);
   using Quads = uint64_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
   constexpr Quads kOrder = {0, 4, 1, 5, 2, 6, 3, 7};
   const auto a = bit_cast<__m512i>(__builtin_shuffle(load<Quads>(low), kOrder));
   const auto b = bit_cast<__m512i>(__builtin_shuffle(load<Quads>(high), kOrder));
-  return {bit_cast<VecWord>(_mm512_unpacklo_epi16(a, b)),
-          bit_cast<VecWord>(_mm512_unpackhi_epi16(a, b))};
+  return {Parts<1>{bit_cast<VecWord>(_mm512_unpacklo_epi16(a, b))},
+          Parts<1>{bit_cast<VecWord>(_mm512_unpackhi_epi16(a, b))}};
 }
 #endif
 
@@ -199,16 +216,23 @@ inline bool all_finite(Halves largest) {
 }
 
 // What the words of a step go through: those of tokens that no row sees become zero, if there are
-// such, and the largest halves are noted. Codes are finite, whose soever they are.
-template <bool kMasked, typename T>
+// such, and the largest halves are noted. Codes are finite, whose soever they are, and so is what
+// the first parts of finite values leave.
+template <bool kMasked, typename T, int kParts>
 struct Layer {
   Halves largest = {};
 
+  // Sets a row of the tiles that hold the parts.
   template <typename Mask>
-  [[gnu::always_inline]] void keep(uint32_t* row, VecWord words, Mask mask) {
-    if constexpr (kMasked && !kScaled<T>) words &= mask;
-    store(row, words);
-    if constexpr (!kScaled<T>) raise_halves(largest, words);
+  [[gnu::always_inline]] void keep(Words (&tiles)[kParts], int row, const Parts<kParts>& parts,
+                                   Mask mask) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; p++) {
+      VecWord words = parts[p];
+      if constexpr (kMasked && !kScaled<T>) words &= mask;
+      store(tiles[p].rows[row], words);
+      if (p == 0 && !kScaled<T>) raise_halves(largest, words);
+    }
   }
 };
 
@@ -230,25 +254,26 @@ void wake() {
 
 // Lays out the keys of a step whose bits are set in `seen`, and zeros for others of the blocks
 // [from, to). Returns the largest halves: their exponents tell infinity and NaN.
-template <bool kMasked, typename T>
+template <bool kMasked, typename T, int kParts>
 Halves lay_out_keys(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
-                    const StepTiles<1>& step, Ahead& ahead) {
+                    const StepTiles<kParts>& step, Ahead& ahead) {
   alignas(64) static constexpr T kZeros[kBlock] = {};
-  Layer<kMasked, T> layer;
+  Layer<kMasked, T, kParts> layer;
   for (int b = from; b < to; b++) {
     const VecWord lanes = lanes_of(seen >> b * kBlock);
     for (int64_t c = 0; c < depths(dim); c++) {
       const T* k = blocks[b].k + c * kDepth * kBlock;
-      uint32_t (*rows)[kAmxWords] = step.keys[c * kStepBlocks + b][0].rows;
+      Words(&tiles)[kParts] = step.keys[c * kStepBlocks + b];
       const int64_t left = dim - c * kDepth;
       stay_awake();
       ahead.fetch();
       const int whole = static_cast<int>(left < kDepth ? left / 2 : kAmxRows);
       for (int i = 0; i < whole; i++) {
-        layer.keep(rows[i], load_rows(k + 2 * i * kBlock), lanes);
+        layer.keep(tiles, i, load_rows<kParts>(k + 2 * i * kBlock), lanes);
       }
       for (int i = whole; i < kAmxRows; i++) {
-        layer.keep(rows[i], load_words(2 * i < left ? k + 2 * i * kBlock : kZeros, kZeros), lanes);
+        const T* last = 2 * i < left ? k + 2 * i * kBlock : kZeros;
+        layer.keep(tiles, i, load_words<kParts>(last, kZeros), lanes);
       }
     }
   }
@@ -256,15 +281,15 @@ Halves lay_out_keys(const StepBlocks<T>& blocks, int from, int to, int64_t dim, 
 }
 
 // The same of the values.
-template <bool kMasked, typename T>
+template <bool kMasked, typename T, int kParts>
 Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim, uint64_t seen,
-                      const StepTiles<1>& step, Ahead& ahead) {
-  Layer<kMasked, T> layer;
+                      const StepTiles<kParts>& step, Ahead& ahead) {
+  Layer<kMasked, T, kParts> layer;
   for (int c = from / 2; c < (to + 1) / 2; c++) {
     const BlockView<T>& low = blocks[2 * c < from ? from : 2 * c];
     const BlockView<T>& high = blocks[2 * c + 1 < to ? 2 * c + 1 : 2 * c];
     const uint64_t tokens = seen >> c * kDepth;
-    Words(*columns)[1] = step.values + c * columns_of(dim);
+    Words(*columns)[kParts] = step.values + c * columns_of(dim);
     for (int i = 0; i < kBlock; i++) {
       if (i % 4 == 0) ahead.fetch();
       if (i % (kBlock / 2) == 0) stay_awake();
@@ -275,12 +300,12 @@ Halves lay_out_values(const StepBlocks<T>& blocks, int from, int to, int64_t dim
       const T* high_v = high.v + i * high.v_stride;
       int64_t d = 0;
       for (; d + 2 * kLanes <= padded(dim); d += 2 * kLanes) {
-        const auto [first, last] = load_word_pair(low_v + d, high_v + d);
-        layer.keep(columns[d / kAmxWords][0].rows[i], first, bits);
-        layer.keep(columns[d / kAmxWords + 1][0].rows[i], last, bits);
+        const auto [first, last] = load_word_pair<kParts>(low_v + d, high_v + d);
+        layer.keep(columns[d / kAmxWords], i, first, bits);
+        layer.keep(columns[d / kAmxWords + 1], i, last, bits);
       }
       if (d < padded(dim)) {
-        layer.keep(columns[d / kAmxWords][0].rows[i], load_words(low_v + d, high_v + d), bits);
+        layer.keep(columns[d / kAmxWords], i, load_words<kParts>(low_v + d, high_v + d), bits);
       }
     }
   }
@@ -338,14 +363,14 @@ template <int kCount, typename Body>
 struct Line {
   alignas(64) uint32_t words[kAmxWords];
 };
-inline constexpr int kWeightLines = kStepTokens / kDepth * kCacheParts;  // of a row
+inline constexpr int kWeightLines = kStepTokens / kDepth * kRowParts;  // of a row
 
 // The rows' side of a product, of each 32 terms kParts parts: as tiles, or as lines of weights.
 template <int kParts>
 inline std::integral_constant<int, kParts> parts_of(const Words (*)[kParts]) {
   return {};
 }
-inline std::integral_constant<int, kCacheParts> parts_of(const Line*) { return {}; }
+inline std::integral_constant<int, kRowParts> parts_of(const Line*) { return {}; }
 
 template <int kTile, int kParts>
 [[gnu::always_inline]] inline void load_part(const Words (*a)[kParts], int64_t c, int part) {
@@ -353,7 +378,7 @@ template <int kTile, int kParts>
 }
 template <int kTile>
 [[gnu::always_inline]] inline void load_part(const Line* a, int64_t c, int part) {
-  tile_load<kTile>(a + c * kCacheParts + part, kWeightLines * sizeof(Line));
+  tile_load<kTile>(a + c * kRowParts + part, kWeightLines * sizeof(Line));
 }
 
 // Of the terms from 32 c on.
@@ -361,11 +386,11 @@ template <int kParts>
 auto from_depth(const Words (*a)[kParts], int64_t c) {
   return a + c;
 }
-inline auto from_depth(const Line* a, int64_t c) { return a + c * kCacheParts; }
+inline auto from_depth(const Line* a, int64_t c) { return a + c * kRowParts; }
 
 // to [rows of the tiles][16 kColumns] (+)= a [][32 count] times b [32 count][16 kColumns], the
-// smallest parts first; products of parts that are too small to count are left out. b's tiles of
-// the next 32 terms lie `b_stride` further. Calls beside() once for each tile of b.
+// smallest parts first; of three parts, products that are too small to count are left out. b's
+// tiles of the next 32 terms lie `b_stride` further. Calls beside() once for each tile of b.
 template <int kColumns, bool kAdd, int kOtherParts, typename A, typename Beside>
 void multiply(A a, const Words (*b)[kOtherParts], int64_t b_stride, int64_t count, float* to,
               int64_t to_stride, Beside& beside) {
@@ -382,7 +407,8 @@ void multiply(A a, const Words (*b)[kOtherParts], int64_t b_stride, int64_t coun
     each<kColumns>([&](auto column) {
       beside();
       each<kOtherParts>([&](auto larger) {
-        constexpr int kOther = kOtherParts - 1 - larger, kMeets = kParts - kOther;
+        constexpr int kOther = kOtherParts - 1 - larger;
+        constexpr int kMeets = kParts < kExactParts ? kParts : kParts - kOther;
         tile_load<kB>(&b[c * b_stride + column][kOther], sizeof(Words) / kAmxRows);
         each<kMeets>([&](auto next) { tile_dot_bf16<column, kFirstA + kMeets - 1 - next, kB>(); });
       });
@@ -576,12 +602,12 @@ void hide(TileOf<kCapacity>& tile, uint64_t tokens, bool that_see) {
 
 // Lays out the tokens of a step whose bits are set in `seen` and sets the first rows' scores. False
 // if there is infinity or NaN among them.
-template <typename T>
+template <typename T, int kParts>
 bool lay_out(Tile& tile, const StepBlocks<T>& blocks, int from, int to, const Scores& how,
-             uint64_t seen, const RowTiles<kCacheParts>& own, const StepTiles<1>& step) {
+             uint64_t seen, const RowTiles<kRowParts>& own, const StepTiles<kParts>& step) {
   const bool whole = seen == ~uint64_t{0};
-  const auto keys = whole ? lay_out_keys<false, T> : lay_out_keys<true, T>;
-  const auto values = whole ? lay_out_values<false, T> : lay_out_values<true, T>;
+  const auto keys = whole ? lay_out_keys<false, T, kParts> : lay_out_keys<true, T, kParts>;
+  const auto values = whole ? lay_out_values<false, T, kParts> : lay_out_values<true, T, kParts>;
   Halves largest = keys(blocks, from, to, how.dim, seen, step, tile.ahead);
   score_group(tile, 0, from, to, how.dim, own, step);
   const Halves others = values(blocks, from, to, how.dim, seen, step, tile.ahead);
@@ -601,9 +627,9 @@ inline int64_t shares(int rows, int64_t dim) {
 // add_step by tiles. A product of tiles has every row meet every token, and what a row does not
 // see must not reach it even if it is infinite or NaN. Such tokens are left out; the rows that do
 // see one take the step in float32 arithmetic.
-template <typename T, typename View>
+template <typename T, int kParts, typename View>
 void add_step_by_tiles(Tile& tile, int64_t position, const Scores& how, View view,
-                       RowTiles<kCacheParts>& own, const StepTiles<1>& step) {
+                       RowTiles<kRowParts>& own, const StepTiles<kParts>& step) {
   tile.ahead.fetch();
   const auto [begin, end] = see(tile, position);
   if (begin >= end) return;
@@ -635,9 +661,9 @@ void walk_with_tiles(const Tile& tile, int64_t begin, int64_t end, Add add) {
 }
 
 // walk() by tiles; `own` holds the tile's queries.
-template <typename T, typename View>
+template <typename T, int kParts, typename View>
 void walk_by_tiles(Tile& tile, const Scores& how, int64_t begin, int64_t end, View view,
-                   RowTiles<kCacheParts>& own, CachedTiles& cached) {
+                   RowTiles<kRowParts>& own, CachedTiles<kParts>& cached) {
   walk_with_tiles(tile, begin, end, [&](int64_t p) {
     add_step_by_tiles<T>(tile, p, how, view, own, cached.view(tile.rows));
   });

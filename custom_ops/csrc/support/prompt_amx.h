@@ -17,15 +17,16 @@ inline constexpr int kSegmentSteps = kSegmentTokens / kStepTokens;
 inline constexpr int64_t kLineBytes = 64;
 
 // A step as tiles, for all rows that see some of it.
+template <int kParts>
 struct LaidStep : StepScales {
   int64_t position;
   uint64_t bad;  // tokens that hold infinity or NaN, which the tiles have as zeros
-  StepTiles<1> tiles;
+  StepTiles<kParts> tiles;
 };
 
 struct PromptRows : Rows<kAmxRows> {
-  bool ready;                                           // the queries are there
-  Words (*queries)[kMaxHeadDim / kDepth][kCacheParts];  // as many as dim has
+  bool ready;                                         // the queries are there
+  Words (*queries)[kMaxHeadDim / kDepth][kRowParts];  // as many as dim has
 
   void make_ready(const AttentionCall& call, const Scores& how) {
     if (ready) return;
@@ -56,9 +57,10 @@ struct SegmentAhead {
 };
 
 // What 16 rows see of a step: its blocks [from, to).
+template <int kParts>
 struct RowsStep {
   PromptRows* rows;
-  const LaidStep* step;
+  const LaidStep<kParts>* step;
   int from, to;
   bool whole;  // every row sees all of it, and no score is capped
 };
@@ -75,24 +77,25 @@ static_assert(sizeof(StepRows) == kAmxRows * kStepTokens * sizeof(float));
 using SoftenRow = void(TileOf<kAmxRows>& tile, int r, Line* weights);
 
 inline auto to_lines(Line* weights) {
-  return [=](int w, int p, VecWord words) { store(weights[w * kCacheParts + p].words, words); };
+  return [=](int w, int p, VecWord words) { store(weights[w * kRowParts + p].words, words); };
 }
 
 template <int kDepths>
 [[gnu::noinline]] void soften_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
-  soften_row<kDepths, kCacheParts>(tile, r, to_lines(weights));
+  soften_row<kDepths, kRowParts>(tile, r, to_lines(weights));
 }
 
 template <bool kScaled>
 [[gnu::noinline]] void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
-  soften_whole_row<kCacheParts, kScaled>(tile, r, to_lines(weights));
+  soften_whole_row<kRowParts, kScaled>(tile, r, to_lines(weights));
 }
 
 // The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
 class SoftmaxBeside {
  public:
   // `raise`: the rows see the whole step, and their maxima may have to rise yet.
-  SoftmaxBeside(const RowsStep& of, bool raise, StepRows& rows, int64_t calls)
+  template <int kParts>
+  SoftmaxBeside(const RowsStep<kParts>& of, bool raise, StepRows& rows, int64_t calls)
       : tile_(of.rows->tile),
         soften_(raise && tile_.scaled     ? soften_whole_prompt_row<true>
                 : raise                   ? soften_whole_prompt_row<false>
@@ -124,14 +127,18 @@ class SoftmaxBeside {
 // T: of the cache.
 template <typename T>
 class Prompt {
+  static constexpr int kParts = kCacheParts<T>;
+  using Laid = LaidStep<kParts>;
+  using Seen = RowsStep<kParts>;
+
  public:
   explicit Prompt(const AttentionCall& call) : call_(call) {
     constexpr int kGroups = kPromptRows / kAmxRows;
-    const int64_t keys = key_tiles(call.dim), values = value_tiles(call.dim);
-    const int64_t queries = depths(call.dim) * kCacheParts;
+    const int64_t keys = key_tiles(call.dim) * kParts, values = value_tiles(call.dim) * kParts;
+    const int64_t queries = depths(call.dim) * kRowParts;
     Words* tiles = kept<Words>(kSegmentSteps * (keys + values) + kGroups * queries);
-    const auto as_parts = [](Words* words) { return reinterpret_cast<Words(*)[1]>(words); };
-    for (LaidStep& step : steps_) {
+    const auto as_parts = [](Words* words) { return reinterpret_cast<Words(*)[kParts]>(words); };
+    for (Laid& step : steps_) {
       step.tiles = {as_parts(tiles), as_parts(tiles + keys)};
       tiles += keys + values;
     }
@@ -143,7 +150,7 @@ class Prompt {
     for (int g = 0; g < kGroups; g++, tiles += queries) {
       float* first = space[g / beside * kSpaceRows].floats + g % beside * width;
       rows_[g].tile.take_space(reinterpret_cast<float (*)[kRowFloats]>(first));
-      rows_[g].queries = reinterpret_cast<Words(*)[kMaxHeadDim / kDepth][kCacheParts]>(tiles);
+      rows_[g].queries = reinterpret_cast<Words(*)[kMaxHeadDim / kDepth][kRowParts]>(tiles);
     }
   }
 
@@ -211,7 +218,7 @@ class Prompt {
       walk_steps(rows_[g].tile, begin, end, [&](int64_t p) {
         const auto [from, to] = seen_tokens(rows_[g].tile, p);
         if (from >= to) return;
-        const LaidStep& step = steps_[(p - segment) / kStepTokens];
+        const Laid& step = steps_[(p - segment) / kStepTokens];
         seen_[count++] = {&rows_[g], &step, static_cast<int>(from / kBlock),
                           static_cast<int>(ceil_div(to, kBlock)), sees_all(rows_[g].tile, step)};
       });
@@ -221,7 +228,7 @@ class Prompt {
 
   // Lays out the tokens [first, end) of the step at `position`.
   template <typename Item, typename View>
-  void lay_out(LaidStep& step, int64_t position, int64_t first, int64_t end, View view) {
+  void lay_out(Laid& step, int64_t position, int64_t first, int64_t end, View view) {
     const int64_t dim = call_.dim;
     const int from = static_cast<int>(first > position ? first - position : 0);
     const int to = static_cast<int>(end - position < kStepTokens ? end - position : kStepTokens);
@@ -246,11 +253,12 @@ class Prompt {
   }
 
   template <typename Item>
-  bool lay_out_tokens(const StepBlocks<Item>& blocks, int from, int to, uint64_t seen,
-                      LaidStep& step, Ahead& ahead) {
+  bool lay_out_tokens(const StepBlocks<Item>& blocks, int from, int to, uint64_t seen, Laid& step,
+                      Ahead& ahead) {
     const bool whole = seen == ~uint64_t{0};
-    const auto keys = whole ? lay_out_keys<false, Item> : lay_out_keys<true, Item>;
-    const auto values = whole ? lay_out_values<false, Item> : lay_out_values<true, Item>;
+    const auto keys = whole ? lay_out_keys<false, Item, kParts> : lay_out_keys<true, Item, kParts>;
+    const auto values =
+        whole ? lay_out_values<false, Item, kParts> : lay_out_values<true, Item, kParts>;
     Halves largest = keys(blocks, from, to, call_.dim, seen, step.tiles, ahead);
     const Halves others = values(blocks, from, to, call_.dim, seen, step.tiles, ahead);
     largest = largest > others ? largest : others;
@@ -266,7 +274,7 @@ class Prompt {
       score(seen_[0], space_[0], nothing);
     }
     for (int i = 0; i < count; i++) {
-      const RowsStep& of = seen_[i];
+      const Seen& of = seen_[i];
       TileOf<kAmxRows>& tile = of.rows->tile;
       fetch(i, count);
       if (i + 1 < count) seen_[i + 1].rows->make_ready(call_, how_);
@@ -294,7 +302,7 @@ class Prompt {
   // Fetches a share of what is read and written soon: where the rows of the i'th step write to, the
   // next rows' queries, the next segment's keys and values.
   void fetch(int i, int count) {
-    const RowsStep& of = seen_[i];
+    const Seen& of = seen_[i];
     const int64_t begin = of.step->position % kSegmentTokens / kStepTokens * kRowsFetched;
     for (int64_t r = begin; r < begin + kRowsFetched; r++) {
       const PromptRows* next = of.rows + 1;
@@ -311,11 +319,11 @@ class Prompt {
   }
 
   // Whether every row sees the whole step, of which no score is capped.
-  bool sees_all(const TileOf<kAmxRows>& tile, const LaidStep& step) const {
+  bool sees_all(const TileOf<kAmxRows>& tile, const Laid& step) const {
     return all_see(tile, step.position) && step.bad == 0 && how_.softcap == 0.0f;
   }
 
-  static void copy_scales(StepScales& to, const LaidStep& step) {
+  static void copy_scales(StepScales& to, const Laid& step) {
     if (step.scaled) {
       to = step;
     } else {
@@ -324,34 +332,34 @@ class Prompt {
   }
 
   // Finishes the scores of a step, and raises the maxima to them.
-  void raise_maxima(const RowsStep& of) {
+  void raise_maxima(const Seen& of) {
     TileOf<kAmxRows>& tile = of.rows->tile;
     see(tile, of.step->position);
     if (of.step->bad != 0) hide(tile, of.step->bad, true);
     INGOT_LEVEL::raise_maxima(tile, 0, how_);
   }
 
-  int64_t score_calls(const RowsStep& of) const { return depths(call_.dim) * (of.to - of.from); }
-  int64_t weight_calls(const RowsStep& of) const {
+  int64_t score_calls(const Seen& of) const { return depths(call_.dim) * (of.to - of.from); }
+  int64_t weight_calls(const Seen& of) const {
     const auto [first, end] = depths_between(of.from, of.to);
     return columns_of(call_.dim) * (end - first);
   }
 
   template <typename Beside>
-  void score(const RowsStep& of, StepRows& to, Beside& beside) const {
+  void score(const Seen& of, StepRows& to, Beside& beside) const {
     multiply_queries(of.rows->queries[0], of.step->tiles.keys, of.from, of.to, call_.dim,
                      to.scores()[0], beside);
   }
 
   template <typename Beside>
-  void add(const RowsStep& of, const StepRows& weights, Beside& beside) const {
+  void add(const Seen& of, const StepRows& weights, Beside& beside) const {
     multiply_weights(weights.lines[0], of.step->tiles.values, of.from, of.to, call_.dim,
                      of.rows->tile.segment.sums[0], beside);
   }
 
   // The step of rows that see infinity or NaN in it.
   template <typename Item, typename View>
-  void add_in_floats(const RowsStep& of, View view) {
+  void add_in_floats(const Seen& of, View view) {
     TileOf<kAmxRows>& tile = of.rows->tile;
     tile.weights = float_weights_;
     see(tile, of.step->position);
@@ -372,8 +380,8 @@ class Prompt {
   int64_t end_page_ = 0;
   SegmentAhead ahead_;
   PromptRows* rows_;
-  LaidStep steps_[kSegmentSteps];
-  RowsStep seen_[kSegmentSteps * kPromptRows / kAmxRows];
+  Laid steps_[kSegmentSteps];
+  Seen seen_[kSegmentSteps * kPromptRows / kAmxRows];
   StepRows space_[3];
   alignas(64) float float_weights_[kAmxRows][kStepTokens];
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
