@@ -1,4 +1,4 @@
-// Prompts by tiles: up to 256 rows that read one KV head of one sequence. A segment's keys and
+// Prompts by tiles: up to 512 rows that read one KV head of one sequence. A segment's keys and
 // values are laid out once for all of them; then 16 rows after the other walk its steps. Products
 // and softmax are of about the same length and need different parts of the CPU: while a step's
 // scores become weights, row by row, the tiles multiply the next step's queries with keys and the
@@ -12,7 +12,7 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-inline constexpr int kPromptRows = 256;
+inline constexpr int kPromptRows = 512;
 inline constexpr int kSegmentSteps = kSegmentTokens / kStepTokens;
 inline constexpr int64_t kLineBytes = 64;
 

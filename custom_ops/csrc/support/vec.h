@@ -201,9 +201,10 @@ inline constexpr uint32_t kFarPower = ~uint32_t{0} << (kLanes == 16 ? 11 : 7);
 // from it; or 2^n 2^r with |r| <= 1/2.
 inline Vec exp2_of_rounded(Vec x, Vec rounded) {
   constexpr uint32_t kOffset = static_cast<uint32_t>(kLeastPower) << 23;
-  const Vec r = x - (rounded - kToPower);
   const VecWord bits = bit_cast<VecWord>(rounded);
-#if defined(__AVX512F__)
+#if defined(__AVX512DQ__)
+  constexpr int kSixteenths = 4 << 4;  // fraction bits of what is subtracted, rounded likewise
+  const auto r = bit_cast<Vec>(_mm512_reduce_ps(bit_cast<__m512>(x), kSixteenths));
   constexpr VecWord kPowers = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3,
                                0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
                                0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
@@ -214,6 +215,7 @@ inline Vec exp2_of_rounded(Vec x, Vec rounded) {
   p = p * r + 6.9314718246e-01f;
   return p * r * power + power;
 #else
+  const Vec r = x - (rounded - kToPower);
   return exp2_near_zero(r) * bit_cast<Vec>((bits << 23) + (0x3f800000 - kOffset));
 #endif
 }
