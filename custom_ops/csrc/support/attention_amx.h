@@ -9,8 +9,6 @@
 // block, a word of V the tokens i and i + 16 of 32: those of a row are lane i of two vectors.
 #pragma once
 
-#include <array>
-
 #include "amx.h"
 #include "attention_tile.h"
 #include "dot_bf16.h"
@@ -142,15 +140,17 @@ template <int kParts, typename Keep>
   }
 }
 
-// What is in kParts parts, each two of them in a word.
+// Words of two values, part by part.
 template <int kParts>
-using Parts = std::array<VecWord, kParts>;
+struct Parts {
+  VecWord words[kParts];
+};
 
 template <int kParts, typename T>
 inline Parts<kParts> load_words(const T* low, const T* high) {
   Vec low_values = load_floats(low), high_values = load_floats(high);
   Parts<kParts> parts;
-  for (VecWord& part : parts) part = take_words(low_values, high_values);
+  for (VecWord& words : parts.words) words = take_words(low_values, high_values);
   return parts;
 }
 template <int kParts>
@@ -228,7 +228,7 @@ struct Layer {
                                    Mask mask) {
 #pragma GCC unroll 2
     for (int p = 0; p < kParts; p++) {
-      VecWord words = parts[p];
+      VecWord words = parts.words[p];
       if constexpr (kMasked && !kScaled<T>) words &= mask;
       store(tiles[p].rows[row], words);
       if (p == 0 && !kScaled<T>) raise_halves(largest, words);
@@ -524,9 +524,12 @@ void soften_group(Tile& tile, int row, int rows, const Scores& how, bool whole,
   }
 }
 
-// sums *= rescale of kAmxRows rows, where that changes anything.
+// sums *= rescale of up to kAmxRows rows, where that changes anything: hardly ever.
 template <int kCapacity>
 void rescale_group(TileOf<kCapacity>& tile, int row, int rows, int64_t dim) {
+  const VecInt changes = load<Vec>(tile.rescale + row) != 1.0f;
+  if (!any_set(bit_cast<VecWord>(changes & (lane_numbers() < rows)), 1)) [[likely]]
+    return;
   for (int r = row; r < row + rows; r++) {
     if (tile.rescale[r] == 1.0f) continue;
     for (int64_t d = 0; d < padded(dim); d += kLanes) {
@@ -549,15 +552,15 @@ void multiply_queries(const Words (*queries)[kParts], const Words (*keys)[kOther
 // The 32 tokens that hold the blocks [from, to).
 inline std::pair<int, int> depths_between(int from, int to) { return {from / 2, (to + 1) / 2}; }
 
-// sums += weights of 16 rows times V of the blocks [from, to). Calls beside() columns_of(dim) times
-// for each 32 tokens.
-template <int kOtherParts, typename Weights, typename Beside>
+// sums (+)= weights of 16 rows times V of the blocks [from, to). Calls beside() columns_of(dim)
+// times for each 32 tokens.
+template <bool kAdd, int kOtherParts, typename Weights, typename Beside>
 void multiply_weights(Weights weights, const Words (*values)[kOtherParts], int from, int to,
                       int64_t dim, float* sums, Beside& beside) {
   const auto [first, end] = depths_between(from, to);
   const int64_t columns = columns_of(dim);
   for_runs<kSumTiles>(0, static_cast<int>(columns), [&](int c, auto run) {
-    multiply<run, true>(from_depth(weights, first), values + first * columns + c, columns,
+    multiply<run, kAdd>(from_depth(weights, first), values + first * columns + c, columns,
                         end - first, sums + c * kAmxWords, kRowFloats, beside);
   });
 }
@@ -587,7 +590,8 @@ void add_tiles(Tile& tile, int from, int to, const Scores& how, bool whole, RowT
     }
     tile.ahead.fetch();
     rescale_group(tile, row, rows, how.dim);
-    multiply_weights(own.weights, step.values, from, to, how.dim, tile.segment.sums[row], fetch);
+    multiply_weights<true>(own.weights, step.values, from, to, how.dim, tile.segment.sums[row],
+                           fetch);
   }
 }
 

@@ -503,10 +503,20 @@ void take_query(TileOf<kCapacity>& tile, int r, const float* q, const Scores& ho
 }
 
 template <int kCapacity>
-void begin_segment(TileOf<kCapacity>& tile, int64_t dim) {
+void begin_totals(TileOf<kCapacity>& tile) {
   for (int r = 0; r < tile.rows; r += kLanes) store(tile.segment.max + r, broadcast(-kInfinity));
   memset(tile.totals, 0, tile.rows * sizeof(tile.totals[0]));
+}
+
+template <int kCapacity>
+void clear_sums(TileOf<kCapacity>& tile, int64_t dim) {
   for (int r = 0; r < tile.rows; r++) memset(tile.segment.sums[r], 0, padded(dim) * sizeof(float));
+}
+
+template <int kCapacity>
+void begin_segment(TileOf<kCapacity>& tile, int64_t dim) {
+  begin_totals(tile);
+  clear_sums(tile, dim);
 }
 
 // Calls add(position) for the steps between the positions `begin` and `end` that some row sees.

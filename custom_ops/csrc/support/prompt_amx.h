@@ -26,7 +26,19 @@ struct LaidStep : StepScales {
 
 struct PromptRows : Rows<kAmxRows> {
   bool ready;                                         // the queries are there
+  bool begun;                                         // the segment's sums are
   Words (*queries)[kMaxHeadDim / kDepth][kRowParts];  // as many as dim has
+
+  // The first sums of a segment take the place of what was there.
+  void begin_segment() {
+    begun = false;
+    begin_totals(tile);
+  }
+
+  void need_sums(int64_t dim) {
+    if (!begun) clear_sums(tile, dim);
+    begun = true;
+  }
 
   void make_ready(const AttentionCall& call, const Scores& how) {
     if (ready) return;
@@ -167,8 +179,9 @@ class Prompt {
     const int64_t tokens = rows_[groups_ - 1].last_position() + 1, end = segments(tokens);
     const Tiles registers;
     for (int64_t s = rows_[0].first_segment(call_); s < end; s++) {
-      for (int g = 0; g < groups_; g++) begin_segment(rows_[g].tile, dim);
+      for (int g = 0; g < groups_; g++) rows_[g].begin_segment();
       const int64_t next = (s + 1) * kSegmentTokens, next_end = next + kSegmentTokens;
+      last_segment_ = s + 1 == end;
       ahead_ = {next / kBlock, ceil_div(tokens < next_end ? tokens : next_end, kBlock)};
       if (call_.n_sink > 0) {
         for (int g = 0; g < groups_; g++) rows_[g].see_sinks(call_);
@@ -177,6 +190,7 @@ class Prompt {
       for (int g = 0; g < groups_; g++) rows_[g].see_window(call_);
       walk_segment(s * kSegmentTokens);
       for (int g = 0; g < groups_; g++) {
+        rows_[g].need_sums(dim);
         end_segment(rows_[g].tile);
         add_segment(rows_[g].tile, dim);
       }
@@ -292,7 +306,7 @@ class Prompt {
       if (i + 1 < count) score(seen_[i + 1], space_[(i + 1) % 3], softmax);
       if (i > 0) add(seen_[i - 1], space_[(i - 1) % 3], softmax);
       softmax.finish();
-      rescale_group(tile, 0, tile.rows, call_.dim);
+      if (of.rows->begun) rescale_group(tile, 0, tile.rows, call_.dim);
       if (of.step->bad != 0) [[unlikely]]
         add_in_floats<Item>(of, view);
     }
@@ -308,7 +322,9 @@ class Prompt {
       const PromptRows* next = of.rows + 1;
       const bool more = next < rows_ + groups_ && !next->ready && r < next->tile.rows;
       for (int64_t d = 0; d < call_.dim; d += kLineBytes / sizeof(float)) {
-        if (r < of.rows->tile.rows) __builtin_prefetch(of.rows->tile.out[r] + d, 1, 2);
+        if (last_segment_ && r < of.rows->tile.rows) {
+          __builtin_prefetch(of.rows->tile.out[r] + d, 1, 2);
+        }
         if (more) __builtin_prefetch(next->query(call_, static_cast<int>(r)) + d, 0, 2);
       }
     }
@@ -353,14 +369,18 @@ class Prompt {
 
   template <typename Beside>
   void add(const Seen& of, const StepRows& weights, Beside& beside) const {
-    multiply_weights(weights.lines[0], of.step->tiles.values, of.from, of.to, call_.dim,
-                     of.rows->tile.segment.sums[0], beside);
+    const auto multiply = of.rows->begun ? multiply_weights<true, kParts, const Line*, Beside>
+                                         : multiply_weights<false, kParts, const Line*, Beside>;
+    multiply(weights.lines[0], of.step->tiles.values, of.from, of.to, call_.dim,
+             of.rows->tile.segment.sums[0], beside);
+    of.rows->begun = true;
   }
 
   // The step of rows that see infinity or NaN in it.
   template <typename Item, typename View>
   void add_in_floats(const Seen& of, View view) {
     TileOf<kAmxRows>& tile = of.rows->tile;
+    of.rows->need_sums(call_.dim);
     tile.weights = float_weights_;
     see(tile, of.step->position);
     hide(tile, of.step->bad, false);
@@ -378,6 +398,7 @@ class Prompt {
   const int64_t* table_ = nullptr;
   int groups_ = 0;
   int64_t end_page_ = 0;
+  bool last_segment_ = false;
   SegmentAhead ahead_;
   PromptRows* rows_;
   Laid steps_[kSegmentSteps];
