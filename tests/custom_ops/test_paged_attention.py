@@ -80,7 +80,7 @@ def test_slot_minus_one_writes_nothing(level: str, generator: torch.Generator) -
     assert torch.equal(arguments[CACHE], before)
 
 
-@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_what_is_not_seen_is_not_read(
     kv_dtype: str, level: str, generator: torch.Generator
 ) -> None:
@@ -220,7 +220,7 @@ def test_a_sequence_does_not_depend_on_the_others(level: str, generator: torch.G
 
 @pytest.mark.parametrize("place", ["q", "k", "v"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_inf_and_nan_as_in_the_formula(
     place: str, value: float, kv_dtype: str, level: str, generator: torch.Generator
 ) -> None:
