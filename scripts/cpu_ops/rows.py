@@ -97,7 +97,7 @@ def torch_quantised(x: torch.Tensor, outputs: int, layout: Layout) -> Callable[[
 
 
 def paged(batch: Batch) -> Row:
-    """Against SDPA over the same sequences, one after the other, keys and values contiguous."""
+    """Against SDPA of the same sequences in float32, one by one, keys and values contiguous."""
     heads, kv_heads, dim = batch.q_heads, batch.kv_heads, batch.dim
     calls = []
     for past, new in batch.sequences:
