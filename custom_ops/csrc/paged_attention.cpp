@@ -121,7 +121,7 @@ class Reader : public Rows<kTileRows> {
   alignas(64) float weights_[kTileRows][kStepTokens], space_[Tile::kSpaceRows][kRowFloats];
   alignas(64) float scratch_[2 * kStepTokens * kMaxHeadDim];
   struct AsTiles {
-    RowTiles<kRowParts> own;
+    RowTiles own;
     CachedTiles<kCacheParts<T>> cached;
   };
   std::conditional_t<kByTiles<T>, AsTiles, char> tiles_;

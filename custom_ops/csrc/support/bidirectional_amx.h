@@ -6,8 +6,10 @@
 
 #include <vector>
 
-#include "attention_amx.h"
+#include "attention_tile.h"
+#include "bfloat_words.h"
 #include "kept.h"
+#include "tile_products.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {

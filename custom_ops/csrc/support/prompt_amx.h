@@ -94,12 +94,12 @@ inline auto to_lines(Line* weights) {
 
 template <int kDepths>
 [[gnu::noinline]] void soften_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
-  soften_row<kDepths, kRowParts>(tile, r, to_lines(weights));
+  soften_row<kDepths>(tile, r, to_lines(weights));
 }
 
-template <bool kScaled>
-[[gnu::noinline]] void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r, Line* weights) {
-  soften_whole_row<kRowParts, kScaled>(tile, r, to_lines(weights));
+[[gnu::noinline]] inline void soften_whole_prompt_row(TileOf<kAmxRows>& tile, int r,
+                                                      Line* weights) {
+  soften_whole_row(tile, r, to_lines(weights));
 }
 
 // The softmax of 16 rows, to be called `calls` times: each does its share of the rows.
@@ -109,8 +109,7 @@ class SoftmaxBeside {
   template <int kParts>
   SoftmaxBeside(const RowsStep<kParts>& of, bool raise, StepRows& rows, int64_t calls)
       : tile_(of.rows->tile),
-        soften_(raise && tile_.scaled     ? soften_whole_prompt_row<true>
-                : raise                   ? soften_whole_prompt_row<false>
+        soften_(raise                     ? soften_whole_prompt_row
                 : of.to * kBlock > kDepth ? soften_prompt_row<kStepTokens / kDepth>
                                           : soften_prompt_row<1>),
         lines_(rows.lines),
