@@ -65,6 +65,12 @@ def library() -> ctypes.CDLL:
     return lib
 
 
+def op_names() -> list[str]:
+    """Of libingot_ops' table, in its order."""
+    lib = library()
+    return [lib.ingot_ops_name(i).decode() for i in range(lib.ingot_ops_count())]
+
+
 @cache
 def cuda_library() -> ctypes.CDLL:
     """libingot_ops_cuda.so.1, opened once; that needs no GPU. Raises FileNotFoundError if it has

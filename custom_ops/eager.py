@@ -19,6 +19,7 @@ from ..ops_library import (
     cuda_library,
     last_error,
     library,
+    op_names,
     scalar,
     unallocated,
 )
@@ -78,9 +79,7 @@ def timed(
     prepared = [_prepared(schema, args, results)[1] for args in calls]
     addresses = [(ctypes.c_void_p * len(call))(*map(_address, call)) for call in prepared]
     table = (ctypes.c_void_p * len(calls))(*map(ctypes.addressof, addresses))
-    index = [library().ingot_ops_name(i) for i in range(library().ingot_ops_count())].index(
-        schema.name.encode()
-    )
+    index = op_names().index(schema.name)
 
     def measure(
         first: int, count: int, keep: object = (calls, results, prepared, addresses)

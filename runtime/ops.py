@@ -33,8 +33,8 @@ def level() -> str:
 
 def schema(op: str) -> str | None:
     """As the library declares it; None for an op that it has not."""
-    names = [library().ingot_ops_name(i).decode() for i in range(library().ingot_ops_count())]
-    return library().ingot_ops_schema(names.index(op)).decode() if op in names else None
+    lib, names = library(), ops_library.op_names()
+    return lib.ingot_ops_schema(names.index(op)).decode() if op in names else None
 
 
 def set_threads(count: int) -> None:

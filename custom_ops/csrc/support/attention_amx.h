@@ -97,13 +97,9 @@ template <int kCapacity, typename Keep>
 // The softmax of the rows from `row`. whole: they see all of the step, and no score is capped.
 template <int kDepths>
 void soften_group(Tile& tile, int row, int rows, const Scores& how, bool whole, RowTiles& own) {
-  const bool raise = whole && have_maxima(tile, row, rows);
+  const bool raise = whole && keep_maxima(tile, row, rows);
   tile.ahead.fetch();
-  if (raise) {
-    store(tile.rescale + row, broadcast(1.0f));
-  } else {
-    raise_maxima(tile, row, how);
-  }
+  if (!raise) raise_maxima(tile, row, how);
   for (int i = 0; i < rows; i++) {
     const auto keep = [&](int w, int p, VecWord words) { store(own.weights[w][p].rows[i], words); };
     tile.ahead.fetch();

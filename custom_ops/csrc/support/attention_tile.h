@@ -327,8 +327,8 @@ inline int64_t fetches_of_maxima(int rows) {
   return (rows + kLanes - 1) / kLanes * (kLanes / kFetchEvery);
 }
 
-// raise_maxima() for a row that sees the whole step, of scores that need no finishing: `rescale` is
-// 1, and what has been computed before stays right for nearly all rows.
+// raise_maxima() for a row that sees the whole step, of scores that are finished, whose `rescale`
+// is 1: what has been computed before stays right for nearly all rows.
 template <int kCapacity>
 [[gnu::always_inline]] inline void raise_maximum(TileOf<kCapacity>& tile, int r) {
   const float* scores = tile.weights[r];
@@ -343,12 +343,14 @@ template <int kCapacity>
   tile.rescale[r] = exp2(broadcast(before - max))[0];
 }
 
-// Whether each of the `rows` rows from `row`, a multiple of kLanes, has seen a score in this
-// segment.
+// Leaves the maxima of the `rows` rows from `row`, a multiple of kLanes, to raise_maximum(), if
+// each has seen a score in this segment.
 template <int kCapacity>
-bool have_maxima(const TileOf<kCapacity>& tile, int row, int rows) {
+bool keep_maxima(TileOf<kCapacity>& tile, int row, int rows) {
   const VecInt none = load<Vec>(tile.segment.max + row) == -kInfinity;
-  return !any_set(bit_cast<VecWord>(none & (lane_numbers() < rows)), 1);
+  if (any_set(bit_cast<VecWord>(none & (lane_numbers() < rows)), 1)) return false;
+  store(tile.rescale + row, broadcast(1.0f));
+  return true;
 }
 
 // a * b rounded, whatever is added to it: at other places it is stored first.

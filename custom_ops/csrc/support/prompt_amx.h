@@ -292,13 +292,9 @@ class Prompt {
       fetch(i, count);
       if (i + 1 < count) seen_[i + 1].rows->make_ready(call_, how_);
       tile.weights = space_[i % 3].scores();
-      const bool raise = of.whole && have_maxima(tile, 0, tile.rows);
+      const bool raise = of.whole && keep_maxima(tile, 0, tile.rows);
       copy_scales(tile, *of.step);
-      if (raise) {
-        store(tile.rescale, broadcast(1.0f));
-      } else {
-        raise_maxima(of);
-      }
+      if (!raise) raise_maxima(of);
       const int64_t calls = (i > 0 ? weight_calls(seen_[i - 1]) : 0) +
                             (i + 1 < count ? score_calls(seen_[i + 1]) : 0);
       SoftmaxBeside softmax(of, raise, space_[i % 3], calls);
