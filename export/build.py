@@ -9,7 +9,6 @@ phases what the export waited for, and each run of the compiler beside them.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -20,10 +19,9 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +29,11 @@ import torch
 
 from ..profiling.record import Recorder
 from . import cache, symbols, torch_versions
-from .cuda.kernels import assembly, cubins_of
+from .cuda.kernels import assembly
 from .cuda.wrapper import FLAGS as GPU_FLAGS
-from .cuda.wrapper import OF_GPU, launchers, renamed
 from .errors import ExportError
-from .replaced import replaced
 from .toolchain import compiler_version
+from .wrapper import Generated, as_function, split, with_own_names, with_table
 
 _OVERLAY = Path(__file__).with_name("include")
 # Flags of ours, beside Inductor's. Only the container's interface is exported.
@@ -48,30 +45,7 @@ _MODEL_HEADERS = {
 }
 _BLOCK_HEADER = "ingot/block.h"
 _KERNEL_HEADER = "ingot/kernel.h"
-# Lines of run_impl that take handles over, or are of the model's class.
-_OF_A_MODEL = re.compile(
-    r"\s*(__check_inputs_outputs\(|auto inputs = steal_from|.*static_cast<AOTInductorModelKernels)"
-)
-# What ends the part of a wrapper that is the same for all models. The model's base class, which
-# both parts use and which is slow to compile, belongs to the first.
-_INTERFACE_END = '} // extern "C"\n'
-_BASE_CLASS = "template class AOTInductorModelBase<AOTInductorModel>;\n}\n"
-_NAMESPACE = "namespace torch::aot_inductor {\n"
-_CONTAINER = "#include <torch/csrc/inductor/aoti_runtime/model_container.h>"  # the interface's
-# The weights are not in the object, but its loader names their place.
-_NO_CONSTANTS = "uint8_t _binary_constants_bin_start[16]{}, _binary_constants_bin_end[1]{};\n"
 _making: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What Inductor made of a graph: the C++ that calls the kernels, theirs, and the names of the
-    constants that it wants, in its order. cubins: files of GPU kernels, by name."""
-
-    wrapper: str
-    kernels: str
-    constants: tuple[str, ...]
-    cubins: Mapping[str, Path] = field(default_factory=dict)
 
 
 class CppBuild:
@@ -107,7 +81,7 @@ class CppBuild:
     def add_model(self, graph: Generated, unrecorded: str) -> None:
         """The graph that a package runs: compiling begins. unrecorded: a shim whose calls are no
         events of a trace, since what it calls is."""
-        interface, model = _split(_with_table(graph.wrapper))
+        interface, model = split(with_table(graph.wrapper))
         model = re.sub(rf'^.*RecordFunctionHandle .*"{unrecorded}".*$', "", model, flags=re.M)
         self._jobs["model"] = self._compile("model", model, self._model_header)
         self._add_kernels("kernels", [graph])
@@ -118,9 +92,9 @@ class CppBuild:
         """Graphs as functions `void NAME(Inputs inputs, AtenTensorHandle* outputs)`, and C++ that
         calls them: compiling begins."""
         functions = [f"#include <{_BLOCK_HEADER}>"]
-        renamed = {name: _with_own_names(name, graph) for name, graph in graphs.items()}
+        renamed = {name: with_own_names(name, graph) for name, graph in graphs.items()}
         for function, graph in renamed.items():
-            functions.append(_function(function, graph.wrapper, self.device))
+            functions.append(as_function(function, graph.wrapper, self.device))
         functions.append(f"namespace torch::aot_inductor {{\n{caller}\n}}\n")
         self._jobs[name] = self._compile(name, "\n".join(functions), _BLOCK_HEADER)
         self._add_kernels(f"{name}_kernels", list(renamed.values()))
@@ -248,145 +222,6 @@ class CppBuild:
             lines = [line for line in complaints.splitlines() if "error" in line] or [complaints]
             reason = lines[0].strip()
             raise ExportError(f"{what} failed: {reason}; report it with the command you ran")
-
-
-@contextmanager
-def intercepted() -> Iterator[list[Generated]]:
-    """While it is open, Inductor compiles no C++; yields what it generates, a graph at a time."""
-    from torch._inductor import codecache
-
-    found: list[Generated] = []
-
-    def compile(graph: Any, wrapper: str, kernels: str, extern: str | None, **_: Any) -> list[str]:
-        if extern:
-            called = json.loads(extern).get("nodes", [])
-            targets = sorted({node["node"]["target"] for node in called})
-            raise ExportError(
-                f"the graph calls {', '.join(targets)}, for which torch has no C interface; write"
-                " the module without, or with an op of your own (examples/own_op)"
-            )
-        names = (n for n in graph.constants if n not in graph.folded_constants)
-        constants = tuple(graph.allocated_constant_name[name] for name in names)
-        found.append(Generated(wrapper, kernels, constants, cubins_of(graph)))
-        return [""]  # in place of the object's path
-
-    with replaced(codecache.AotCodeCompiler, compile=compile):
-        yield found
-
-
-def _split(wrapper: str) -> tuple[str, str]:
-    """The interface all models share, and the model; ("", all) where a torch lays it out anew."""
-    head, end, tail = wrapper.partition(_INTERFACE_END)
-    if not end:
-        return "", wrapper + _NO_CONSTANTS
-    includes = [line for line in head.splitlines() if line.startswith("#include")]
-    includes = [line for line in includes if line != _CONTAINER]
-    model = [*includes, f"{_NAMESPACE}extern {_BASE_CLASS}", tail, _NO_CONSTANTS]
-    return head + end + _NAMESPACE + _BASE_CLASS, "\n".join(model)
-
-
-_CONSTANT = re.compile(
-    r"""    constants_info_\[\d+\]\.name = (?P<name>.*);
-    constants_info_\[\d+\]\.dtype = (?P<dtype>\w+);
-    constants_info_\[\d+\]\.device_type = (?P<device>\w+);
-    constants_info_\[\d+\]\.offset = 0;
-    constants_info_\[\d+\]\.data_size = (?P<size>\d+);
-    constants_info_\[\d+\]\.from_folded = false;
-    constants_info_\[\d+\]\.type = static_cast<int32_t>\((?P<type>.*)\);
-    constants_info_\[\d+\]\.shape = \{(?P<shape>.*)\};
-    constants_info_\[\d+\]\.stride = \{(?P<stride>.*)\};
-    constants_info_\[\d+\]\.layout = static_cast<int32_t>\(cached_torch_layout_strided\);
-    constants_info_\[\d+\]\.original_fqn = (?P<path>.*);
-"""
-)
-_TABLE = """    static const struct {{
-      const char *name, *path;
-      const int32_t *dtype, *device;
-      torch::aot_inductor::ConstantType type;
-      size_t bytes, dims;
-      int64_t shape[8], stride[8];
-    }} constants[] = {{
-{rows}    }};
-    for (size_t i = 0; i < std::size(constants); ++i) {{
-      const auto& constant = constants[i];
-      auto& info = constants_info_[i];
-      info.name = constant.name;
-      info.original_fqn = constant.path;
-      info.dtype = *constant.dtype;
-      info.type = static_cast<int32_t>(constant.type);
-      info.data_size = constant.bytes;
-      info.shape.assign(constant.shape, constant.shape + constant.dims);
-      info.stride.assign(constant.stride, constant.stride + constant.dims);
-      info.device_type = *constant.device;
-      info.layout = static_cast<int32_t>(cached_torch_layout_strided);
-    }}
-"""
-
-
-def _with_table(wrapper: str) -> str:
-    """A wrapper whose constants are a table, where they can be: as eleven statements each they take
-    the compiler longer than all else of a layer."""
-    constants = list(_CONSTANT.finditer(wrapper))
-    whole = "".join(constant[0] for constant in constants)
-    if len(constants) != wrapper.count(".original_fqn = ") or whole not in wrapper:
-        return wrapper
-    rows = []
-    for c in constants:
-        dims = len(c["shape"].split(",")) if c["shape"] else 0
-        name, of_name = f"{c['name']}, {c['path']}", f"&{c['dtype']}, &{c['device']}"
-        of_name += f", {c['type']}, {c['size']}"
-        rows.append(f"      {{{name}, {of_name}, {dims}, {{{c['shape']}}}, {{{c['stride']}}}}},\n")
-    return wrapper.replace(whole, _TABLE.format(rows="".join(rows))) if rows else wrapper
-
-
-def _with_own_names(prefix: str, graph: Generated) -> Generated:
-    """Kernels by names that no other graph has; the events that they record keep theirs."""
-    if graph.cubins:
-        cubins = {f"{prefix}_{name}": path for name, path in graph.cubins.items()}
-        return replace(graph, wrapper=renamed(prefix, graph.wrapper, graph.cubins), cubins=cubins)
-    names = re.findall(r'^extern "C"\s+void\s+(\w+)\(', graph.kernels, re.MULTILINE)
-    if not names:
-        return graph
-    used = re.compile(rf"\b(?:{'|'.join(names)})\(")
-    wrapper, kernels = (
-        used.sub(lambda match: f"{prefix}_{match[0]}", text)
-        for text in (graph.wrapper, graph.kernels)
-    )
-    return Generated(wrapper, kernels, graph.constants)
-
-
-def _function(name: str, wrapper: str, device: str) -> str:
-    """A wrapper's part that runs the graph, as a function of Inputs (include/ingot/block.h)."""
-    _, _, tail = wrapper.partition(_INTERFACE_END)
-    declared = re.findall(r'^extern "C"\s+void\s+\w+\(.*?\);', tail, re.MULTILINE | re.DOTALL)
-    cached = re.findall(r"^CACHE_TORCH_\w+\(\w+\);", tail, re.MULTILINE)
-    shims = re.findall(r'^\s*extern "C" \{\n(.*?)^\s*\}$', tail, re.MULTILINE | re.DOTALL)
-    _, _, body = tail.partition("void AOTInductorModel::run_impl(")
-    body, _, _ = body.partition("} // AOTInductorModel::run_impl")
-    _, _, body = body.partition(") {\n")
-    lines = [line for line in body.splitlines() if not _OF_A_MODEL.match(line)]
-    gpu = device == "cuda"
-    return "\n".join(
-        (
-            *declared,
-            'extern "C" {',
-            *shims,
-            "}",
-            f"namespace torch::aot_inductor::of_{name} {{",
-            *cached,
-            *(launchers(tail) if gpu else ()),
-            "static void run(Inputs inputs, AtenTensorHandle* output_handles) {",
-            *(OF_GPU if gpu else ["    constexpr int32_t device_idx_ = -1;"]),
-            *map(_without_model, lines),
-            "}",
-            "}",
-            f"namespace torch::aot_inductor {{ constexpr auto {name} = of_{name}::run; }}",
-        )
-    )
-
-
-def _without_model(line: str) -> str:
-    return line.replace("this->device_idx_", "device_idx_").replace("this->cubin_dir_", "{}")
 
 
 def _is_small(header: str) -> bool:

@@ -25,7 +25,7 @@ from ..custom_ops.shims import c_shims, schemas
 from ..profiling.calls import Call
 from ..profiling.record import Recorder
 from . import cache, provenance, torch_versions
-from .build import CppBuild, Generated, intercepted
+from .build import CppBuild
 from .cache import Compiled
 from .contracts import Contract
 from .cuda.link import LIBRARY as CUDA_HOST
@@ -38,6 +38,7 @@ from .op_library import OpLibrary
 from .repeated import NAME, Blocks, shim_name
 from .replaced import environment, replaced
 from .targets import Target
+from .wrapper import Generated, intercepted
 
 HOST = "libingot_host.so.1"
 

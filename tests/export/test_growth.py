@@ -15,10 +15,10 @@ import torch
 from ingot import models, quant
 from ingot.export import ExportError, contracts, repeated, spill
 from ingot.export.archive import ALIGNMENT, ArchiveWriter
-from ingot.export.build import Generated, _with_table
 from ingot.export.compile import compile, inductor_for
 from ingot.export.isa import machine_level
 from ingot.export.weights import WeightStore
+from ingot.export.wrapper import Generated, with_table
 from ingot.profiling.record import Recorder
 from tests.checkpoints import make_checkpoint
 
@@ -70,7 +70,7 @@ def test_a_layer_more_is_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         assert one.kernels.count('extern "C"') == other.kernels.count('extern "C"')
     assert many.caller.count("\n") - few.caller.count("\n") == 4
-    lines = [_with_table(texts.model.wrapper).count("\n") for texts in (few, many)]
+    lines = [with_table(texts.model.wrapper).count("\n") for texts in (few, many)]
     assert lines[1] - lines[0] <= 4 * 20
     few_calls, many_calls = few_facts["calls"], many_facts["calls"]
     added = {call["module"] for call in many_calls} - {call["module"] for call in few_calls}

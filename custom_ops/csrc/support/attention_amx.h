@@ -1,7 +1,7 @@
 // A step of attention over a cache by tiles.
 #pragma once
 
-#include "attention_tile.h"
+#include "attention_steps.h"
 #include "cached_tiles.h"
 
 namespace ingot::INGOT_LEVEL {

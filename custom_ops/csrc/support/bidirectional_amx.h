@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "attention_tile.h"
+#include "attention_steps.h"
 #include "bfloat_words.h"
 #include "kept.h"
 #include "tile_products.h"
