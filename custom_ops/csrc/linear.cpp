@@ -24,6 +24,7 @@
 #include "shares.h"
 #include "sizes.h"
 #include "tile.h"
+#include "workspace.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -268,10 +269,10 @@ template <typename Format>
 void run(const PackedLinear& call) {
   using Value = typename Format::Value;
   if (call.rows == 0) return;
-  static thread_local Kept<Value> space;  // kept: a step allocates nothing
   const int64_t depth = Format::depth(call.weight.depth);
   const int64_t tiles = ceil_div(call.rows, kTileRows);
-  Value* packed = grown(space, tiles * kTileRows * depth);
+  const Workspace space(tiles * kTileRows * depth * int64_t{sizeof(Value)});
+  auto* packed = space.as<Value>();
   const Operand<Format> x =
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;

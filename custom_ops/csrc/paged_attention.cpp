@@ -9,6 +9,7 @@
 #include "shared_segments.h"
 #include "shares.h"
 #include "sizes.h"
+#include "workspace.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -22,11 +23,19 @@ int64_t rows_at_once(int64_t rows) {
   return std::clamp<int64_t>(ceil_div(share, kAmxRows) * kAmxRows, kTileRows, kPromptRows);
 }
 
+// Bytes that attend() needs.
+template <typename T>
+int64_t bytes_of_prompt(const AttentionCall& call) {
+  if constexpr (kByTiles<T>) return Prompt<T>::bytes(call);
+  return 0;
+}
+
 // Up to rows_at_once() rows.
 template <typename T>
 void attend(const AttentionCall& call, int64_t sequence, int64_t kv_head, int64_t first_row,
-            int64_t count) {
-  if constexpr (kByTiles<T>) return Prompt<T>(call).attend(sequence, kv_head, first_row, count);
+            int64_t count, char* memory) {
+  if constexpr (kByTiles<T>)
+    return Prompt<T>(call, memory).attend(sequence, kv_head, first_row, count);
   Reader<T> reader(call);
   reader.begin(sequence, kv_head, first_row);
   Tile& tile = reader.tile;
@@ -108,6 +117,8 @@ void run(const AttentionCall& call) {
   Plan& plan = own_plan;  // the team's
   plan.make(call);
   int64_t* taken = none_taken(omp_get_max_threads());
+  const int64_t each = plan.has_prompts ? bytes_of_prompt<T>(call) : 0;
+  const Workspace prompts(omp_get_max_threads() * each);
   clear_padding(call);
 #pragma omp parallel
   {
@@ -122,6 +133,7 @@ void run(const AttentionCall& call) {
       }
     }
     attend_units<T>(call, plan, taken);
+    char* memory = prompts.as<char>() + omp_get_thread_num() * each;
     for (int64_t b = 0; b < call.sequences; b++) {
       const int64_t rows = rows_of(call, b);
       if (rows <= kTileRows) continue;
@@ -130,7 +142,7 @@ void run(const AttentionCall& call) {
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
       for (int64_t i = ceil_div(rows, stretch) - 1; i >= 0; i--) {
         for (int64_t h = 0; h < call.kv_heads; h++) {
-          attend<T>(call, b, h, i * stretch, std::min(rows - i * stretch, stretch));
+          attend<T>(call, b, h, i * stretch, std::min(rows - i * stretch, stretch), memory);
         }
       }
     }

@@ -22,6 +22,7 @@
 #include "shares.h"
 #include "sizes.h"
 #include "tile.h"
+#include "workspace.h"
 
 #if defined(INGOT_AMX)
 
@@ -242,11 +243,11 @@ Shares choose_shares(const PackedLinear& call, int64_t tiles) {
 
 void run_tiles(const PackedLinear& call) {
   if (call.rows == 0) return;
-  static thread_local Kept<uint32_t> space;  // kept: a step allocates nothing
   const int64_t tiles = ceil_div(call.rows, kAmxRows);
   const int64_t steps = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
   XTiles x = {nullptr, steps, least(call.rows, kAmxRows)};
-  x.words = grown(space, tiles * x.steps * x.step_words());
+  const Workspace space(tiles * x.steps * x.step_words() * int64_t{sizeof(uint32_t)});
+  x.words = space.as<uint32_t>();
   const Shares shares = choose_shares(call, tiles);
   int64_t* taken = none_taken(shares.count());  // panels
   const int64_t work = call.rows * call.columns * call.weight.depth;

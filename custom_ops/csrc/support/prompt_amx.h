@@ -5,7 +5,8 @@
 // last step's weights with values.
 #pragma once
 
-#include "kept.h"
+#include <new>
+
 #include "prompt_rows.h"
 
 namespace ingot::INGOT_LEVEL {
@@ -19,21 +20,25 @@ class Prompt {
   using Seen = RowsStep<kParts>;
 
  public:
-  explicit Prompt(const AttentionCall& call) : call_(call) {
-    constexpr int kGroups = kPromptRows / kAmxRows;
+  // What it needs of memory, on a cache line, in whole cache lines.
+  static int64_t bytes(const AttentionCall& call) {
+    return tile_count(call) * int64_t{sizeof(Words)} + kGroups * int64_t{sizeof(PromptRows)} +
+           space_rows(call) * int64_t{sizeof(RowSpace)};
+  }
+
+  Prompt(const AttentionCall& call, char* memory) : call_(call) {
     const int64_t keys = key_tiles(call.dim) * kParts, values = value_tiles(call.dim) * kParts;
     const int64_t queries = depths(call.dim) * kRowParts;
-    Words* tiles = kept<Words>(kSegmentSteps * (keys + values) + kGroups * queries);
+    auto* tiles = reinterpret_cast<Words*>(memory);
+    memory += tile_count(call) * int64_t{sizeof(Words)};
     const auto as_parts = [](Words* words) { return reinterpret_cast<Words(*)[kParts]>(words); };
     for (Laid& step : steps_) {
       step.tiles = {as_parts(tiles), as_parts(tiles + keys)};
       tiles += keys + values;
     }
-    rows_ = kept<PromptRows>(kGroups);
-    // Rows of as many groups as there is room for lie side by side.
-    const int64_t width = depths(call.dim) * kDepth, beside = kRowFloats / width;
-    constexpr int kSpaceRows = TileOf<kAmxRows>::kSpaceRows;
-    RowSpace* space = kept<RowSpace>(ceil_div(kGroups, beside) * kSpaceRows);
+    rows_ = new (memory) PromptRows[kGroups];
+    auto* space = reinterpret_cast<RowSpace*>(rows_ + kGroups);
+    const int64_t width = depths(call.dim) * kDepth, beside = groups_beside(call);
     for (int g = 0; g < kGroups; g++, tiles += queries) {
       float* first = space[g / beside * kSpaceRows].floats + g % beside * width;
       rows_[g].tile.take_space(reinterpret_cast<float (*)[kRowFloats]>(first));
@@ -74,6 +79,21 @@ class Prompt {
   }
 
  private:
+  static constexpr int kGroups = kPromptRows / kAmxRows;
+  static constexpr int kSpaceRows = TileOf<kAmxRows>::kSpaceRows;
+
+  static int64_t tile_count(const AttentionCall& call) {
+    return kSegmentSteps * (key_tiles(call.dim) + value_tiles(call.dim)) * kParts +
+           kGroups * depths(call.dim) * kRowParts;
+  }
+  // Rows of so many groups lie side by side.
+  static int64_t groups_beside(const AttentionCall& call) {
+    return kRowFloats / (depths(call.dim) * kDepth);
+  }
+  static int64_t space_rows(const AttentionCall& call) {
+    return ceil_div(kGroups, groups_beside(call)) * kSpaceRows;
+  }
+
   char* block(int64_t page) const { return head_ + table_[page] * call_.cache_stride; }
 
   void walk_segment(int64_t begin) {

@@ -212,7 +212,8 @@ void few_rows(const Unit& unit) {
 // A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
 template <typename Format, Scheme kScheme>
 void run_few(const QuantisedLinear& call, bool parallel) {
-  const Activations x = room<Format>(call, call.rows, call.weight.groups * call.passes);
+  const Room<Format> room(call, call.rows, call.weight.groups * call.passes);
+  const Activations x = room.x();
   const int64_t shares = parallel ? omp_get_max_threads() : 1;
   int64_t* taken = none_taken(shares);
 #pragma omp parallel if (parallel)
@@ -232,7 +233,8 @@ void run_few(const QuantisedLinear& call, bool parallel) {
 template <typename Format, Scheme kScheme>
 void run_many(const QuantisedLinear& call, bool parallel) {
   const int64_t tiles = ceil_div(call.rows, kTileRows);
-  const Activations x = room<Format>(call, tiles * kTileRows, call.weight.groups * call.passes);
+  const Room<Format> room(call, tiles * kTileRows, call.weight.groups * call.passes);
+  const Activations x = room.x();
 #pragma omp parallel if (parallel)
   {
 #pragma omp for schedule(static)

@@ -273,7 +273,8 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
       groups % Plan::kSteps == 1 ? groups : ceil_div(groups, Plan::kSteps) * Plan::kSteps;
   constexpr int kRows = Plan::kRows;
   const int64_t padded = ceil_div(call.rows, kRows) * kRows, size = call.weight.group_size;
-  const Activations x = room<typename Plan::Format>(call, padded, steps);
+  const Room<typename Plan::Format> room(call, padded, steps);
+  const Activations x = room.x();
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kRows * kRows;
   const int64_t most = fit < 2 * kRows ? 2 * kRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = ceil_div(padded, most);

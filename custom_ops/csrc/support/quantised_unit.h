@@ -5,6 +5,7 @@
 #include "half.h"
 #include "rounded_rows.h"
 #include "shares.h"
+#include "workspace.h"
 
 namespace ingot::INGOT_LEVEL {
 namespace {
@@ -75,18 +76,28 @@ struct Unit {
   }
 };
 
-// Room for x of `rows` rows and `groups` groups of each, on cache lines, kept by the calling
-// thread: a step allocates nothing.
+// Room for x of `rows` rows and `groups` groups of each, on cache lines.
 template <typename Format>
-Activations room(const QuantisedLinear& call, int64_t rows, int64_t groups) {
-  static thread_local Kept<uint32_t> space;
-  const int64_t words_per_group = call.weight.group_size / kPerWord<Format>;
-  const int64_t parts = parts_of(call.weight);
-  uint32_t* words = grown(space, rows * groups * (words_per_group + 1 + parts));
-  auto* scales = reinterpret_cast<float*>(words + rows * groups * words_per_group);
-  auto* offsets = reinterpret_cast<int32_t*>(scales + rows * groups);
-  return {words, scales, offsets, words_per_group, groups, parts};
-}
+class Room {
+ public:
+  Room(const QuantisedLinear& call, int64_t rows, int64_t groups)
+      : words_per_group_(call.weight.group_size / kPerWord<Format>),
+        parts_(parts_of(call.weight)),
+        cells_(rows * groups),
+        groups_(groups),
+        space_(cells_ * (words_per_group_ + 1 + parts_) * int64_t{sizeof(uint32_t)}) {}
+
+  Activations x() const {
+    auto* words = space_.as<uint32_t>();
+    auto* scales = reinterpret_cast<float*>(words + cells_ * words_per_group_);
+    auto* offsets = reinterpret_cast<int32_t*>(scales + cells_);
+    return {words, scales, offsets, words_per_group_, groups_, parts_};
+  }
+
+ private:
+  int64_t words_per_group_, parts_, cells_, groups_;
+  Workspace space_;
+};
 
 }  // namespace
 }  // namespace ingot::INGOT_LEVEL

@@ -118,9 +118,11 @@ class Plan {
   void make(const AttentionCall& call) {
     shared.assign(call.sequences, {});
     units.clear();
+    has_prompts = false;
     int64_t floats = 0;
     for (int64_t b = 0; b < call.sequences; b++) {
       const int64_t rows = rows_of(call, b);
+      has_prompts |= rows > kTileRows;
       if (rows == 0 || rows > kTileRows) continue;
       const int64_t first = stretch_of(call, b, 0, 0).page * kBlock / kSegmentTokens;
       const int64_t count = segments(call.seq_lens[b]) - first;
@@ -146,6 +148,7 @@ class Plan {
 
   std::vector<Shared> shared;  // of each sequence; of those of many rows nothing
   std::vector<Unit> units;
+  bool has_prompts = false;  // sequences of many rows
   // Each unit's tokens are written by who sums it, where no other unit reads them: nobody waits.
   bool writes_its_own = false;
 

@@ -1,0 +1,29 @@
+// Memory that one call of an op writes and reads again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ingot {
+
+// On a cache line, by huge pages where it is large. The calling thread keeps it for its next call,
+// of whichever op: a step allocates nothing. What was there may be lost. Throws std::bad_alloc.
+class Workspace {
+ public:
+  explicit Workspace(int64_t bytes);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  size_t bytes_;
+  bool inner_;  // inside another one: not the thread's
+  char* data_;
+};
+
+}  // namespace ingot
