@@ -25,15 +25,23 @@ class Sampler:
     def sample(self, logits: Array) -> int:
         """Of float32 [vocab_size]."""
         s = self._sampling
-        if s.temperature <= 0:
-            return int(logits.argmax())
+        logits = np.where(np.isnan(logits), -np.inf, logits)
+        likeliest = int(logits.argmax())
+        if s.temperature <= 0 or not np.isfinite(logits[likeliest]):
+            return likeliest
         ids = np.arange(len(logits))
-        if 0 < s.top_k < len(logits) or s.top_p < 1:
-            ids = np.argsort(-logits, kind="stable")[: s.top_k or None]
-        mass = np.exp((logits[ids] - logits.max()).astype(np.float64) / np.float32(s.temperature))
+        if 0 < s.top_k < len(logits):
+            ids = np.argsort(-logits, kind="stable")[: s.top_k]
+        above = (logits[ids] - logits[likeliest]).astype(np.float64)
+        mass = np.exp(above / np.float32(s.temperature))
         if s.top_p < 1:  # the smallest set of the likeliest that holds top_p of the mass
-            held = np.cumsum(mass)
-            mass = mass[: np.searchsorted(held, np.float32(s.top_p) * held[-1]) + 1]
+            total = np.cumsum(mass)[-1]
+            wanted = np.float32(s.top_p) * total
+            light = (total - wanted) / (2 * len(ids))  # too light, were all as light: not sorted
+            heavy = np.flatnonzero(mass >= light)
+            heavy = heavy[np.argsort(-logits[ids[heavy]], kind="stable")]
+            heavy = heavy[: np.searchsorted(np.cumsum(mass[heavy]), wanted) + 1]
+            ids, mass = ids[heavy], mass[heavy]
         drawn = self._uniform() * np.cumsum(mass)[-1]
         below = np.flatnonzero(np.subtract.accumulate([drawn, *mass])[1:] < 0)
         return int(ids[below[0] if len(below) else len(mass) - 1])

@@ -17,14 +17,20 @@ class Sampler {
   int64_t sample(const float* logits, int64_t vocab_size);
 
  private:
+  struct Candidate {
+    double mass;  // not normalised
+    float logit;
+    int32_t token;
+  };
+  static bool is_likelier(const Candidate& a, const Candidate& b);
+
   double uniform();
+  void take_candidates(const float* logits, int64_t vocab_size);
+  double weigh(float largest);
+  double cut_to_nucleus(double total);
 
   SamplerSettings settings_;
   uint64_t state_;
-  struct Candidate {
-    float logit;
-    int64_t token;
-  };
   std::vector<Candidate> candidates_;
 };
 }  // namespace ingot

@@ -1,10 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <random>
+#include <set>
+#include <vector>
 
 #include "sampler.h"
 
@@ -46,6 +50,35 @@ TEST(Sampler, GreedyTakesTheFirstOfTheLargest) {
   EXPECT_EQ(sampler.sample(&one, 1), 0);
 }
 
+// At the ends of what is searched at once, too.
+TEST(Sampler, GreedyFindsTheLargestWhereverItIs) {
+  Sampler sampler({});
+  for (const int64_t size : {1, 2, 15, 16, 17, 1023, 1024, 1025, 2047, 2049, 5000}) {
+    std::vector<float> logits(static_cast<size_t>(size), -3);
+    for (int64_t at = 0; at < size; at += at % 16 < 14 ? 1 : size / 50 + 1) {
+      logits[at] = -2;
+      ASSERT_EQ(sampler.sample(logits.data(), size), at) << size;
+      logits[size - 1] = -2;  // as large, and last
+      ASSERT_EQ(sampler.sample(logits.data(), size), at) << size;
+      logits[at] = logits[size - 1] = -3;
+    }
+  }
+}
+
+TEST(Sampler, NaNIsNeverDrawn) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float never = -std::numeric_limits<float>::infinity();
+  for (const SamplerSettings& settings :
+       {SamplerSettings{}, SamplerSettings{.temperature = 1},
+        SamplerSettings{.temperature = 1, .top_p = 0.9f},
+        SamplerSettings{.temperature = 1, .top_k = 2, .top_p = 0.9f}}) {
+    EXPECT_EQ(draw(settings, {nan, -5, nan, never})[1], kDraws);
+    EXPECT_EQ(draw(settings, {nan, nan, nan})[0], kDraws);
+    EXPECT_EQ(draw(settings, {never, never})[0], kDraws);
+    EXPECT_EQ(draw(settings, {1, -never, 2})[1], kDraws);
+  }
+}
+
 TEST(Sampler, DrawsBySoftmax) {
   const std::vector<double> p = {0.5, 0.25, 0.15, 0.1};
   expect_distribution(draw({.temperature = 1, .seed = 1}, log_of(p)), p);
@@ -78,6 +111,39 @@ TEST(Sampler, TopPCountsTheMassLeftByTopK) {
   // the first has only 0.5 of the whole.
   const std::vector<float> logits = log_of({0.1, 0.5, 0.3, 0.1});
   EXPECT_EQ(draw({.temperature = 1, .top_k = 2, .top_p = 0.6f, .seed = 5}, logits)[1], kDraws);
+}
+
+// Against sorting all there are: no other tokens, of vocabularies whose likeliest hold much and
+// little of the mass, many of them alike; and the share that each has of the set.
+TEST(Sampler, TopPIsThatOfASortedVocabulary) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  for (int vocabulary = 0; vocabulary < 40; vocabulary++) {
+    const float spread = std::exp2(static_cast<float>(vocabulary % 6) - 2);
+    std::vector<float> logits(1 + random() % 3000);
+    for (float& logit : logits) logit = std::round(normal(random) * spread * 8) / 8;
+    const float top_p = std::array{0.1f, 0.5f, 0.9f, 0.999999f}[vocabulary % 4];
+    std::vector<size_t> order(logits.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+    double total = 0, held = 0;
+    for (const float logit : logits) total += std::exp(double{logit});
+    size_t count = 0;
+    while (held < double{top_p} * total) held += std::exp(double{logits[order[count++]]});
+    const std::set<size_t> nucleus(order.begin(), order.begin() + static_cast<long>(count));
+    Sampler sampler({.temperature = 1, .top_p = top_p, .seed = 7});
+    std::set<size_t> drawn;
+    for (int i = 0; i < 400; i++)
+      drawn.insert(
+          static_cast<size_t>(sampler.sample(logits.data(), static_cast<int64_t>(logits.size()))));
+    for (const size_t token : drawn) ASSERT_TRUE(nucleus.count(token)) << vocabulary;
+    if (vocabulary % 10 != 0) continue;
+    std::vector<double> expected(logits.size());
+    for (size_t i = 0; i < count; i++)
+      expected[order[i]] = std::exp(double{logits[order[i]]}) / held;
+    expect_distribution(draw({.temperature = 1, .top_p = top_p, .seed = 8}, logits), expected);
+  }
 }
 
 TEST(Sampler, TheSeedDecidesTheTokens) {
