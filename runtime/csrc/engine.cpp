@@ -134,6 +134,7 @@ bool Engine::turn(Team& team) {
         team.assemble();
       }
       results.emplace(execute(batch));
+      sample(batch, static_cast<const float*>(results->array(0).data));
     });
     lock.lock();
     if (failed)
@@ -218,7 +219,8 @@ Error Engine::no_blocks() const {
 void Engine::add(Batch& batch, Job& job, int64_t count) {
   const Sequence& sequence = *job.sequence;
   const int64_t start = batch.query_start.back(), total = static_cast<int64_t>(job.tokens.size());
-  Share share{&job, count, static_cast<int64_t>(batch.rows.size()), 0};
+  Share share{
+      .job = &job, .count = count, .first_row = static_cast<int64_t>(batch.rows.size()), .rows = 0};
   for (int64_t i = 0; i < count; i++) {
     const int64_t index = static_cast<int64_t>(job.fed) + i, position = sequence.length + i;
     batch.tokens.push_back(job.tokens[index]);
@@ -283,6 +285,20 @@ Results Engine::execute(Batch& batch) {
   return results;
 }
 
+// Of a large vocabulary a token takes up to milliseconds: those of several jobs are sampled side by
+// side.
+void Engine::sample(Batch& batch, const float* logits) const {
+  const HostTrace sampling("sample");
+#pragma omp parallel for schedule(dynamic) if (batch.shares.size() > 1)
+  for (Share& share : batch.shares) {
+    if (share.job->take_logits || share.rows == 0) continue;
+    share.error = failure_of([&] {
+      const float* row = logits + share.first_row * limits_.vocab_size;
+      share.token = share.job->sampler->sample(row, limits_.vocab_size);
+    });
+  }
+}
+
 void Engine::settle(const Batch& batch, const float* logits) {
   for (const Share& share : batch.shares)
     if (const auto error =
@@ -306,15 +322,14 @@ void Engine::settle(const Share& share, const float* rows) {
     const HostTrace taking("take logits");
     if (share.rows) job.take_logits(rows, share.rows);
     if (job.fed == job.tokens.size()) finish(job);
-  } else if (share.rows) {
-    settle_generated(job, rows);
+  } else if (share.error) {
+    throw *share.error;
+  } else if (share.token) {
+    settle_generated(job, *share.token);
   }
 }
 
-void Engine::settle_generated(Job& job, const float* logits) {
-  HostTrace sampling("sample");
-  const int64_t token = job.sampler->sample(logits, limits_.vocab_size);
-  sampling.end();
+void Engine::settle_generated(Job& job, int64_t token) {
   job.last_token = now();
   if (job.made_count == 0) job.first_token = job.last_token;
   if (std::find(job.stop_tokens.begin(), job.stop_tokens.end(), token) != job.stop_tokens.end())

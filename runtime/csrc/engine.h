@@ -84,6 +84,8 @@ class Engine {
     int64_t count;      // tokens fed
     int64_t first_row;  // of the step's logits
     int64_t rows;
+    std::optional<int64_t> token{};  // that was sampled, unless that failed
+    std::optional<Error> error{};
   };
   struct Batch {
     std::vector<Share> shares;
@@ -103,10 +105,11 @@ class Engine {
   void add(Batch& batch, Job& job, int64_t count);
   void describe(Batch& batch) const;
   Results execute(Batch& batch);
+  void sample(Batch& batch, const float* logits) const;
   void settle(const Batch& batch, const float* logits);
   void settle(const Share& share, const float* rows);
   void settle_failure(const Batch& batch, const Error& error);
-  void settle_generated(Job& job, const float* logits);
+  void settle_generated(Job& job, int64_t token);
   void finish(Job& job);
   void fail(Job& job, const Error& error);
   void rewind(Job& job, int64_t seen);
