@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -23,18 +24,6 @@ float largest_of(const float* values, int64_t count) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-// Where the first of the largest is; 0 if nothing is larger than -infinity.
-int64_t first_largest(const float* values, int64_t count) {
-  constexpr int64_t kBlock = 1024;
-  float largest = kNever;
-  int64_t block = 0;
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const float found = largest_of(values + begin, std::min(kBlock, count - begin));
-    if (found > largest) largest = found, block = begin;
-  }
-  if (largest == kNever) return 0;
-  return std::find(values + block, values + count, largest) - values;
-}
 }  // namespace
 
 // SplitMix64 (Steele, Lea and Flood 2014), the upper 53 bits as a double in [0, 1).
@@ -49,13 +38,39 @@ bool Sampler::is_likelier(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
-// All tokens, or the top_k likeliest in order.
+// Sets the largest logit of each block; returns where the first of the largest is, 0 if none is
+// larger than -infinity.
+int64_t Sampler::first_largest(const float* logits, int64_t vocab_size) {
+  maxima_.clear();
+  for (int64_t begin = 0; begin < vocab_size; begin += kBlock)
+    maxima_.push_back(largest_of(logits + begin, std::min(kBlock, vocab_size - begin)));
+  const auto block = std::max_element(maxima_.begin(), maxima_.end());
+  if (*block == kNever) return 0;
+  return std::find(logits + (block - maxima_.begin()) * kBlock, logits + vocab_size, *block) -
+         logits;
+}
+
+// All tokens, or the top_k likeliest in order. No less likely than the top_k-th largest of the
+// blocks' maxima are at least as many, which lie in few blocks.
 void Sampler::take_candidates(const float* logits, int64_t vocab_size) {
-  candidates_.resize(static_cast<size_t>(vocab_size));
-  for (int64_t i = 0; i < vocab_size; i++)
-    candidates_[i] = {0, std::isnan(logits[i]) ? kNever : logits[i], static_cast<int32_t>(i)};
-  if (settings_.top_k <= 0 || settings_.top_k >= vocab_size) return;
-  const auto end = candidates_.begin() + settings_.top_k;
+  const bool cut = settings_.top_k > 0 && settings_.top_k < vocab_size;
+  float least = kNever;
+  if (cut && settings_.top_k <= static_cast<int64_t>(maxima_.size())) {
+    likeliest_maxima_ = maxima_;
+    const auto last = likeliest_maxima_.begin() + settings_.top_k - 1;
+    std::nth_element(likeliest_maxima_.begin(), last, likeliest_maxima_.end(), std::greater<>());
+    least = *last;
+  }
+  candidates_.clear();
+  for (size_t block = 0; block < maxima_.size(); block++) {
+    if (maxima_[block] < least) continue;
+    const int64_t begin = static_cast<int64_t>(block) * kBlock;
+    for (int64_t i = begin; i < std::min(begin + kBlock, vocab_size); i++)
+      if (logits[i] >= least) candidates_.push_back({0, logits[i], static_cast<int32_t>(i)});
+  }
+  if (!cut) return;
+  const auto end =
+      candidates_.begin() + std::min<int64_t>(settings_.top_k, std::ssize(candidates_));
   std::partial_sort(candidates_.begin(), end, candidates_.end(), is_likelier);
   candidates_.erase(end, candidates_.end());
 }

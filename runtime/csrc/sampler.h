@@ -17,6 +17,7 @@ class Sampler {
   int64_t sample(const float* logits, int64_t vocab_size);
 
  private:
+  static constexpr int64_t kBlock = 256;
   struct Candidate {
     double mass;  // not normalised
     float logit;
@@ -25,12 +26,14 @@ class Sampler {
   static bool is_likelier(const Candidate& a, const Candidate& b);
 
   double uniform();
+  int64_t first_largest(const float* logits, int64_t vocab_size);
   void take_candidates(const float* logits, int64_t vocab_size);
   double weigh(float largest);
   double cut_to_nucleus(double total);
 
   SamplerSettings settings_;
   uint64_t state_;
+  std::vector<float> maxima_, likeliest_maxima_;  // of blocks
   std::vector<Candidate> candidates_;
 };
 }  // namespace ingot

@@ -7,7 +7,6 @@
 #include <limits>
 #include <numeric>
 #include <random>
-#include <set>
 #include <vector>
 
 #include "sampler.h"
@@ -113,36 +112,64 @@ TEST(Sampler, TopPCountsTheMassLeftByTopK) {
   EXPECT_EQ(draw({.temperature = 1, .top_k = 2, .top_p = 0.6f, .seed = 5}, logits)[1], kDraws);
 }
 
-// Against sorting all there are: no other tokens, of vocabularies whose likeliest hold much and
-// little of the mass, many of them alike; and the share that each has of the set.
-TEST(Sampler, TopPIsThatOfASortedVocabulary) {
-  std::mt19937 random(6);
-  std::normal_distribution<float> normal;
-  for (int vocabulary = 0; vocabulary < 40; vocabulary++) {
-    const float spread = std::exp2(static_cast<float>(vocabulary % 6) - 2);
-    std::vector<float> logits(1 + random() % 3000);
+// Logits in eighths, so that many are alike, and their tokens, the likeliest first.
+struct Vocabulary {
+  std::vector<float> logits;
+  std::vector<size_t> order;
+
+  Vocabulary(std::mt19937& random, float spread) : logits(1 + random() % 9000) {
+    std::normal_distribution<float> normal;
     for (float& logit : logits) logit = std::round(normal(random) * spread * 8) / 8;
-    const float top_p = std::array{0.1f, 0.5f, 0.9f, 0.999999f}[vocabulary % 4];
-    std::vector<size_t> order(logits.size());
+    order.resize(logits.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+  }
+
+  double mass(size_t token, float temperature) const {
+    return std::exp(logits[token] / double{temperature});
+  }
+
+  // Draws are from the `count` likeliest, and those that are likely enough are drawn.
+  void expect_the_likeliest(const SamplerSettings& settings, size_t count) const {
+    Sampler sampler(settings);
+    std::vector<int> draws(logits.size());
+    for (int i = 0; i < 1200; i++)
+      draws.at(sampler.sample(logits.data(), static_cast<int64_t>(logits.size())))++;
+    double held = 0;
+    for (size_t i = 0; i < count; i++) held += mass(order[i], settings.temperature);
+    for (size_t i = 0; i < order.size(); i++) {
+      if (i >= count) {
+        ASSERT_EQ(draws[order[i]], 0) << i << " of " << count;
+      } else if (mass(order[i], settings.temperature) > 0.015 * held) {
+        ASSERT_GT(draws[order[i]], 0) << i << " of " << count;
+      }
+    }
+  }
+};
+
+TEST(Sampler, TopPIsThatOfASortedVocabulary) {
+  std::mt19937 random(6);
+  for (int i = 0; i < 40; i++) {
+    const Vocabulary vocabulary(random, 1);
+    const float top_p = std::array{0.1f, 0.5f, 0.9f, 0.999999f}[i % 4];
+    const float temperature = std::exp2(static_cast<float>(i % 6) - 4);
     double total = 0, held = 0;
-    for (const float logit : logits) total += std::exp(double{logit});
+    for (size_t token = 0; token < vocabulary.logits.size(); token++)
+      total += vocabulary.mass(token, temperature);
     size_t count = 0;
-    while (held < double{top_p} * total) held += std::exp(double{logits[order[count++]]});
-    const std::set<size_t> nucleus(order.begin(), order.begin() + static_cast<long>(count));
-    Sampler sampler({.temperature = 1, .top_p = top_p, .seed = 7});
-    std::set<size_t> drawn;
-    for (int i = 0; i < 400; i++)
-      drawn.insert(
-          static_cast<size_t>(sampler.sample(logits.data(), static_cast<int64_t>(logits.size()))));
-    for (const size_t token : drawn) ASSERT_TRUE(nucleus.count(token)) << vocabulary;
-    if (vocabulary % 10 != 0) continue;
-    std::vector<double> expected(logits.size());
-    for (size_t i = 0; i < count; i++)
-      expected[order[i]] = std::exp(double{logits[order[i]]}) / held;
-    expect_distribution(draw({.temperature = 1, .top_p = top_p, .seed = 8}, logits), expected);
+    while (held < double{top_p} * total)
+      held += vocabulary.mass(vocabulary.order[count++], temperature);
+    vocabulary.expect_the_likeliest({.temperature = temperature, .top_p = top_p, .seed = 7}, count);
+  }
+}
+
+TEST(Sampler, TopKIsThatOfASortedVocabulary) {
+  std::mt19937 random(7);
+  for (const int32_t top_k : {1, 2, 5, 10, 20, 31, 50, 1000, 100000}) {
+    const Vocabulary vocabulary(random, 1);
+    const size_t count = std::min(static_cast<size_t>(top_k), vocabulary.logits.size());
+    vocabulary.expect_the_likeliest({.temperature = 50, .top_k = top_k, .seed = 8}, count);
   }
 }
 
