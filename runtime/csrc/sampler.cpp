@@ -23,7 +23,6 @@ float largest_of(const float* values, int64_t count) {
   for (; i < count; i++) lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
   return *std::max_element(lanes, lanes + kLanes);
 }
-
 }  // namespace
 
 // SplitMix64 (Steele, Lea and Flood 2014), the upper 53 bits as a double in [0, 1).
