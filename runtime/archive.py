@@ -37,6 +37,9 @@ _IN_ZIP64 = 0xFFFFFFFF
 _UTF8 = 0x800
 _UNIX = 3 << 8  # made by
 _VERSION = 45  # of the format: that has zip64
+# Of the format without, which Python's zipfile before 3.11.4 wrote in the local header of a small
+# entry behind 4 GiB, though the directory's record has zip64 for the offset.
+_SMALL_VERSION = 20
 _FILE = 0o644 << 16  # external attributes: a plain file, no link, not setuid
 _MOST_DIRECTORY = 1 << 28  # bytes
 _CHUNK = 1 << 22
@@ -187,7 +190,8 @@ class Archive:
         header = offset + _LOCAL.size
         extra = self._extra(self._at(header + local[-2], local[-1]), name)
         sizes = self._zip64(extra, (local[8], local[7]), name)
-        same = local[1:7] == (*shared[:5], crc) and sizes == (size, stored)
+        same = local[2:7] == (*shared[1:5], crc) and sizes == (size, stored)
+        same &= local[1] in (version, _SMALL_VERSION)
         if local[0] != _IS_LOCAL or not same or self._at(header, local[-2]) != raw_name:
             self._refuse(f"the header of {name} differs from the directory")
         start = header + local[-2] + local[-1]

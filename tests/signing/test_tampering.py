@@ -79,6 +79,21 @@ def test_one_reading_only(package: Path, change: Callable[[Path], None], sentenc
         verified(package)
 
 
+@pytest.mark.parametrize(("version", "is_read"), [(45, True), (20, True), (10, False), (63, False)])
+def test_the_version_of_a_local_header(package: Path, version: int, is_read: bool) -> None:
+    """That of the directory's record, or where only the record needs zip64, the one without."""
+    entry = verified(package).archive.entries["ingot/manifest.json"]
+    record = entry.record[:4] + struct.pack("<2H", 3 << 8 | 45, 45) + entry.record[8:]
+    data = package.read_bytes().replace(entry.record, record)
+    at = entry.offset + 4
+    package.write_bytes(data[:at] + struct.pack("<H", version) + data[at + 2 :])
+    if is_read:
+        verified(package)
+        return
+    with pytest.raises(BadPackage, match=r"the header of ingot/manifest.json differs"):
+        verified(package)
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_entry_twice(package: Path) -> None:
     with_entry("model/ingot/weights.bin", b"other weights")(package)
