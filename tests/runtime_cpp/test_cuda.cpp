@@ -246,6 +246,7 @@ TEST_F(CudaTest, WithoutAGpuThereIsASentence) {
         set({.devices = 0});
         const std::string sentence = refusal(gpu_source().zip());
         std::fprintf(stderr, "%s\n", sentence.c_str());
+        std::filesystem::remove_all(folder_);  // the new process's own
         std::_Exit(0);
       },
       testing::ExitedWithCode(0), "is for a GPU: the CUDA driver finds no GPU");
