@@ -122,8 +122,9 @@ struct Vocabulary {
     for (float& logit : logits) logit = std::round(normal(random) * spread * 8) / 8;
     order.resize(logits.size());
     std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+    });
   }
 
   double mass(size_t token, float temperature) const {
