@@ -153,7 +153,7 @@ class _Generation:
         self._process = os.getpid()
         self.stats: Stats | None = None  # at its end
         self._made: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-        self._wanted = threading.Semaphore(0)  # released for each token but the first
+        self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()  # for each token but the first
         self._stopped = False
         arguments = (session, tokens, sampling)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
@@ -168,7 +168,7 @@ class _Generation:
                 finally:
                     del item  # else it and this frame keep each other, the session and the package
             yield item
-            self._wanted.release()
+            self._wanted.put(None)
 
     def _next(self) -> int | BaseException | None:
         refuse_in_child(self._process)
@@ -177,7 +177,7 @@ class _Generation:
 
     def ask_to_stop(self) -> None:
         self._stopped = True
-        self._wanted.release()
+        self._wanted.put(None)
 
     def stop(self) -> None:
         """Ask the library to stop and wait until it has."""
@@ -197,7 +197,7 @@ class _Generation:
     ) -> Stats:
         def take(token: int, _: Any) -> int:
             self._made.put(token)
-            self._wanted.acquire()  # so that a session holds what its reader has seen, no more
+            self._wanted.get()  # so that a session holds what its reader has seen, no more
             return self._stopped
 
         stats = capi.Stats()
