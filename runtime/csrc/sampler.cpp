@@ -3,28 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <numeric>
 
+#include "largest.h"
+
 namespace ingot {
-namespace {
-constexpr float kNever = -std::numeric_limits<float>::infinity();
-
-// NaN is larger than nothing. In lanes, which the compiler makes vectors of: std::max_element
-// compares one value with the one before, an eighth as fast.
-float largest_of(const float* values, int64_t count) {
-  constexpr int64_t kLanes = 16;
-  float lanes[kLanes];
-  std::fill_n(lanes, kLanes, kNever);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    for (int64_t lane = 0; lane < kLanes; lane++)
-      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
-  for (; i < count; i++) lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
-  return *std::max_element(lanes, lanes + kLanes);
-}
-}  // namespace
-
 // SplitMix64 (Steele, Lea and Flood 2014), the upper 53 bits as a double in [0, 1).
 double Sampler::uniform() {
   uint64_t z = state_ += 0x9e3779b97f4a7c15;
@@ -87,14 +70,14 @@ double Sampler::weigh(float largest) {
 // are not are found by halves (Hoare 1961, "Find"): the set alone is sorted.
 double Sampler::cut_to_nucleus(double total) {
   const double wanted = settings_.top_p * total;
+  const auto add = [](double sum, const Candidate& c) { return sum + c.mass; };
   const double light = (total - wanted) / (2 * static_cast<double>(candidates_.size()));
   std::erase_if(candidates_, [&](const Candidate& c) { return c.mass < light; });
   auto begin = candidates_.begin(), end = candidates_.end();
   for (double before = 0; end - begin > 1;) {  // the set ends in [begin, end)
     const auto middle = begin + (end - begin) / 2;
     std::nth_element(begin, middle, end, is_likelier);
-    const double held = std::accumulate(
-        begin, middle, before, [](double sum, const Candidate& c) { return sum + c.mass; });
+    const double held = std::accumulate(begin, middle, before, add);
     if (held >= wanted) {
       end = middle;
     } else {
@@ -104,8 +87,7 @@ double Sampler::cut_to_nucleus(double total) {
   }
   candidates_.erase(end, candidates_.end());
   std::sort(candidates_.begin(), candidates_.end(), is_likelier);
-  return std::accumulate(candidates_.begin(), candidates_.end(), 0.0,
-                         [](double sum, const Candidate& c) { return sum + c.mass; });
+  return std::accumulate(candidates_.begin(), candidates_.end(), 0.0, add);
 }
 
 int64_t Sampler::sample(const float* logits, int64_t vocab_size) {

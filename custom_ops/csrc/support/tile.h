@@ -1,7 +1,6 @@
 // What the linears share, whatever their weights are: a tile's size, and when threads are worth it.
 #pragma once
 
-#include "kept.h"
 #include "vec.h"
 
 namespace ingot::INGOT_LEVEL {
