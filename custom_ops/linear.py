@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .activation import activated
 from .cost import Cost, Load, nbytes
 from .declare import Case, declare
 
@@ -53,9 +54,14 @@ def unpack_linear(packed: torch.Tensor, out_features: int, in_features: int) -> 
 
 
 def reference(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out_features: int
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    out_features: int,
+    *activation: Any,
 ) -> torch.Tensor:
-    return F.linear(x, unpack_linear(weight, out_features, x.shape[1]).to(x.dtype), bias)
+    y = F.linear(x, unpack_linear(weight, out_features, x.shape[1]).to(x.dtype), bias)
+    return activated(y, *activation)
 
 
 def rounded(level: str, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> tuple[Any, ...]:
@@ -66,39 +72,69 @@ def rounded(level: str, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> tu
 
 
 def fake(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out_features: int
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    out_features: int,
+    activation: str = "",
+    gated: bool = False,
 ) -> torch.Tensor:
-    return x.new_empty(x.shape[0], out_features)
+    return x.new_empty(x.shape[0], out_features // 2 if gated else out_features)
 
 
-def cost(load: Load, x: Any, weight: Any, bias: Any, out_features: Any) -> Cost:
-    """Over the true N and K; the weight's padding is read."""
+def cost(
+    load: Load,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    out_features: Any,
+    activation: str = "",
+    gated: bool = False,
+) -> Cost:
+    """Over the true N and K; the weight's padding is read. An activation is 1/K and less."""
     rows, columns = x.shape
+    written = out_features // 2 if gated else out_features
     return Cost(
         2 * rows * out_features * columns,
         nbytes(x, weight, bias),
-        rows * out_features * x.dtype.itemsize,
+        rows * written * x.dtype.itemsize,
     )
 
 
-def _case(
-    m: int, n: int, k: int, dtype: torch.dtype = torch.float32, bias: bool = False, gap: int = 0
+def case(
+    m: int,
+    n: int,
+    k: int,
+    dtype: torch.dtype = torch.float32,
+    bias: bool = False,
+    gap: int = 0,
+    activation: tuple[str, bool] | None = None,
+    special: float | None = None,
 ) -> Case:
-    """M, N, K and whether rows of x lie `gap` values apart."""
+    """M, N, K and whether rows of x lie `gap` values apart; special: a value of x."""
 
-    def make(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, object, int]:
+    def make(generator: torch.Generator) -> tuple[Any, ...]:
         x = torch.randn(m, k + gap, generator=generator)[:, :k]
+        if special is not None:
+            x[0, k // 2] = special
         weight = pack_linear((torch.randn(n, k, generator=generator) / k**0.5).to(dtype))
-        return x, weight, torch.randn(n, generator=generator) if bias else None, n
+        drawn = torch.randn(n, generator=generator) if bias else None
+        return x, weight, drawn, n, *(activation or ())
 
-    name = (
-        f"{m}x{n}x{k}-{str(dtype).removeprefix('torch.')}{'-bias' * bias}{'-strided' * bool(gap)}"
-    )
-    return Case(name, make)
+    function, gated = activation or ("", False)
+    facts = {
+        str(dtype).removeprefix("torch."): True,
+        function: function != "",
+        "gated": gated,
+        "bias": bias,
+        "strided": gap > 0,
+        f"with-{special}": special is not None,
+    }
+    return Case("-".join([f"{m}x{n}x{k}", *filter(facts.get, facts)]), make)
 
 
 CASES = [
-    _case(m, n, k, dtype, bias=bias, gap=gap)
+    case(m, n, k, dtype, bias=bias, gap=gap)
     for dtype in (torch.float32, torch.bfloat16)
     for m, n, k, bias, gap in [
         (1, 1, 1, False, 0),

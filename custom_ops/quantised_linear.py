@@ -1,8 +1,7 @@
 """What `linear_w4` and `linear_w8` share: the formula, how they round x, their cases.
 
-`activated_linear_w4` and `activated_linear_w8` are the same with a in the place of x: activation(x)
-or, where gated, of x [M, 2K] = gate | up, activation(gate) * up. So an MLP's second linear reads
-what the first one wrote. Their arguments end in the activation's name (activation.py) and `gated`.
+`linear_w4_activated` and `linear_w8_activated` are an MLP's first linear: they write what
+`activated` (activation.py) makes of y. Their arguments end in its name and `gated`.
 
     y[m, n] = bias[n] + sum over groups g of
               x_scale[m, g] * scale[n, g] * sum over k in g of q[m, k] * (code[n, k] - zero[n, g])
@@ -75,10 +74,6 @@ def cut_activations(x: Tensor, bits: int) -> Tensor:
     return seen
 
 
-def _activated(x: Tensor, activation: str = "", gated: bool = False) -> Tensor:
-    return activated(x, activation, gated) if activation else x
-
-
 def as_multiplied(x: Tensor, input_scale: Tensor | None, input_perm: Tensor | None) -> Tensor:
     x = x if input_perm is None else x[:, input_perm]
     return x if input_scale is None else x * input_scale
@@ -95,9 +90,9 @@ def reference_of(bits: int) -> Any:
         activation_bits: int,
         *activation: Any,
     ) -> Tensor:
-        x = _activated(x, *activation)
         matrix = dequantise(weight, bits, out_features, x.shape[1]).to(x.dtype)
-        return F.linear(as_multiplied(x, input_scale, input_perm), matrix, bias)
+        y = F.linear(as_multiplied(x, input_scale, input_perm), matrix, bias)
+        return activated(y, *activation)
 
     return reference
 
@@ -114,13 +109,12 @@ def rounded_of(bits: int) -> Any:
         activation_bits: int,
         *activation: Any,
     ) -> tuple[Any, ...]:
-        x = as_multiplied(_activated(x, *activation), input_scale, input_perm)
+        x = as_multiplied(x, input_scale, input_perm)
         if level == "cuda":
             x = cut_activations(x, activation_bits)
         else:
             x = round_activations(x, layout_of(weight, bits).group_size, activation_bits)
-        done = ("", False) if activation else ()
-        return x, weight, bias, None, None, out_features, EXACT, *done
+        return x, weight, bias, None, None, out_features, EXACT, *activation
 
     return rounded
 
@@ -134,21 +128,17 @@ def cost(
     perm: Any,
     n: Any,
     bits: Any,
-    activation: Any = "",
-    gated: Any = False,
+    *activation: Any,
 ) -> Cost:
-    """As a float linear's: to round x and to scale sums is 1/64 of that and less, and an activation
-    is as little."""
-    plain = linear.cost(load, x, weight, bias, n)
-    rows, columns = x.shape
-    flops = 2 * rows * n * (columns // 2) if gated else plain.flops
-    return plain._replace(flops=flops, read_bytes=plain.read_bytes + nbytes(scale, perm))
+    """As a float linear's: to round x and to scale sums is 1/64 of that and less."""
+    plain = linear.cost(load, x, weight, bias, n, *activation)
+    return plain._replace(read_bytes=plain.read_bytes + nbytes(scale, perm))
 
 
 def fake(
     x: Tensor, weight: Tensor, bias: Any, scale: Any, perm: Any, n: int, bits: int, *activation: Any
 ) -> Tensor:
-    return x.new_empty(x.shape[0], n)
+    return linear.fake(x, weight, bias, n, *activation)
 
 
 def random_weight(n: int, k: int, layout: Layout, generator: torch.Generator) -> Tensor:
@@ -188,16 +178,14 @@ def _case(
     special: float | None = None,
     activation: str = "",
     gated: bool = False,
-    special_up: bool = False,
 ) -> Case:
-    """special: a value of x, where gated of the gate; or, if special_up, of what it gates."""
+    """special: a value of x."""
     layout = Layout(bits, group_size, scale_dtype, zero_points, multipliers)
-    columns = 2 * k if gated else k
 
     def make(generator: torch.Generator) -> tuple[Any, ...]:
-        x = torch.randn(m, columns + gap, generator=generator)[:, :columns]
+        x = torch.randn(m, k + gap, generator=generator)[:, :k]
         if special is not None:
-            x[0, k // 2 + (k if special_up else 0)] = special
+            x[0, k // 2] = special
         weight = random_weight(n, k, layout, generator)
         return (
             x,
@@ -220,7 +208,7 @@ def _case(
         "scaled": scaled,
         "permuted": permuted,
         "strided": gap > 0,
-        f"with-{special}{'-up' * special_up}": special is not None,
+        f"with-{special}": special is not None,
     }
     name = "-".join([f"{m}x{n}x{k}-g{group_size}-a{activation_bits}", *filter(facts.get, facts)])
     return Case(name, make)
@@ -289,37 +277,34 @@ def cases_of(bits: int) -> list[Case]:
 
 
 def activated_cases_of(bits: int) -> list[Case]:
-    """Of what reads x: the products are those of `cases_of`."""
+    """Of what becomes of the sums; the sums are those of `cases_of`."""
     silu, gelu, tanh = ({"activation": name} for name in ("silu", "gelu", "gelu_tanh"))
     gated: dict[str, Any] = {**silu, "gated": True}
     sizes: list[tuple[int, int, int, int, int, dict[str, Any]]] = [
-        *((m, 130, 320, 64, a, gated) for m in (1, 6, 7, 8, 100) for a in (8, 16, 32)),
+        *((m, 256, 320, 64, a, gated) for m in (1, 6, 7, 8, 100) for a in (8, 16, 32)),
+        *((m, 130, 320, 64, 8, {**gated, "bias": True}) for m in (1, 6, 7, 17, 100)),
         *((m, 70, 256, 32, 8, how) for m in (1, 33) for how in (silu, gelu, tanh)),
-        *((m, 65, 515, 128, 8, {**tanh, "gated": True, "bias": True}) for m in (2, 17)),
-        (3, 63, 33, 32, 8, {**gated, "zero_points": True}),
-        (1, 1, 1, 32, 8, gated),
-        (9, 64, 129, 128, 32, {**gelu, "gated": True, "zero_points": True}),
-        (6, 192, 1024, 32, 8, {**gated, "gap": 8}),
-        (50, 130, 200, 64, 16, {**gated, "gap": 3, "scaled": True}),
+        *((m, 384, 515, 128, 8, {**tanh, "gated": True, "bias": True}) for m in (2, 70)),
+        (3, 62, 33, 32, 8, {**gated, "zero_points": True}),
+        (1, 2, 1, 32, 8, gated),
+        (2, 1, 1, 32, 8, gelu),
+        (65, 256, 129, 128, 32, {**gelu, "gated": True, "zero_points": True}),
+        (272, 256, 300, 64, 16, {**gated, "gap": 3, "scaled": True, "bias": True}),
         (5, 128, 129, 128, 8, {**gated, "scaled": True, "permuted": True}),
-        (50, 70, 300, 32, 8, {**gated, "scaled": True, "permuted": True}),
-        (7, 64, 200, 64, 16, {**gelu, "scaled": True, "permuted": True}),
-        (0, 64, 32, 32, 8, gated),
-        (4, 64, 0, 32, 8, {**gated, "bias": True}),
-        (20, 64, 0, 32, 8, {**gated, "bias": True}),
+        (193, 64, 200, 64, 16, {**gelu, "scaled": True, "bias": True}),
+        (256, 16384, 64, 32, 8, gated),  # an output that is written past the caches
+        (257, 8200, 32, 32, 8, {**gelu, "bias": True}),  # and one whose rows begin within lines
+        (0, 128, 32, 32, 8, gated),
+        (0, 64, 32, 32, 8, gelu),
+        *((m, 128, 0, 32, 8, {**gated, "bias": True}) for m in (4, 20, 80)),
         *(
-            (m, 64, 128, 32, 16, {**how, "special": special})
-            for m in (2, 9)
+            (m, 128, 128, 32, 16, {**how, "special": special})
+            for m in (2, 9, 80)
             for how in (gated, gelu, tanh)
-            for special in (float("nan"), float("inf"), -float("inf"), 1e30, -1e30, -88.0)
-        ),
-        *(
-            (m, 64, 128, 32, 16, {**gated, "special": special, "special_up": True})
-            for m in (2, 9)
-            for special in (float("nan"), float("inf"), 1e30)
+            for special in (float("nan"), float("inf"), 1e30, -1e30)
         ),
     ]
     if bits == 4:
-        for m in (1, 33):
-            sizes.append((m, 64, 384, MULTIPLIED_GROUP, 8, {**gated, "multipliers": True}))
+        for m in (1, 33, 80):
+            sizes.append((m, 128, 384, MULTIPLIED_GROUP, 8, {**gated, "multipliers": True}))
     return [_case(bits, *size, **facts) for *size, facts in sizes]

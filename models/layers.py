@@ -11,7 +11,6 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..custom_ops.activation import activated
 from ..custom_ops.linear import pack_linear, unpack_linear
 from .config import Config
 from .rope import Angles
@@ -68,10 +67,7 @@ class Linear(Stored):
     `outputs` names them, with their sizes, in the order of y's columns.
 
     many_rows: x has many rows, as an encoder's, whatever the batch.
-    activates: whether a call takes an MLP's activation too, and does that to x while it reads it.
     """
-
-    activates: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -95,10 +91,12 @@ class Linear(Stored):
         """Whether x is rounded to 8 bits, bfloat16's or int8's, and so may be what is made of y."""
         return self.weight.dtype == torch.bfloat16
 
-    def forward(self, x: Tensor) -> Tensor:
-        many = self.many_rows and not self.rounds
-        op = torch.ops.ingot.linear_many if many else torch.ops.ingot.linear
-        out: Tensor = op(x, self.weight, self.bias, self.outputs)
+    def forward(self, x: Tensor, activation: str | None = None, gated: bool = False) -> Tensor:
+        """With an activation, too, `activated(y, activation, gated)`."""
+        name = "linear_many" if self.many_rows and not self.rounds else "linear"
+        op = getattr(torch.ops.ingot, f"{name}_activated" if activation else name)
+        done = (activation, gated) if activation else ()
+        out: Tensor = op(x, self.weight, self.bias, self.outputs, *done)
         return out
 
     def pieces(self, path: str, name: str) -> dict[str, tuple[int, ...]]:
@@ -307,12 +305,8 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, hidden, bias, dtype, transposed, many_rows)
 
     def forward(self, x_TH: Tensor) -> Tensor:
-        inner = self.gate_up_proj(x_TH) if self.gated else self.up_proj(x_TH)
-        out: Tensor
-        if self.down_proj.activates:
-            out = self.down_proj(inner, self.activation, self.gated)
-        else:
-            out = self.down_proj(activated(inner, self.activation, self.gated))
+        first = self.gate_up_proj if self.gated else self.up_proj
+        out: Tensor = self.down_proj(first(x_TH, self.activation, self.gated))
         return out
 
     def extra_repr(self) -> str:

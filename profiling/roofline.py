@@ -24,7 +24,7 @@ Bound = Literal["memory", "compute"]
 GENERATED = "generated"  # kernels that are no op's
 FACTORS = ("float32", "bfloat16", "int8")  # what kernels multiply
 _FOLDER = Path(__file__).parent / "hardware"
-QUANTISED_LINEARS = ("linear_w4", "linear_w8", "activated_linear_w4", "activated_linear_w8")
+QUANTISED_LINEARS = ("linear_w4", "linear_w8", "linear_w4_activated", "linear_w8_activated")
 _GROUP_SIZES = (128, 64, 32)
 PANEL = 64  # rows of a weight's panel, of which a block has a group of columns (docs/format.md)
 
@@ -91,13 +91,13 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
     """Which kernel's speed a call has: its op and what decides how it multiplies.
 
     "linear.bfloat16"; "linear_many.float32"; "linear_w4.g32.a8": blocks of 32 columns, x in 8 bits;
-    "activated_linear_w4.g32.a8", likewise;
+    "linear_activated.bfloat16", "linear_w4_activated.g32.a8": likewise;
     "paged_attention.int8": a cache of that; "attention.float32", or bfloat16 for attention_bf16;
     "generated" for all else.
     activation_bits, kv_dtype: what tensors' shapes and dtypes do not say.
     """
     op = op_name(call)
-    if op in ("linear", "linear_many"):
+    if op.removesuffix("_activated") in ("linear", "linear_many"):
         return f"{op}.{call.inputs[1]['dtype']}"
     if op in QUANTISED_LINEARS:
         return f"{op}.g{group_size(call)}.a{activation_bits}"
@@ -110,7 +110,8 @@ def kernel_name(call: Call, activation_bits: int = 16, kv_dtype: str = "float32"
 def group_size(call: Call) -> int:
     """Of a quantised linear's weight, whose block has the codes of a group for each of 64 rows, and
     beside them less than half as many bytes."""
-    codes = int(call.inputs[1]["shape"][2]) * 8 // int(op_name(call)[-1])
+    bits = int(op_name(call).removesuffix("_activated")[-1])
+    codes = int(call.inputs[1]["shape"][2]) * 8 // bits
     return next((size for size in _GROUP_SIZES if PANEL * size <= codes), 0)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..custom_ops.activation import activated
 from ..custom_ops.quantised_layout import PANEL, Layout, layout_of, pack
 from ..models.layers import Embedding, Linear, PieceDtype, Stored, parameter
 from .recipe import Rule
@@ -86,12 +87,8 @@ class Quantised(Stored):
 
 
 class QuantisedLinear(Quantised):
-    """A `Linear` over codes: y = (x[input_perm] * input_scale) W^T + b, x rounded as it is read.
+    """A `Linear` over codes: y = (x[input_perm] * input_scale) W^T + b, x rounded as it is read."""
 
-    Called with an activation, too, it is that of `activated(x, activation, gated)`.
-    """
-
-    activates = True
     input_scale: Tensor | None
     input_perm: Tensor | None
 
@@ -114,7 +111,7 @@ class QuantisedLinear(Quantised):
 
     def forward(self, x: Tensor, activation: str | None = None, gated: bool = False) -> Tensor:
         name = f"linear_w{self.bits}"
-        op = getattr(torch.ops.ingot, f"activated_{name}" if activation else name)
+        op = getattr(torch.ops.ingot, f"{name}_activated" if activation else name)
         out: Tensor = op(
             x,
             self.weight,
@@ -159,8 +156,6 @@ class _Part(Linear):
 class SplitLinear(torch.nn.Module):
     """A `Linear` of parts that cannot be one: they differ in bits, or in how they read x."""
 
-    activates = False
-
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         bias, dtype = linear.bias is not None, linear.weight.dtype
@@ -176,8 +171,9 @@ class SplitLinear(torch.nn.Module):
         """As a `Linear`'s."""
         return all(part.rounds for part in self.parts.values())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([part(x) for part in self.parts.values()], dim=-1)
+    def forward(self, x: Tensor, activation: str | None = None, gated: bool = False) -> Tensor:
+        y = torch.cat([part(x) for part in self.parts.values()], dim=-1)
+        return activated(y, activation, gated)
 
 
 class QuantisedEmbedding(Quantised):

@@ -31,7 +31,6 @@ from ..profiling.roofline import (
     QUANTISED_LINEARS,
     Hardware,
     Speed,
-    group_size,
     op_name,
 )
 from ..profiling.steps import BLOCK_SIZE
@@ -146,21 +145,22 @@ def _linear(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) -> _W
     """The call's product with one copy of its weight after the other."""
     rows, columns = _shape(call.inputs[0], sizes)
     outputs, (panels, *inside) = _shape(call.outputs[0], sizes)[-1], _shape(call.inputs[1], sizes)
+    op = op_name(call)
     dtype = np.dtype({"bfloat16": "uint16"}.get(call.inputs[1]["dtype"], call.inputs[1]["dtype"]))
+    # A gate and what it gates are twice the outputs.
+    gated = op.endswith("_activated") and panels >= 2 * (outputs // PANEL) > 0
+    outputs = 2 * outputs if gated else outputs
     panel_bytes = prod(inside) * dtype.itemsize
     panels = max(1, min(panels, _MOST_BYTES // panel_bytes))
     outputs, size = min(outputs, panels * PANEL), panels * panel_bytes
     whole = buffers.weights[: len(buffers.weights) // size * size]
     weights = whole.view(dtype).reshape(-1, panels, *inside)
-    x, out = np.ones((rows, columns), np.float32), np.empty((rows, outputs), np.float32)
-    op = op_name(call)
+    x = np.ones((rows, columns), np.float32)
+    out = np.empty((rows, outputs // 2 if gated else outputs), np.float32)
     rest: tuple[object, ...] = (None, outputs)
     if op in QUANTISED_LINEARS:
         rest = (None, None, None, outputs, subject.activation_bits)
-    if op.startswith("activated_"):
-        # A gate and what it gates are more columns than the weight's groups have.
-        gated = columns > inside[0] * group_size(call)
-        columns = columns // 2 if gated else columns
+    if op.endswith("_activated"):
         rest = (*rest, "silu", gated)
     calls = [ops.bind(op, x, weight, *rest, out=out) for weight in weights]
     return _Work(size + x.nbytes + out.nbytes, 2 * rows * outputs * columns, calls)
@@ -211,8 +211,10 @@ _PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
     "linear_many": _linear,
     "linear_w4": _linear,
     "linear_w8": _linear,
-    "activated_linear_w4": _linear,
-    "activated_linear_w8": _linear,
+    "linear_many_activated": _linear,
+    "linear_activated": _linear,
+    "linear_w4_activated": _linear,
+    "linear_w8_activated": _linear,
     "paged_attention": _paged_attention,
     "attention": _attention,
     "attention_bf16": _attention,

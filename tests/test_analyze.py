@@ -107,7 +107,8 @@ def test_this_machine_is_measured(demo_package: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(speeds, "_SECONDS", 0.001)
     package = of_package(demo_package)
     found = speeds.measure(package, request_of(package), threads=2)
-    assert found.kernels.keys() == {"linear.float32", "paged_attention.float32"}
+    linears = {"linear.float32", "linear_activated.float32"}
+    assert found.kernels.keys() == {*linears, "paged_attention.float32"}
     assert all(speed.gb_s > 0 and speed.gflop_s > 0 for speed in found.kernels.values())
     assert ", 2 threads, x86-64-v" in found.name
     weights, cache = speeds._buffers(demo_package)
@@ -126,9 +127,9 @@ def test_every_layout_is_measured(
     found = of_checkpoint(demo_checkpoint, dtype="bfloat16", recipe=recipe, kv_dtype=kv_dtype)
     kernels = speeds.measure(found, request_of(found, batch=3, prompt=40, context=70)).kernels
     linears = {
-        None: {"linear.bfloat16"},
-        "int8": {"linear_w8.g128.a16", "activated_linear_w8.g128.a16"},
-        "int4-a8": {"linear_w4.g128.a8", "activated_linear_w4.g128.a8", "linear_w8.g128.a8"},
+        None: {"linear.bfloat16", "linear_activated.bfloat16"},
+        "int8": {"linear_w8.g128.a16", "linear_w8_activated.g128.a16"},
+        "int4-a8": {"linear_w4.g128.a8", "linear_w4_activated.g128.a8", "linear_w8.g128.a8"},
     }
     assert kernels.keys() == {*linears[recipe], f"paged_attention.{kv_dtype}"}
 
@@ -140,7 +141,9 @@ def test_encoders_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "config.json").write_text(json.dumps({**config, "image_size": 32}))
     found = of_checkpoint(tmp_path)
     kernels = speeds.measure(found, request_of(found, batch=2)).kernels
-    assert kernels.keys() == {"linear.float32", "linear_many.float32", "attention.float32"}
+    # The last layer's rows are few: those that the head reads.
+    linears = {"linear", "linear_activated", "linear_many", "linear_many_activated"}
+    assert kernels.keys() == {f"{op}.float32" for op in (*linears, "attention")}
 
 
 def test_ops_say_what_is_wrong() -> None:

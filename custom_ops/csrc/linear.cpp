@@ -16,6 +16,7 @@
 
 #include <type_traits>
 
+#include "activated_sums.h"
 #include "dot_bf16.h"
 #include "fetch_ahead.h"
 #include "linear_tiles.h"
@@ -190,14 +191,12 @@ void multiply_block(const Operand<Format>& x, int64_t row, int64_t rows, int64_t
   }
 }
 
-// The rows from `row` to `row_end` times a panel.
+// sums [row_end - row][64] = the rows from `row` to `row_end` times a panel, and the bias.
 template <typename Format>
-void compute_unit(const PackedLinear& call, const Operand<Format>& x, int64_t panel, int64_t row,
-                  int64_t row_end) {
-  alignas(64) float sums[kUnitRows * kPanel];
+void sum_up(const PackedLinear& call, const Operand<Format>& x, int64_t panel, int64_t row,
+            int64_t row_end, float* sums) {
   const int64_t rows = row_end - row;
-  const int64_t column = panel * kPanel;
-  const int64_t columns = call.columns - column < kPanel ? call.columns - column : kPanel;
+  const int64_t column = panel * kPanel, columns = least(call.columns - column, kPanel);
   for (int64_t c = 0; c < kPanel; c++) {
     sums[c] = call.bias != nullptr && c < columns ? call.bias[column + c] : 0.0f;
   }
@@ -209,9 +208,23 @@ void compute_unit(const PackedLinear& call, const Operand<Format>& x, int64_t pa
     const int64_t depth = all - k < Format::kBlock ? all - k : Format::kBlock;
     multiply_block(x, row, rows, k, all, words + k / Format::kStep * kPanel, depth, sums);
   }
-  for (int64_t r = 0; r < rows; r++) {
-    memcpy(call.out + (row + r) * call.columns + column, sums + r * kPanel,
-           columns * sizeof(float));
+}
+
+// The rows from `row` to `row_end` of a panel's outputs.
+template <typename Format>
+void compute_unit(const PackedLinear& call, const Operand<Format>& x, int64_t panel, int64_t row,
+                  int64_t row_end) {
+  alignas(64) float sums[kUnitRows * kPanel];
+  sum_up(call, x, panel, row, row_end, sums);
+  if (call.activated.function != Activation::kNone) {
+    return write_activated<kUnitRows>(call, panel, row, row_end - row, sums, false, [&](float* to) {
+      sum_up(call, x, panel + unit_panels(call), row, row_end, to);
+    });
+  }
+  const int64_t column = panel * kPanel;
+  const auto bytes = static_cast<size_t>(least(call.columns - column, kPanel)) * sizeof(float);
+  for (int64_t r = row; r < row_end; r++) {
+    memcpy(call.out + r * call.columns + column, sums + (r - row) * kPanel, bytes);
   }
 }
 
@@ -266,19 +279,23 @@ int64_t choose_units(int64_t tiles, int64_t threads) {
 }
 
 template <typename Format>
-void run(const PackedLinear& call) {
+void run(const PackedLinear& whole) {
   using Value = typename Format::Value;
-  if (call.rows == 0) return;
-  const int64_t depth = Format::depth(call.weight.depth);
-  const int64_t tiles = ceil_div(call.rows, kTileRows);
-  const Workspace space(tiles * kTileRows * depth * int64_t{sizeof(Value)});
-  auto* packed = space.as<Value>();
+  if (whole.rows == 0) return;
+  const int64_t depth = Format::depth(whole.weight.depth);
+  const int64_t tiles = ceil_div(whole.rows, kTileRows);
+  const bool few = tiles == 1;
+  const int64_t sums = deferred_bytes(whole, few);
+  const Workspace space(sums + tiles * kTileRows * depth * int64_t{sizeof(Value)});
+  auto* packed = reinterpret_cast<Value*>(space.as<char>() + sums);
+  const Deferred deferred(whole, few, space.as<float>());
+  const PackedLinear& call = deferred.product();
   const Operand<Format> x =
       tiles > 1 ? Operand<Format>{nullptr, 0, packed} : few_rows<Format>(call, packed);
   const int64_t work = call.rows * call.columns * call.weight.depth;
   const int64_t threads = omp_get_max_threads(), units = choose_units(tiles, threads);
   const int64_t groups = units < threads ? units : threads;
-  const Shares shares = {units, call.weight.panels, groups, (threads + groups - 1) / groups};
+  const Shares shares = {units, unit_panels(call), groups, (threads + groups - 1) / groups};
   int64_t* taken = none_taken(shares.count());
 #pragma omp parallel if (work > kParallelWork)
   {
@@ -299,6 +316,7 @@ void run(const PackedLinear& call) {
                            row_end < call.rows ? row_end : call.rows);
       return true;
     });
+    deferred.finish();
   }
 }
 
@@ -316,7 +334,7 @@ void run_linear(const PackedLinear& call) {
 void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int64_t out_features,
             DLTensor* out0) {
   PackedLinear call;
-  if (read_call(x, weight, bias, out_features, out0, &call)) run_linear(call);
+  if (read_call(x, weight, bias, out_features, {}, out0, &call)) run_linear(call);
 }
 
 }  // namespace ingot::INGOT_LEVEL

@@ -1,9 +1,11 @@
 // linear_many: linear, for many rows; see custom_ops/linear_many.py.
+#include "activated_sums.h"
 #include "linear.h"
 #include "linear_parts.h"
 #include "ops.h"
 #include "shares.h"
 #include "tile.h"
+#include "workspace.h"
 
 namespace ingot::INGOT_LEVEL {
 
@@ -39,6 +41,7 @@ void compute_in_floats(const PackedLinear& call, int64_t row, int64_t half) {
   part.out = sums;
   part.rows = 1;
   part.columns = least(call.columns - column, kPanel);
+  part.activated = {};
   run_linear(part);
   memcpy(call.out + row * call.columns + column + first, sums + first,
          static_cast<size_t>(least(part.columns - first, kHalf)) * sizeof(float));
@@ -52,10 +55,19 @@ void compute_unit(const PackedLinear& call, const SplitRows& x, Halves halves) {
       if (unit.in_floats(row, half)) compute_in_floats(call, row, halves.first + half);
     }
   }
+  if (call.activated.function == Activation::kNone) return;
+  const int64_t column = halves.first * kHalf;
+  const int64_t columns = least(call.columns - column, halves.count * kHalf);
+  for (int64_t row = x.row(); row < x.row_end(); row++) {
+    activate_row(call.activated.function, call.out + row * call.columns + column, columns);
+  }
 }
 
-void run_parts(const PackedLinear& call) {
-  if (call.rows == 0) return;
+void run_parts(const PackedLinear& whole) {
+  if (whole.rows == 0) return;
+  const Workspace space(deferred_bytes(whole, true));
+  const Deferred deferred(whole, true, space.as<float>());
+  const PackedLinear& call = deferred.product();
   const Shares shares = choose_shares(call);
   int64_t* taken = none_taken(shares.count());
   const int64_t work = call.rows * call.columns * call.weight.depth;
@@ -71,20 +83,24 @@ void run_parts(const PackedLinear& call) {
       compute_unit(call, x, {half, least(ceil_div(call.columns, kHalf) - half, kMostHalves)});
       return true;
     });
+    deferred.finish();
   }
 }
 
 }  // namespace
 #endif
 
-void linear_many(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
-                 int64_t out_features, DLTensor* out0) {
-  PackedLinear call;
-  if (!read_call(x, weight, bias, out_features, out0, &call)) return;
+void run_linear_many(const PackedLinear& call) {
 #if defined(INGOT_AMX)
   if (call.weight.step == 1) return run_parts(call);
 #endif
   run_linear(call);
+}
+
+void linear_many(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+                 int64_t out_features, DLTensor* out0) {
+  PackedLinear call;
+  if (read_call(x, weight, bias, out_features, {}, out0, &call)) run_linear_many(call);
 }
 
 }  // namespace ingot::INGOT_LEVEL

@@ -38,10 +38,7 @@ __global__ void __launch_bounds__(kSlices* kPanel)
 
 }  // namespace
 
-void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int64_t out_features,
-            DLTensor* out0, cudaStream_t stream) {
-  PackedLinear call;
-  if (!read_call(x, weight, bias, out_features, out0, &call)) return;
+void multiply(const PackedLinear& call, cudaStream_t stream) {
   const Product product = {{call.x, call.x_stride, nullptr, nullptr, call.rows, call.weight.depth},
                            call.bias,
                            call.out,
@@ -52,6 +49,12 @@ void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int
                   static_cast<unsigned>(divide_up(call.rows, kRows)));
   launch(multiply_floats, grid, static_cast<unsigned>(kSlices * kPanel), 0, stream,
          reinterpret_cast<const float*>(call.weight.words), product);
+}
+
+void linear(const DLTensor* x, const DLTensor* weight, const DLTensor* bias, int64_t out_features,
+            DLTensor* out0, cudaStream_t stream) {
+  PackedLinear call;
+  if (read_call(x, weight, bias, out_features, {}, out0, &call)) multiply(call, stream);
 }
 
 }  // namespace ingot::cuda

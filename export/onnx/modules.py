@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...custom_ops.activation import activated
 from ...custom_ops.linear import unpack_linear
 from ...custom_ops.quantised_layout import layout_of, scales_of_groups, unpack
 from ...models.layers import Embedding, LayerNorm, Linear, RMSNorm
@@ -116,7 +117,7 @@ class OnnxLayerNorm(nn.Module):
 class OnnxLinear(nn.Module):
     """Gemm. A bfloat16 weight is widened: ONNX Runtime's CPU multiplies float32."""
 
-    rounds = activates = False
+    rounds = False
     weight: Tensor
 
     def __init__(self, linear: Linear, weight: Tensor) -> None:
@@ -124,9 +125,10 @@ class OnnxLinear(nn.Module):
         self.bias, self.outputs = linear.bias, linear.outputs
         self.register_buffer("weight", weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.float()
-        return _operator("Gemm", [x, weight, self.bias], (x.shape[0], self.outputs), transB=1)
+    def forward(self, x: Tensor, activation: str | None = None, gated: bool = False) -> Tensor:
+        inputs = [x, self.weight.float(), self.bias]
+        y = _operator("Gemm", inputs, (x.shape[0], self.outputs), transB=1)
+        return activated(y, activation, gated)
 
 
 class OnnxEmbedding(nn.Module):
@@ -160,7 +162,7 @@ class NBits(nn.Module):
 class NBitsLinear(NBits):
     """MatMulNBits; what x is reordered and scaled by goes before it."""
 
-    rounds = activates = False
+    rounds = False
     input_scale: Tensor | None
     input_perm: Tensor | None
 
@@ -170,12 +172,12 @@ class NBitsLinear(NBits):
         self.register_buffer("input_scale", linear.input_scale)
         self.register_buffer("input_perm", linear.input_perm)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, activation: str | None = None, gated: bool = False) -> Tensor:
         if self.input_perm is not None:
             x = x.index_select(1, self.input_perm)
         if self.input_scale is not None:
             x = x * self.input_scale
-        return _operator(
+        y = _operator(
             f"{_RUNTIME}MatMulNBits",
             [x, self.codes, self.scales, self.zeros, None, self.bias],
             (x.shape[0], self.rows),
@@ -185,6 +187,7 @@ class NBitsLinear(NBits):
             block_size=self.group_size,
             accuracy_level=self.accuracy,
         )
+        return activated(y, activation, gated)
 
 
 class NBitsEmbedding(NBits):

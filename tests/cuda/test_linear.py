@@ -12,7 +12,7 @@ from . import emulated
 
 
 @pytest.mark.parametrize(
-    "name", ["linear", "linear_many", "linear_w4", "linear_w8", "activated_linear_w4"]
+    "name", ["linear", "linear_many", "linear_w4", "linear_w8", "linear_w4_activated"]
 )
 def test_weights_that_are_not_aligned_are_refused(name: str) -> None:
     cases = (list(make(name, index)) for index in range(len(OPS[name].cases)))

@@ -189,10 +189,14 @@ def test_its_calls_are_known(exported: tuple[Path, dict[str, Any]]) -> None:
     ops = [call["name"] for call in calls if call["kind"] == "op"]
     kernels = [call for call in calls if call["kind"] == "kernel"]
     assert ops.count("aoti_torch_cuda_paged_attention") == 2
-    assert ops.count("aoti_torch_cuda_linear") == 4 * 2 + 1
+    assert ops.count("aoti_torch_cuda_linear") == 3 * 2 + 1
+    assert ops.count("aoti_torch_cuda_linear_activated") == 2
     assert len(ops) + len(kernels) == len(calls)
     assert all(call["name"].startswith("triton_") and call["module"] for call in kernels)
-    assert {call["module"] for call in kernels} >= {"model.layers.1.mlp", "model.norm"}
+    assert {call["module"] for call in kernels} >= {
+        "model.layers.1.post_attention_layernorm",
+        "model.norm",
+    }
 
 
 @pytest.mark.full

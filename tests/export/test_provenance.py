@@ -106,9 +106,10 @@ def test_a_quantised_decoder(demo_checkpoint: Path, tmp_path: Path) -> None:
             list(session.generate([1, 2, 3], max_new_tokens=1))
 
     calls = check(package, run)
-    down = of_module(calls, "model.layers.0.mlp.down_proj")
-    assert down.name == "aoti_torch_cpu_activated_linear_w4"
-    assert cost(down, SIZES).flops == 2 * 7 * 768 * 256
+    up = of_module(calls, "model.layers.0.mlp.gate_up_proj")
+    assert up.name == "aoti_torch_cpu_linear_w4_activated"
+    assert cost(up, SIZES).flops == 2 * 7 * 256 * 2 * 768
+    assert cost(up, SIZES).written_bytes == 7 * 768 * 4
 
 
 def test_an_encoder(export_package: ExportPackage) -> None:
@@ -127,13 +128,13 @@ def test_an_image_classifier(export_package: ExportPackage) -> None:
 
 
 def test_a_quantised_encoder(export_package: ExportPackage, tmp_path: Path) -> None:
-    """Of an MLP without a gate the second linear computes the activation, too."""
+    """Of an MLP without a gate the first linear computes the activation, too."""
     checkpoint = export_package("ViTForImageClassification", num_labels=3).parent / "checkpoint"
     package = tmp_path / "model.pt2"
     export_checkpoint(checkpoint, package, quant="int8", activation_bits=8)
     calls = calls_of(package)
-    down = of_module(calls, "layers.0.mlp.down_proj")
-    assert down.name == "aoti_torch_cpu_activated_linear_w8"
+    up = of_module(calls, "layers.0.mlp.up_proj")
+    assert up.name == "aoti_torch_cpu_linear_w8_activated"
     assert not [call.name for call in calls if call.kind == "kernel" and "gelu" in call.name]
 
 

@@ -8,10 +8,23 @@
 namespace ingot::INGOT_LEVEL {
 namespace {
 
-// 1 / (1 + e^-x), within four units in the last place; 0 for x < -87.
+// 1 / x for 1 <= x <= 2 (and NaN, which stays NaN), within one unit in the last place. A division
+// takes a core 16 cycles, as long as all else of a sigmoid.
+inline Vec reciprocal(Vec x) {
+#if defined(__AVX512F__)
+  const Vec near = bit_cast<Vec>(_mm512_maskz_rcp14_ps(0xffff, bit_cast<__m512>(x)));
+  return near * (1.0f - x * near) + near;
+#else
+  return 1.0f / x;
+#endif
+}
+
+// 1 / (1 + e^-x), within four units in the last place where that is 0.02 and more; 0 for x < -88.
 inline Vec sigmoid(Vec x) {
-  const Vec e = exp_negative(x < 0.0f ? x : -x);
-  return (x < 0.0f ? e : broadcast(1.0f)) / (1.0f + e);
+  constexpr float kLog2E = 1.44269504088896341f;
+  const Vec size = bit_cast<Vec>(bit_cast<VecWord>(x) & 0x7fffffffu);
+  const Vec e = exp2(size * -kLog2E);
+  return (x < 0.0f ? e : broadcast(1.0f)) * reciprocal(1.0f + e);
 }
 
 struct Silu {

@@ -15,6 +15,7 @@
 
 #include <type_traits>
 
+#include "activated_sums.h"
 #include "amx.h"
 #include "dot_bf16.h"
 #include "fetch_ahead.h"
@@ -141,16 +142,18 @@ template <typename Before>
   tile_dot_bf16<3, 4, 5>();
 }
 
-// The sums of a unit's rows and one panel.
+// The sums of a unit's rows and one panel, which are kept in `sums` [rows of whole tiles][64].
 class Unit {
  public:
-  Unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end, int64_t panel)
-      : call_(call), x_(x), row_(row), row_end_(row_end), column_(panel * kPanel) {
+  Unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end, int64_t panel,
+       float* sums)
+      : call_(call), x_(x), row_(row), row_end_(row_end), column_(panel * kPanel), sums_(sums) {
     columns_ = least(call.columns - column_, kPanel);
     if (call.bias == nullptr) return;
     memcpy(bias_, call.bias + column_, static_cast<size_t>(columns_) * sizeof(float));
   }
 
+  int64_t panel() const { return column_ / kPanel; }
   int64_t tiles() const { return ceil_div(row_end_ - row_, kAmxRows); }
 
   // Adds the steps [begin, end) to all rows. A tile's sums are stored, and the next ones loaded,
@@ -193,7 +196,8 @@ class Unit {
 
  private:
   bool whole(int64_t tile) const {
-    return columns_ == kPanel && row_ + tile * kAmxRows + x_.tile_rows <= call_.rows;
+    return columns_ == kPanel && row_ + tile * kAmxRows + x_.tile_rows <= call_.rows &&
+           call_.activated.function == Activation::kNone;
   }
   Sums partial(int64_t tile) { return {sums_ + tile * kAmxRows * kPanel, kRowBytes}; }
   Sums output(int64_t tile) const {
@@ -203,19 +207,17 @@ class Unit {
   const PackedLinear& call_;
   const XTiles& x_;
   int64_t row_, row_end_, column_, columns_;
+  float* sums_;
   alignas(64) float bias_[kPanel] = {};
-  alignas(64) float sums_[kMostUnitTiles * kAmxRows * kPanel];
 };
 
-// The rows from `row` to `row_end` times a panel.
+// Adds up a unit.
 //
 // Of few tiles the first brings the panel from memory, ahead of itself. Many tiles take longer than
 // memory does: each pass over a block fetches its share of the next one.
-void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end,
-                  int64_t panel) {
-  const Steps steps(call.weight, panel);
-  Unit unit(call, x, row, row_end, panel);
-  const int64_t tiles = unit.tiles();
+void sum_up(const PackedLinear& call, const XTiles& x, Unit* unit) {
+  const Steps steps(call.weight, unit->panel());
+  const int64_t tiles = unit->tiles();
   const int64_t blocks = tiles == 1 ? 1 : ceil_div(x.steps, kBlockSteps);
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t begin = block * x.steps / blocks, end = (block + 1) * x.steps / blocks;
@@ -223,9 +225,24 @@ void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_
     const int64_t share = ceil_div(words / tiles, kAmxWords) * kAmxWords;
     Fetch fetch = {steps.behind(end), tiles * products, share, true};
     if (tiles <= kFewTiles) fetch = {steps.behind(begin), products, words, false};
-    unit.multiply(steps, begin, end, fetch);
+    unit->multiply(steps, begin, end, fetch);
   }
-  unit.finish();
+}
+
+// The rows from `row` to `row_end` of a panel's outputs.
+void compute_unit(const PackedLinear& call, const XTiles& x, int64_t row, int64_t row_end,
+                  int64_t panel) {
+  constexpr int64_t kMostRows = kMostUnitTiles * kAmxRows;
+  alignas(64) float sums[kMostRows * kPanel];
+  const auto add = [&](int64_t of, float* to) {
+    Unit unit(call, x, row, row_end, of, to);
+    sum_up(call, x, &unit);
+    return unit;
+  };
+  Unit unit = add(panel, sums);
+  if (call.activated.function == Activation::kNone) return unit.finish();
+  write_activated<kMostRows>(call, panel, row, row_end - row, sums, false,
+                             [&](float* to) { add(panel + unit_panels(call), to); });
 }
 
 // Groups whose part of x fits L2.
@@ -233,21 +250,25 @@ Shares choose_shares(const PackedLinear& call, int64_t tiles) {
   const int64_t threads = omp_get_max_threads();
   const auto fits = [&](int64_t groups) {
     return ceil_div(tiles, groups) * kAmxRows * call.weight.depth <= kUnitValues &&
-           groups * call.weight.panels >= kUnitsOfThread * threads;
+           groups * unit_panels(call) >= kUnitsOfThread * threads;
   };
   int64_t groups = ceil_div(tiles, kMostUnitTiles);
   while (tiles / (2 * groups) >= kLeastUnitTiles && !fits(groups)) groups *= 2;
   if (groups > threads) groups = ceil_div(groups, threads) * threads;
-  return {tiles, call.weight.panels, groups, ceil_div(threads, groups)};
+  return {tiles, unit_panels(call), groups, ceil_div(threads, groups)};
 }
 
-void run_tiles(const PackedLinear& call) {
-  if (call.rows == 0) return;
-  const int64_t tiles = ceil_div(call.rows, kAmxRows);
-  const int64_t steps = most(ceil_div(call.weight.depth, kStepDepth), 1);  // zeros, where K is 0
-  XTiles x = {nullptr, steps, least(call.rows, kAmxRows)};
-  const Workspace space(tiles * x.steps * x.step_words() * int64_t{sizeof(uint32_t)});
-  x.words = space.as<uint32_t>();
+void run_tiles(const PackedLinear& whole) {
+  if (whole.rows == 0) return;
+  const int64_t tiles = ceil_div(whole.rows, kAmxRows);
+  const int64_t steps = most(ceil_div(whole.weight.depth, kStepDepth), 1);  // zeros, where K is 0
+  XTiles x = {nullptr, steps, least(whole.rows, kAmxRows)};
+  const bool few = tiles <= kFewTiles;
+  const int64_t sums = deferred_bytes(whole, few);
+  const Workspace space(sums + tiles * x.steps * x.step_words() * int64_t{sizeof(uint32_t)});
+  x.words = reinterpret_cast<uint32_t*>(space.as<char>() + sums);
+  const Deferred deferred(whole, few, space.as<float>());
+  const PackedLinear& call = deferred.product();
   const Shares shares = choose_shares(call, tiles);
   int64_t* taken = none_taken(shares.count());  // panels
   const int64_t work = call.rows * call.columns * call.weight.depth;
@@ -268,6 +289,7 @@ void run_tiles(const PackedLinear& call) {
                    least(shares.end_tile(share) * kAmxRows, call.rows), panel);
       return true;
     });
+    deferred.finish();
   }
 }
 

@@ -15,7 +15,7 @@ PackedWeight packed_weight(const DLTensor* weight, int64_t depth) {
 }
 
 bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
-               int64_t out_features, DLTensor* out, PackedLinear* call) {
+               int64_t out_features, Activated activated, DLTensor* out, PackedLinear* call) {
   expect(x, "x", kFloat32, {-1, -1});
   expect_contiguous(x, "x", 1);
   const PackedWeight packed = packed_weight(weight, x->shape[1]);
@@ -27,14 +27,15 @@ bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
     expect(bias, "bias", kFloat32, {out_features});
     expect_contiguous(bias, "bias", 1);
   }
-  if (wants_shape(out, kFloat32, {x->shape[0], out_features})) return false;
+  if (wants_shape(out, kFloat32, {x->shape[0], activated.outputs(out_features)})) return false;
   *call = {.x = data_of<const float>(x),
            .x_stride = x->strides[0],
            .weight = packed,
            .bias = bias != nullptr ? data_of<const float>(bias) : nullptr,
            .out = data_of<float>(out),
            .rows = x->shape[0],
-           .columns = out_features};
+           .columns = out_features,
+           .activated = activated};
   return true;
 }
 

@@ -1,6 +1,7 @@
 // A matrix packed by `pack_linear` (custom_ops/linear.py): panels of 64 rows, K-major inside.
 #pragma once
 
+#include "activated.h"
 #include "support.h"
 
 namespace ingot {
@@ -21,7 +22,7 @@ struct PackedWeight {
 // Throws unless `weight` is a contiguous packed matrix of `depth` columns.
 PackedWeight packed_weight(const DLTensor* weight, int64_t depth);
 
-// A call of linear.
+// A call of linear, activated or not.
 struct PackedLinear {
   const float* x;
   int64_t x_stride;
@@ -29,12 +30,15 @@ struct PackedLinear {
   const float* bias;  // or null
   float* out;
   int64_t rows;
-  int64_t columns;
+  int64_t columns;  // of the weight
+  Activated activated;
+
+  int64_t outputs() const { return activated.outputs(columns); }
 };
 
 // Checks the arguments; false if only the output's shape was asked for.
 bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
-               int64_t out_features, DLTensor* out, PackedLinear* call);
+               int64_t out_features, Activated activated, DLTensor* out, PackedLinear* call);
 
 // Throws unless every token is a row of `panels` panels.
 void check_tokens(const int64_t* tokens, int64_t count, int64_t panels);

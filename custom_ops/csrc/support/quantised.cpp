@@ -1,7 +1,5 @@
 #include "quantised.h"
 
-#include <cstring>
-
 namespace ingot {
 namespace {
 
@@ -53,24 +51,13 @@ QuantisedWeight quantised_weight(const DLTensor* weight, int64_t bits, int64_t d
   return found;
 }
 
-Activated activated_by(const char* activation, bool gated) {
-  if (strcmp(activation, "silu") == 0) return {Activation::kSilu, gated};
-  if (strcmp(activation, "gelu") == 0) return {Activation::kGelu, gated};
-  if (strcmp(activation, "gelu_tanh") == 0) return {Activation::kGeluTanh, gated};
-  fail("activation is \"%s\"; write silu, gelu or gelu_tanh", activation);
-}
-
 bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                const DLTensor* input_scale, const DLTensor* input_perm, int64_t out_features,
                int64_t activation_bits, int64_t bits, Activated activated, DLTensor* out,
                QuantisedLinear* call) {
   expect(x, "x", kFloat32, {-1, -1});
   expect_contiguous(x, "x", 1);
-  const int64_t depth = activated.gated ? x->shape[1] / 2 : x->shape[1];
-  if (activated.gated && x->shape[1] % 2 != 0) {
-    fail("x has %lld columns; of a gate and what it gates there are as many each",
-         static_cast<long long>(x->shape[1]));
-  }
+  const int64_t depth = x->shape[1];
   const QuantisedWeight packed = quantised_weight(weight, bits, depth);
   if (out_features < 0 || packed.panels != (out_features + kPanel - 1) / kPanel) {
     fail("out_features is %lld, but the quantised weight has %lld panels of 64",
@@ -88,7 +75,7 @@ bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
   optional(bias, "bias", kFloat32, out_features);
   optional(input_scale, "input_scale", kFloat32, depth);
   optional(input_perm, "input_perm", kInt64, depth);
-  if (wants_shape(out, kFloat32, {x->shape[0], out_features})) return false;
+  if (wants_shape(out, kFloat32, {x->shape[0], activated.outputs(out_features)})) return false;
   const auto* perm = input_perm != nullptr ? data_of<const int64_t>(input_perm) : nullptr;
   for (int64_t k = 0; kSeesValues && perm != nullptr && k < depth; k++) {
     if (perm[k] < 0 || perm[k] >= depth) {
@@ -98,7 +85,6 @@ bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
   }
   *call = {.x = data_of<const float>(x),
            .x_stride = x->strides[0],
-           .activated = activated,
            .depth = depth,
            .weight = packed,
            .middle = 1 << (bits - 1),
@@ -108,7 +94,8 @@ bool read_call(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
            .input_perm = perm,
            .out = data_of<float>(out),
            .rows = x->shape[0],
-           .columns = out_features};
+           .columns = out_features,
+           .activated = activated};
   return true;
 }
 

@@ -27,22 +27,10 @@ struct QuantisedWeight {
   int64_t behind_scales() const { return kPanel * (float_scales ? 4 : 2); }
 };
 
-// What is done to x before it is multiplied: function(x), or of a gate and what it gates, which x
-// has side by side, function(gate) * up.
-enum class Activation { kNone, kSilu, kGelu, kGeluTanh };
-struct Activated {
-  Activation function = Activation::kNone;
-  bool gated = false;
-};
-
-// Throws unless `activation` is the name of one.
-Activated activated_by(const char* activation, bool gated);
-
-// A call of linear_w4 or linear_w8, or of activated_linear_w4 or activated_linear_w8.
+// A call of linear_w4 or linear_w8, activated or not.
 struct QuantisedLinear {
   const float* x;
   int64_t x_stride;
-  Activated activated;
   int64_t depth;  // K
   QuantisedWeight weight;
   int32_t middle;             // the zero point of all where the weight holds none
@@ -52,7 +40,10 @@ struct QuantisedLinear {
   const int64_t* input_perm;  // or null
   float* out;
   int64_t rows;
-  int64_t columns;
+  int64_t columns;  // of the weight
+  Activated activated;
+
+  int64_t outputs() const { return activated.outputs(columns); }
 };
 
 // Throws unless `weight` is a contiguous packed matrix of `bits`-bit codes and `depth` columns.

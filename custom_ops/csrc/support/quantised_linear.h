@@ -141,8 +141,7 @@ void unpack_block(const uint32_t* words, int64_t count, uint32_t* to) {
 }
 
 template <typename Format, Scheme kScheme, int kRows>
-void few_rows(const Unit& unit) {
-  alignas(64) float sums[kRows * kPanel];
+void sum_few_rows(const Unit& unit, float* sums) {
   unit.begin(sums, kRows);
   const QuantisedWeight& weight = unit.call.weight;
   const Activations& x = unit.x;
@@ -156,7 +155,6 @@ void few_rows(const Unit& unit) {
       multiply_block<Format, kRows, kScheme, true>(rows, codes, x.words_per_group, header, sums);
     }
   }
-  unit.end(sums);
 }
 
 // multiply_block of a tile of kTileRows. Not inlined: the compiler would keep the sums in memory.
@@ -167,8 +165,7 @@ template <typename Format, Scheme kScheme, typename X>
 }
 
 template <typename Format, Scheme kScheme>
-void many_rows(const Unit& unit) {
-  alignas(64) float sums[kRowBlock * kPanel];
+void sum_many_rows(const Unit& unit, float* sums) {
   alignas(64) uint32_t codes[kMostGroup * kPanel / kPerWord<Format>];
   const int64_t tiles = ceil_div(unit.rows, kTileRows);
   unit.begin(sums, tiles * kTileRows);
@@ -188,7 +185,20 @@ void many_rows(const Unit& unit) {
       }
     }
   }
-  unit.end(sums);
+}
+
+// Computes a unit by sum_up(unit, sums).
+template <int64_t kMostRows, typename SumUp>
+void compute_unit(const Unit& unit, SumUp sum_up) {
+  alignas(64) float sums[kMostRows * kPanel];
+  sum_up(unit, sums);
+  if (unit.call.activated.function == Activation::kNone) return unit.end(sums);
+  write_activated<kMostRows>(unit, sums, false, sum_up);
+}
+
+template <typename Format, Scheme kScheme, int kRows>
+void few_rows(const Unit& unit) {
+  compute_unit<kRows>(unit, sum_few_rows<Format, kScheme, kRows>);
 }
 
 template <typename Format, Scheme kScheme>
@@ -211,8 +221,10 @@ void few_rows(const Unit& unit) {
 
 // A thread's panels lie one behind the other as far as it can: what is fetched ahead is its own.
 template <typename Format, Scheme kScheme>
-void run_few(const QuantisedLinear& call, bool parallel) {
-  const Room<Format> room(call, call.rows, call.weight.groups * call.passes);
+void run_few(const QuantisedLinear& whole, bool parallel) {
+  const Room<Format> room(whole, true, whole.rows, whole.weight.groups * whole.passes);
+  const Deferred deferred(whole, true, room.sums());
+  const QuantisedLinear& call = deferred.product();
   const Activations x = room.x();
   const int64_t shares = parallel ? omp_get_max_threads() : 1;
   int64_t* taken = none_taken(shares);
@@ -227,25 +239,29 @@ void run_few(const QuantisedLinear& call, bool parallel) {
     take_stretches(taken, shares, call.weight.panels, [&](int64_t panel, int64_t) {
       few_rows<Format, kScheme>({call, x, panel, 0, call.rows});
     });
+    deferred.finish();
   }
 }
 
 template <typename Format, Scheme kScheme>
-void run_many(const QuantisedLinear& call, bool parallel) {
-  const int64_t tiles = ceil_div(call.rows, kTileRows);
-  const Room<Format> room(call, tiles * kTileRows, call.weight.groups * call.passes);
+void run_many(const QuantisedLinear& whole, bool parallel) {
+  const int64_t tiles = ceil_div(whole.rows, kTileRows);
+  const Room<Format> room(whole, false, tiles * kTileRows, whole.weight.groups * whole.passes);
+  const Deferred deferred(whole, false, room.sums());
+  const QuantisedLinear& call = deferred.product();
   const Activations x = room.x();
 #pragma omp parallel if (parallel)
   {
 #pragma omp for schedule(static)
     for (int64_t tile = 0; tile < tiles; tile++) round_tile<Format>(call, tile, x);
 #pragma omp for collapse(2) schedule(dynamic, 1)
-    for (int64_t panel = 0; panel < call.weight.panels; panel++) {
+    for (int64_t panel = 0; panel < unit_panels(call); panel++) {
       for (int64_t row = 0; row < call.rows; row += kRowBlock) {
-        const int64_t left = call.rows - row;
-        many_rows<Format, kScheme>({call, x, panel, row, left < kRowBlock ? left : kRowBlock});
+        compute_unit<kRowBlock>({call, x, panel, row, least(call.rows - row, kRowBlock)},
+                                sum_many_rows<Format, kScheme>);
       }
     }
+    deferred.finish();
   }
 }
 

@@ -1,5 +1,5 @@
-// The products of linear_w4 and linear_w8, each in the op's own file: activated_linear_w4 and
-// activated_linear_w8 call them too.
+// The products of linear_w4 and linear_w8, each in the op's own file: linear_w4_activated and
+// linear_w8_activated call them too.
 #pragma once
 
 #include "quantised.h"

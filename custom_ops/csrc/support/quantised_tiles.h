@@ -76,7 +76,7 @@ struct Sums {
     if (out != nullptr && far) {
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; r++) {
-        _mm512_stream_ps(to + r * stride, bit_cast<__m512>(sums[r]));
+        store_far(to + r * stride, sums[r]);
       }
     } else {
 #pragma GCC unroll 16
@@ -169,7 +169,10 @@ void add_chunk(const Unit& unit, const TiledRowsOfX& rows, const Sums& sums) {
     chunk.template unpack<false>(unit.call, unit.panel, rows.first_step);
   }
   const int64_t next = (rows.first_step + distance * Plan::kSteps) / passes;
-  const Ahead<2> ahead = {weight.block(unit.panel, next), lines};
+  const bool behind = next >= weight.groups;
+  const Ahead<2> ahead = {
+      weight.block(behind ? unit.panel_behind() : unit.panel, behind ? next - weight.groups : next),
+      lines};
   const auto numbers = std::make_integer_sequence<int, Plan::kSteps * Plan::kTurn>();
   // With groups of 128, 8-bit x comes from the L2 cache in time, as long as it all stays there.
   const int64_t bytes_of_x = rows.tiles * rows.tile_rows * rows.x.row_words() * 4;
@@ -180,35 +183,47 @@ void add_chunk(const Unit& unit, const TiledRowsOfX& rows, const Sums& sums) {
   }
 }
 
-// Whole tiles of whole cache lines go to the output as they are summed up; others by way of the
-// unit's sums.
+// Adds up a unit, of which the first `whole` tiles go straight to the output.
 template <typename Plan>
-void many_rows_by_tiles(const Unit& unit) {
-  alignas(64) float bias[kPanel], kept[kUnitRows * kPanel];
+void sum_by_tiles(const Unit& unit, float* kept, int64_t whole, bool far) {
+  alignas(64) float bias[kPanel];
   const QuantisedLinear& call = unit.call;
   constexpr int kRows = Plan::kRows;
-  const int64_t tiles = ceil_div(unit.rows, kRows), column = unit.panel * kPanel;
-  const bool lines_fit =
-      reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 && call.columns % kAmxWords == 0;
-  const bool direct = lines_fit && column + kPanel <= call.columns;
-  const int64_t whole = direct ? unit.rows / kRows : 0;
-  const bool far = call.rows * (call.depth + call.columns) * int64_t{sizeof(float)} >= kFarBytes;
   unit.begin(bias, 1);
-  float* out = call.out + unit.row * call.columns + column;
+  float* out = whole > 0 ? call.out + unit.row * call.columns + unit.panel * kPanel : nullptr;
   for (int64_t first = 0; first < unit.x.groups; first += Plan::kSteps) {
-    const TiledRowsOfX rows = {unit.x, kRows, unit.row / kRows, tiles, first};
+    const TiledRowsOfX rows = {unit.x, kRows, unit.row / kRows, ceil_div(unit.rows, kRows), first};
     const int64_t left = unit.x.groups - first;
     const bool last = left <= Plan::kSteps;
-    const Sums sums = {
-        kept, first == 0 ? bias : nullptr, last && whole > 0 ? out : nullptr, call.columns, whole,
-        far};
+    const Sums sums = {kept, first == 0 ? bias : nullptr, last ? out : nullptr, call.columns, whole,
+                       far};
     if (left < Plan::kSteps) {
       add_chunk<typename Plan::Single>(unit, rows, sums);
     } else {
       add_chunk<Plan>(unit, rows, sums);
     }
   }
-  unit.end(kept, whole * kRows);
+}
+
+// Whole tiles of whole cache lines go to the output as they are summed up; others, and what an
+// activation is to be made of, by way of the unit's sums.
+template <typename Plan>
+void many_rows_by_tiles(const Unit& unit) {
+  alignas(64) float sums[kUnitRows * kPanel];
+  const QuantisedLinear& call = unit.call;
+  const int64_t outputs = call.outputs();
+  const bool lines_fit = reinterpret_cast<uintptr_t>(call.out) % kLineBytes == 0 &&
+                         outputs % kAmxWords == 0 && (unit.panel + 1) * kPanel <= outputs;
+  const bool far = call.rows * (call.depth + outputs) * int64_t{sizeof(float)} >= kFarBytes;
+  if (call.activated.function == Activation::kNone) {
+    const int64_t whole = lines_fit ? unit.rows / Plan::kRows : 0;
+    sum_by_tiles<Plan>(unit, sums, whole, far);
+    unit.end(sums, whole * Plan::kRows);
+  } else {
+    const auto sum_up = [](const Unit& part, float* to) { sum_by_tiles<Plan>(part, to, 0, false); };
+    sum_up(unit, sums);
+    write_activated<kUnitRows>(unit, sums, far && lines_fit, sum_up);
+  }
   if (far) _mm_sfence();  // what was written past the caches is seen before what follows
 }
 
@@ -266,23 +281,25 @@ void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, cons
 // A thread begins with rows that it rounded where it can, which lie in its L2 cache, and takes
 // panels of other rows when those are through.
 template <typename Plan>
-void run_tiles(const QuantisedLinear& call, bool parallel) {
-  const int64_t groups = (call.weight.groups == 0 ? 1 : call.weight.groups) * call.passes;
+void run_tiles(const QuantisedLinear& given, bool parallel) {
+  const int64_t groups = (given.weight.groups == 0 ? 1 : given.weight.groups) * given.passes;
   // What is left of the depth after whole chunks is one step, or padded to a chunk.
   const int64_t steps =
       groups % Plan::kSteps == 1 ? groups : ceil_div(groups, Plan::kSteps) * Plan::kSteps;
   constexpr int kRows = Plan::kRows;
-  const int64_t padded = ceil_div(call.rows, kRows) * kRows, size = call.weight.group_size;
-  const Room<typename Plan::Format> room(call, padded, steps);
+  const int64_t padded = ceil_div(given.rows, kRows) * kRows, size = given.weight.group_size;
+  const bool few = padded <= kFewTiles * kRows;
+  const Room<typename Plan::Format> room(given, few, padded, steps);
+  const Deferred deferred(given, few, room.sums());
+  const QuantisedLinear& call = deferred.product();
   const Activations x = room.x();
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kRows * kRows;
   const int64_t most = fit < 2 * kRows ? 2 * kRows : fit < kUnitRows ? fit : kUnitRows;
   const int64_t units = ceil_div(padded, most);
   // A share is a unit's rows and the panels, or with few rows a stretch of them, so that what a
   // thread fetches ahead is its own.
-  const bool stretches = parallel && padded <= kFewTiles * kRows;
-  const Shares shares = {padded / kRows, call.weight.panels, units,
-                         stretches ? omp_get_max_threads() : 1};
+  const Shares shares = {padded / kRows, unit_panels(call), units,
+                         parallel && few ? omp_get_max_threads() : 1};
   int64_t* taken = none_taken(shares.count());
   const auto bytes = static_cast<uint8_t>(size / Plan::kDeep);
   const TileShape product = {kRows, 64}, row = {kRows, bytes};
@@ -301,9 +318,10 @@ void run_tiles(const QuantisedLinear& call, bool parallel) {
       if (panel >= shares.end_panel(share)) return false;
       const int64_t first = shares.first_tile(share) * kRows, left = call.rows - first;
       const int64_t rows = shares.end_tile(share) * kRows - first;
-      many_rows_by_tiles<Plan>({call, x, panel, first, left < rows ? left : rows});
+      many_rows_by_tiles<Plan>({call, x, panel, first, least(left, rows)});
       return true;
     });
+    deferred.finish();
   }
 }
 

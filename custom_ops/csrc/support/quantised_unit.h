@@ -1,6 +1,7 @@
 // What the products of linear_w4 and linear_w8 share, whatever their instructions.
 #pragma once
 
+#include "activated_sums.h"
 #include "fetch_ahead.h"
 #include "half.h"
 #include "rounded_rows.h"
@@ -52,9 +53,19 @@ struct BlockHeader {
 struct Unit {
   const QuantisedLinear& call;
   const Activations& x;
-  int64_t panel;
+  int64_t panel;  // of the weight
   int64_t row;
   int64_t rows;
+
+  // Of what this one's columns are the gates of.
+  Unit gated() const { return {call, x, panel + unit_panels(call), row, rows}; }
+
+  // What is multiplied next.
+  int64_t panel_behind() const {
+    const int64_t gates = unit_panels(call);
+    if (!call.activated.gated) return panel + 1;
+    return panel < gates ? panel + gates : panel - gates + 1;
+  }
 
   void begin(float* sums, int64_t padded_rows) const {
     const int64_t column = panel * kPanel;
@@ -66,36 +77,47 @@ struct Unit {
     }
   }
 
-  // Writes the rows from `first` on.
+  // Writes the rows from `first` on, as they are.
   void end(const float* sums, int64_t first = 0) const {
-    const int64_t column = panel * kPanel, left = call.columns - column;
-    const auto bytes = static_cast<size_t>(left < kPanel ? left : kPanel) * sizeof(float);
+    const int64_t column = panel * kPanel;
+    const auto bytes = static_cast<size_t>(least(call.columns - column, kPanel)) * sizeof(float);
     for (int64_t r = first; r < rows; r++) {
       memcpy(call.out + (row + r) * call.columns + column, sums + r * kPanel, bytes);
     }
   }
 };
 
-// Room for x of `rows` rows and `groups` groups of each, on cache lines.
+// Writes what the activation makes of a unit's sums; sum_up(unit, to) adds up a unit's.
+template <int64_t kMostRows, typename SumUp>
+void write_activated(const Unit& unit, const float* sums, bool far, SumUp sum_up) {
+  write_activated<kMostRows>(unit.call, unit.panel, unit.row, unit.rows, sums, far,
+                             [&](float* to) { sum_up(unit.gated(), to); });
+}
+
+// Room for a call's sums, where it is deferred, and for x of `rows` rows and `groups` groups of
+// each, on cache lines.
 template <typename Format>
 class Room {
  public:
-  Room(const QuantisedLinear& call, int64_t rows, int64_t groups)
+  Room(const QuantisedLinear& call, bool few_rows, int64_t rows, int64_t groups)
       : words_per_group_(call.weight.group_size / kPerWord<Format>),
         parts_(parts_of(call.weight)),
         cells_(rows * groups),
         groups_(groups),
-        space_(cells_ * (words_per_group_ + 1 + parts_) * int64_t{sizeof(uint32_t)}) {}
+        sums_(deferred_bytes(call, few_rows)),
+        space_(sums_ + cells_ * (words_per_group_ + 1 + parts_) * int64_t{sizeof(uint32_t)}) {}
+
+  float* sums() const { return space_.as<float>(); }
 
   Activations x() const {
-    auto* words = space_.as<uint32_t>();
+    auto* words = reinterpret_cast<uint32_t*>(space_.as<char>() + sums_);
     auto* scales = reinterpret_cast<float*>(words + cells_ * words_per_group_);
     auto* offsets = reinterpret_cast<int32_t*>(scales + cells_);
     return {words, scales, offsets, words_per_group_, groups_, parts_};
   }
 
  private:
-  int64_t words_per_group_, parts_, cells_, groups_;
+  int64_t words_per_group_, parts_, cells_, groups_, sums_;
   Workspace space_;
 };
 

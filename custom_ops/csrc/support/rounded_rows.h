@@ -1,11 +1,9 @@
 // x as linear_w4 and linear_w8 multiply it: rounded to integers group by group, in the order in
-// which a format's codes meet it. activated_linear_w4 and activated_linear_w8 differ from them in
-// `arranged_group` alone, which nothing but the rounding reads x by.
+// which a format's codes meet it.
 #pragma once
 
 #include <type_traits>
 
-#include "activation.h"
 #include "quantised.h"
 #include "quantised_format.h"
 #include "tile.h"
@@ -181,38 +179,13 @@ inline const float* ordered_group(const QuantisedLinear& call, const float* x, i
   return space;
 }
 
-// to = function(x), or function(x) * up unless that is null. Not inlined: it is the same code, to
-// the bit, whoever rounds.
-template <typename Function>
-[[gnu::noinline]] void activate_group(Function function, const float* x, const float* up,
-                                      int64_t size, float* to) {
-  for (int64_t i = 0; i < size; i += kLanes) {
-    const Vec value = function(load<Vec>(x + i));
-    store(to + i, up != nullptr ? value * load<Vec>(up + i) : value);
-  }
-}
-
-inline void activate_group(Activation activation, const float* x, const float* up, int64_t size,
-                           float* to) {
-  if (activation == Activation::kSilu) return activate_group(Silu(), x, up, size, to);
-  if (activation == Activation::kGelu) return activate_group(Gelu(), x, up, size, to);
-  activate_group(GeluTanh(), x, up, size, to);
-}
-
-// A group of x[row] as it is multiplied: activated, in the weight's order, scaled. In `space` where
+// A group of x[row] as it is multiplied: in the weight's order, scaled. In `space` where
 // it does not lie so already.
 inline const float* arranged_group(const QuantisedLinear& call, int64_t row, int64_t g,
                                    float* space) {
   const float* x = call.x + row * call.x_stride;
   const int64_t size = call.weight.group_size, first = g * size, left = call.depth - first;
   const float* from = ordered_group(call, x, g, space);
-  if (call.activated.function != Activation::kNone) {
-    alignas(64) float up_space[kMostGroup];
-    const float* up =
-        call.activated.gated ? ordered_group(call, x + call.depth, g, up_space) : nullptr;
-    activate_group(call.activated.function, from, up, size, space);
-    from = space;
-  }
   if (call.input_scale == nullptr) return from;
   for (int64_t i = 0; i < size && i < left; i++) space[i] = from[i] * call.input_scale[first + i];
   return space;

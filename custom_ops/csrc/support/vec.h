@@ -45,6 +45,15 @@ inline To bit_cast(From from) {
   return to;
 }
 
+// Past the caches, where the level has whole cache lines; a fence belongs behind it.
+inline void store_far(float* to, Vec vector) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, bit_cast<__m512>(vector));
+#else
+  store(to, vector);
+#endif
+}
+
 inline Vec broadcast(float value) { return value - Vec{}; }
 
 inline VecInt lane_numbers() {

@@ -16,28 +16,24 @@ __device__ __forceinline__ float activated(Activation function, float x) {
   }
 }
 
-// to [rows, depth]: of x, whose rows lie `stride` apart.
-__global__ void __launch_bounds__(256) activate_rows(const float* x, int64_t stride, Activated how,
-                                                     int64_t rows, int64_t depth, float* to) {
+__global__ void __launch_bounds__(256)
+    activate_rows(const float* sums, Activated how, int64_t rows, int64_t columns, float* out) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index >= rows * depth) return;
-  const float* from = x + index / depth * stride + index % depth;
+  const int64_t outputs = how.gated ? columns / 2 : columns;
+  if (index >= rows * outputs) return;
+  const float* from = sums + index / outputs * columns + index % outputs;
   const float value = activated(how.function, *from);
-  to[index] = how.gated ? value * from[depth] : value;
+  out[index] = how.gated ? value * from[outputs] : value;
 }
 
 }  // namespace
 
-void activate(QuantisedLinear* call, float* space, cudaStream_t stream) {
-  const int64_t count = call->rows * call->depth;
-  if (count > 0) {
-    const dim3 blocks(static_cast<unsigned>(divide_up(count, 256)));
-    launch(activate_rows, blocks, 256, 0, stream, call->x, call->x_stride, call->activated,
-           call->rows, call->depth, space);
-  }
-  call->x = space;
-  call->x_stride = call->depth;
-  call->activated = {};
+void activate(const float* sums, const Activated& how, int64_t rows, int64_t columns, float* out,
+              cudaStream_t stream) {
+  const int64_t count = rows * how.outputs(columns);
+  if (count == 0) return;
+  const dim3 blocks(static_cast<unsigned>(divide_up(count, 256)));
+  launch(activate_rows, blocks, 256, 0, stream, sums, how, rows, columns, out);
 }
 
 }  // namespace ingot::cuda

@@ -19,7 +19,8 @@ void multiply(const Format& weight, const Product& product, cudaStream_t stream)
   many_rows<Format, kParts>(weight, product, stream);
 }
 
-// linear_w4 and linear_w8, each in its own file; of a call whose x is as it is.
+// linear, linear_w4 and linear_w8, each in its own file; of a call without an activation.
+void multiply(const PackedLinear& call, cudaStream_t stream);
 void multiply_w4(const QuantisedLinear& call, int64_t activation_bits, cudaStream_t stream);
 void multiply_w8(const QuantisedLinear& call, int64_t activation_bits, cudaStream_t stream);
 

@@ -1,17 +1,17 @@
-// activated_linear_w4: linear_w4 of what an activation makes of x; see
-// custom_ops/activated_linear_w4.py.
+// linear_w4_activated: linear_w4, and an activation of what it gives; see
+// custom_ops/linear_w4_activated.py.
 #include "ops.h"
 #include "quantised_products.h"
 
 namespace ingot::INGOT_LEVEL {
 
-void activated_linear_w4(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+void linear_w4_activated(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                          const DLTensor* input_scale, const DLTensor* input_perm,
                          int64_t out_features, int64_t activation_bits, const char* activation,
                          int32_t gated, DLTensor* out0) {
   QuantisedLinear call;
   if (read_call(x, weight, bias, input_scale, input_perm, out_features, activation_bits, 4,
-                activated_by(activation, gated != 0), out0, &call)) {
+                activated_by(activation, gated != 0, out_features), out0, &call)) {
     multiply_w4(call, activation_bits);
   }
 }

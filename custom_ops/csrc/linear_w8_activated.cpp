@@ -1,17 +1,17 @@
-// activated_linear_w8: linear_w8 of what an activation makes of x; see
-// custom_ops/activated_linear_w8.py.
+// linear_w8_activated: linear_w8, and an activation of what it gives; see
+// custom_ops/linear_w8_activated.py.
 #include "ops.h"
 #include "quantised_products.h"
 
 namespace ingot::INGOT_LEVEL {
 
-void activated_linear_w8(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+void linear_w8_activated(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                          const DLTensor* input_scale, const DLTensor* input_perm,
                          int64_t out_features, int64_t activation_bits, const char* activation,
                          int32_t gated, DLTensor* out0) {
   QuantisedLinear call;
   if (read_call(x, weight, bias, input_scale, input_perm, out_features, activation_bits, 8,
-                activated_by(activation, gated != 0), out0, &call)) {
+                activated_by(activation, gated != 0, out_features), out0, &call)) {
     multiply_w8(call, activation_bits);
   }
 }

@@ -1,23 +1,23 @@
-// activated_linear_w8: linear_w8 of what an activation makes of x; see
-// custom_ops/activated_linear_w8.py.
+// linear_w8_activated: linear_w8, and an activation of what it gives; see
+// custom_ops/linear_w8_activated.py.
 #include "activate.h"
 #include "cuda_ops.h"
 #include "linear.h"
 
 namespace ingot::cuda {
 
-void activated_linear_w8(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
+void linear_w8_activated(const DLTensor* x, const DLTensor* weight, const DLTensor* bias,
                          const DLTensor* input_scale, const DLTensor* input_perm,
                          int64_t out_features, int64_t activation_bits, const char* activation,
                          int32_t gated, DLTensor* out0, cudaStream_t stream) {
   QuantisedLinear call;
   if (!read_call(x, weight, bias, input_scale, input_perm, out_features, activation_bits, 8,
-                 activated_by(activation, gated != 0), out0, &call)) {
+                 activated_by(activation, gated != 0, out_features), out0, &call)) {
     return;
   }
-  const Workspace rows(activated_bytes(call), stream);
-  activate(&call, rows.at<float>(0), stream);
-  multiply_w8(call, activation_bits, stream);
+  multiply_activated(call, stream, [&](const QuantisedLinear& product) {
+    multiply_w8(product, activation_bits, stream);
+  });
 }
 
 }  // namespace ingot::cuda
