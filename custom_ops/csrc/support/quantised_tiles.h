@@ -281,16 +281,16 @@ void round_tile_group(const QuantisedLinear& call, int64_t tile, int64_t g, cons
 // A thread begins with rows that it rounded where it can, which lie in its L2 cache, and takes
 // panels of other rows when those are through.
 template <typename Plan>
-void run_tiles(const QuantisedLinear& given, bool parallel) {
-  const int64_t groups = (given.weight.groups == 0 ? 1 : given.weight.groups) * given.passes;
+void run_tiles(const QuantisedLinear& whole, bool parallel) {
+  const int64_t groups = (whole.weight.groups == 0 ? 1 : whole.weight.groups) * whole.passes;
   // What is left of the depth after whole chunks is one step, or padded to a chunk.
   const int64_t steps =
       groups % Plan::kSteps == 1 ? groups : ceil_div(groups, Plan::kSteps) * Plan::kSteps;
   constexpr int kRows = Plan::kRows;
-  const int64_t padded = ceil_div(given.rows, kRows) * kRows, size = given.weight.group_size;
+  const int64_t padded = ceil_div(whole.rows, kRows) * kRows, size = whole.weight.group_size;
   const bool few = padded <= kFewTiles * kRows;
-  const Room<typename Plan::Format> room(given, few, padded, steps);
-  const Deferred deferred(given, few, room.sums());
+  const Room<typename Plan::Format> room(whole, few, padded, steps);
+  const Deferred deferred(whole, few, room.sums());
   const QuantisedLinear& call = deferred.product();
   const Activations x = room.x();
   const int64_t fit = kUnitBytes / (x.row_words() * 4) / kRows * kRows;

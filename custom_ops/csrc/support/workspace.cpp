@@ -9,6 +9,7 @@ namespace {
 thread_local std::vector<char, HugePages<char> > kept;
 thread_local bool in_use = false;
 
+// As kept.h's, which is each ISA level's own: this is compiled for all of them.
 char* grown(size_t bytes) {
   if (kept.size() < bytes) {
     kept = {};  // what is there need not be copied
