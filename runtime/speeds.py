@@ -208,12 +208,12 @@ def _attention(call: Call, sizes: Sizes, subject: Subject, buffers: _Buffers) ->
 
 _PREPARE: dict[str, Callable[[Call, Sizes, Subject, _Buffers], _Work]] = {
     "linear": _linear,
-    "linear_many": _linear,
-    "linear_w4": _linear,
-    "linear_w8": _linear,
-    "linear_many_activated": _linear,
     "linear_activated": _linear,
+    "linear_many": _linear,
+    "linear_many_activated": _linear,
+    "linear_w4": _linear,
     "linear_w4_activated": _linear,
+    "linear_w8": _linear,
     "linear_w8_activated": _linear,
     "paged_attention": _paged_attention,
     "attention": _attention,

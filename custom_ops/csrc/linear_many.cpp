@@ -59,7 +59,8 @@ void compute_unit(const PackedLinear& call, const SplitRows& x, Halves halves) {
   const int64_t column = halves.first * kHalf;
   const int64_t columns = least(call.columns - column, halves.count * kHalf);
   for (int64_t row = x.row(); row < x.row_end(); row++) {
-    activate_row(call.activated.function, call.out + row * call.columns + column, columns);
+    float* sums = call.out + row * call.columns + column;
+    activate(call.activated.function, sums, nullptr, columns, sums);
   }
 }
 

@@ -17,12 +17,13 @@ int64_t unit_panels(const Call& call) {
   return call.activated.gated ? call.weight.panels / 2 : call.weight.panels;
 }
 
-// to = function(sums), or function(sums) * up unless that is null. `size`: whole vectors. far: past
-// the caches, whole cache lines. Not inlined: it is the same code, to the bit, whoever sums up.
+// to = function(sums), or function(sums) * up unless that is null. far: past the caches; whole
+// cache lines then. Not inlined: it is the same code, to the bit, whoever sums up.
 template <typename Function>
 [[gnu::noinline]] void activate(Function function, const float* sums, const float* up, int64_t size,
                                 float* to, bool far) {
-  for (int64_t i = 0; i < size; i += kLanes) {
+  const int64_t whole = size / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
     Vec value = function(load<Vec>(sums + i));
     if (up != nullptr) value *= load<Vec>(up + i);
     if (far) {
@@ -31,6 +32,13 @@ template <typename Function>
       store(to + i, value);
     }
   }
+  if (whole == size) return;
+  alignas(64) float last[kLanes] = {}, last_up[kLanes] = {};
+  const auto bytes = static_cast<size_t>(size - whole) * sizeof(float);
+  memcpy(last, sums + whole, bytes);
+  if (up != nullptr) memcpy(last_up, up + whole, bytes);
+  activate(function, last, up != nullptr ? last_up : nullptr, kLanes, last, false);
+  memcpy(to + whole, last, bytes);
 }
 
 inline void activate(Activation activation, const float* sums, const float* up, int64_t size,
@@ -40,24 +48,12 @@ inline void activate(Activation activation, const float* sums, const float* up, 
   activate(GeluTanh(), sums, up, size, to, far);
 }
 
-// Sums in the output become what the activation makes of them.
-inline void activate_row(Activation activation, float* sums, int64_t size) {
-  const int64_t whole = size / kLanes * kLanes;
-  activate(activation, sums, nullptr, whole, sums);
-  if (whole == size) return;
-  alignas(64) float last[kLanes] = {};
-  const auto bytes = static_cast<size_t>(size - whole) * sizeof(float);
-  memcpy(last, sums + whole, bytes);
-  activate(activation, last, nullptr, kLanes, last);
-  memcpy(sums + whole, last, bytes);
-}
-
 // Writes what the activation makes of the sums of a panel, [rows][64] from `row` on. sum_up(to)
 // adds up those that they gate. kMostRows: of `rows`.
 template <int64_t kMostRows, typename Call, typename SumUp>
 void write_activated(const Call& call, int64_t panel, int64_t row, int64_t rows, const float* sums,
                      bool far, SumUp sum_up) {
-  alignas(64) float gated[kMostRows * kPanel], part[kPanel];
+  alignas(64) float gated[kMostRows * kPanel];
   const float* up = call.activated.gated ? gated : nullptr;
   if (up != nullptr) sum_up(gated);
   const int64_t outputs = call.outputs(), column = panel * kPanel;
@@ -65,12 +61,7 @@ void write_activated(const Call& call, int64_t panel, int64_t row, int64_t rows,
   float* to = call.out + row * outputs + column;
   for (int64_t r = 0; r < rows; r++, to += outputs, sums += kPanel) {
     const float* up_row = up != nullptr ? up + r * kPanel : nullptr;
-    if (columns == kPanel) {
-      activate(call.activated.function, sums, up_row, kPanel, to, far);
-    } else {
-      activate(call.activated.function, sums, up_row, kPanel, part);
-      memcpy(to, part, static_cast<size_t>(columns) * sizeof(float));
-    }
+    activate(call.activated.function, sums, up_row, columns, to, far && columns == kPanel);
   }
 }
 
@@ -111,14 +102,10 @@ class Deferred {
 #pragma omp for collapse(2) schedule(static)
     for (int64_t row = 0; row < call_.rows; row++) {
       for (int64_t panel = 0; panel < panels; panel++) {
-        alignas(64) float gate[kPanel] = {}, up[kPanel] = {};
         const int64_t column = panel * kPanel;
-        const float* from = product_.out + row * call_.columns + column;
-        const auto size = static_cast<size_t>(least(outputs - column, kPanel)) * sizeof(float);
-        memcpy(gate, from, size);
-        memcpy(up, from + outputs, size);
-        activate(call_.activated.function, gate, up, kPanel, gate);
-        memcpy(call_.out + row * outputs + column, gate, size);
+        const float* gates = product_.out + row * call_.columns + column;
+        activate(call_.activated.function, gates, gates + outputs, least(outputs - column, kPanel),
+                 call_.out + row * outputs + column);
       }
     }
   }

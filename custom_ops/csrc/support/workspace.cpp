@@ -20,17 +20,20 @@ char* grown(size_t bytes) {
 }  // namespace
 
 Workspace::Workspace(int64_t bytes)
-    : bytes_(static_cast<size_t>(bytes)),
-      inner_(in_use),
-      data_(inner_ ? static_cast<char*>(allocate_pages(bytes_)) : grown(bytes_)) {
-  in_use = true;
+    : bytes_(static_cast<size_t>(bytes)), outer_(bytes > 0 && !in_use), data_(nullptr) {
+  if (outer_) {
+    data_ = grown(bytes_);
+    in_use = true;
+  } else if (bytes > 0) {
+    data_ = static_cast<char*>(allocate_pages(bytes_));
+  }
 }
 
 Workspace::~Workspace() {
-  if (inner_)
-    free_pages(data_, bytes_);
-  else
+  if (outer_)
     in_use = false;
+  else
+    free_pages(data_, bytes_);
 }
 
 }  // namespace ingot

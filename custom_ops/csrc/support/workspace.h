@@ -7,7 +7,8 @@
 namespace ingot {
 
 // On a cache line, by huge pages where it is large. The calling thread keeps it for its next call,
-// of whichever op: a step allocates nothing. What was there may be lost. Throws std::bad_alloc.
+// of whichever op: a step allocates nothing. What was there may be lost. Of no bytes there is none,
+// and it is free for others. Throws std::bad_alloc.
 class Workspace {
  public:
   explicit Workspace(int64_t bytes);
@@ -22,7 +23,7 @@ class Workspace {
 
  private:
   size_t bytes_;
-  bool inner_;  // inside another one: not the thread's
+  bool outer_;  // the thread's, not inside another one
   char* data_;
 };
 

@@ -16,10 +16,9 @@ __device__ __forceinline__ float activated(Activation function, float x) {
   }
 }
 
-__global__ void __launch_bounds__(256)
-    activate_rows(const float* sums, Activated how, int64_t rows, int64_t columns, float* out) {
+__global__ void __launch_bounds__(256) activate_rows(const float* sums, Activated how, int64_t rows,
+                                                     int64_t columns, int64_t outputs, float* out) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t outputs = how.gated ? columns / 2 : columns;
   if (index >= rows * outputs) return;
   const float* from = sums + index / outputs * columns + index % outputs;
   const float value = activated(how.function, *from);
@@ -30,10 +29,10 @@ __global__ void __launch_bounds__(256)
 
 void activate(const float* sums, const Activated& how, int64_t rows, int64_t columns, float* out,
               cudaStream_t stream) {
-  const int64_t count = rows * how.outputs(columns);
+  const int64_t outputs = how.outputs(columns), count = rows * outputs;
   if (count == 0) return;
   const dim3 blocks(static_cast<unsigned>(divide_up(count, 256)));
-  launch(activate_rows, blocks, 256, 0, stream, sums, how, rows, columns, out);
+  launch(activate_rows, blocks, 256, 0, stream, sums, how, rows, columns, outputs, out);
 }
 
 }  // namespace ingot::cuda
